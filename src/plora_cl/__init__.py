@@ -1,0 +1,1 @@
+"""Progressive LoRA for continual learning."""

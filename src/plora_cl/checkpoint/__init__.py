@@ -1,0 +1,1 @@
+"""Durable checkpoints: bytes, contents, retention and meaning."""

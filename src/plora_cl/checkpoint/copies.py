@@ -1,0 +1,194 @@
+"""Copies of nested states that share nothing with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from plora_cl.checkpoint.digest import unsupported
+
+_Slot: TypeAlias = tuple[Any, str | int]
+_Kind: TypeAlias = tuple[torch.dtype, torch.device]
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+
+
+class HostArena:
+    """Host memory that one state after the other is copied into.
+
+    It is allocated for the layout (dtypes, shapes and devices, in order) of the first state and
+    used again as long as the layout stays, so that a copy costs little more than moving the bytes.
+    The tensors of one dtype lie in one block, which `torch.save` writes as one record.
+
+    Tensors on a CUDA device are gathered on the device, in the order of the current stream, and
+    travel to pinned memory on a stream of their own: `wait` before reading.
+    """
+
+    def __init__(self) -> None:
+        self._layout: list[tuple[torch.dtype, torch.device, torch.Size]] = []
+        self._pieces: list[Tensor] = []
+        self._transfers: list[_Transfer] = []
+
+    def copy(self, state: Any) -> Any:
+        """Return a plain copy of ``state``: mappings as dicts, tuples as lists.
+
+        What the copy before this one holds is overwritten. Draws no random number.
+
+        Raises:
+            TypeError: Something in it is neither a tensor nor plain; the message names where.
+        """
+        slots: list[_Slot] = []
+        sources: list[Tensor] = []
+        root = [_plain(state, slots, sources)] if not isinstance(state, Tensor) else [None]
+        if isinstance(state, Tensor):
+            slots.append((root, 0))
+            sources.append(state)
+        layout = [(source.dtype, source.device, source.shape) for source in sources]
+        if layout != self._layout:
+            self._allocate(layout)
+        if sources:
+            self._fill(sources)
+        for (container, key), piece in zip(slots, self._pieces, strict=True):
+            container[key] = piece
+        return root[0]
+
+    def wait(self) -> None:
+        """Return when the bytes of the last copy have arrived in host memory."""
+        for transfer in self._transfers:
+            transfer.wait()
+
+    def _allocate(self, layout: Sequence[tuple[torch.dtype, torch.device, torch.Size]]) -> None:
+        self.wait()
+        by_kind: dict[_Kind, list[int]] = {}
+        for index, (dtype, device, _) in enumerate(layout):
+            by_kind.setdefault((dtype, device), []).append(index)
+        pieces: dict[int, Tensor] = {}
+        self._transfers = []
+        for (dtype, device), indices in by_kind.items():
+            sizes = [prod(layout[index][2]) for index in indices]
+            is_cuda = device.type == "cuda"
+            block = torch.zeros(sum(sizes), dtype=dtype, pin_memory=is_cuda)
+            views = _views(block, sizes, [layout[index][2] for index in indices])
+            pieces.update(zip(indices, views, strict=True))
+            if is_cuda:
+                self._transfers.append(_Transfer(block, sizes, device, indices))
+        self._pieces = [pieces[index] for index in range(len(layout))]
+        self._layout = list(layout)
+
+    def _fill(self, sources: list[Tensor]) -> None:
+        targets = self._pieces
+        with torch.no_grad():
+            for transfer in self._transfers:
+                transfer.start([sources[index] for index in transfer.indices])
+            if self._transfers:
+                moving = {index for transfer in self._transfers for index in transfer.indices}
+                at_home = [index for index in range(len(sources)) if index not in moving]
+                sources = [sources[index] for index in at_home]
+                targets = [self._pieces[index] for index in at_home]
+            if sources:
+                torch._foreach_copy_(targets, sources)
+
+
+class _Transfer:
+    """Moves tensors of one dtype from one CUDA device into a pinned block."""
+
+    def __init__(
+        self, block: Tensor, sizes: Sequence[int], device: torch.device, indices: Sequence[int]
+    ) -> None:
+        self.indices = indices
+        self._block = block
+        self._staging = torch.empty_like(block, device=device, pin_memory=False)
+        self._pieces = list(self._staging.split(list(sizes)))
+        self._stream = torch.cuda.Stream(device)
+        self._done = torch.cuda.Event()
+
+    def start(self, sources: Sequence[Tensor]) -> None:
+        current = torch.cuda.current_stream(self._stream.device)
+        current.wait_event(self._done)  # the copy before this one has left the staging memory
+        torch._foreach_copy_(self._pieces, [source.reshape(-1) for source in sources])
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._block.copy_(self._staging, non_blocking=True)
+            self._done.record(self._stream)
+
+    def wait(self) -> None:
+        self._done.synchronize()
+
+
+def separate_copy(state: Any) -> Any:
+    """Return a copy of ``state`` in which every tensor has memory of its own.
+
+    For handing state out: optimizers keep the tensors they are given, and change them.
+
+    Raises:
+        TypeError: Something in it is neither a tensor nor plain; the message names where.
+    """
+    slots: list[_Slot] = []
+    sources: list[Tensor] = []
+    copy = _plain(state, slots, sources)
+    for (container, key), source in zip(slots, sources, strict=True):
+        container[key] = source.detach().clone()
+    return copy
+
+
+def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> list[Tensor]:
+    pieces = block.split(sizes)
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def _plain(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    try:
+        return _walk(node, slots, sources)
+    except _UnsupportedError as error:
+        raise unsupported(error.value, "/" + "/".join(reversed(error.path))) from None
+
+
+class _UnsupportedError(Exception):
+    """Collects the path on the way out, so that the way in costs nothing."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        self.path: list[str] = []
+
+
+def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    kind = type(node)
+    if kind in _LEAVES:
+        return node
+    if kind is dict or isinstance(node, Mapping):
+        mapping: dict[str | int, Any] = {}
+        for key, value in node.items():
+            if type(key) not in (str, int):
+                raise _at(_UnsupportedError(key), f"{key} (a key)")
+            _place(mapping, key, value, slots, sources)
+        return mapping
+    if isinstance(node, list | tuple):
+        items: list[Any] = [None] * len(node)
+        for index, value in enumerate(node):
+            _place(items, index, value, slots, sources)
+        return items
+    raise _UnsupportedError(node)
+
+
+def _place(
+    container: Any, key: str | int, value: Any, slots: list[_Slot], sources: list[Tensor]
+) -> None:
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized:
+            raise _at(_UnsupportedError(value), str(key))
+        container[key] = None  # keeps the order of keys
+        slots.append((container, key))
+        sources.append(value)
+    else:
+        try:
+            container[key] = _walk(value, slots, sources)
+        except _UnsupportedError as error:
+            raise _at(error, str(key)) from None
+
+
+def _at(error: _UnsupportedError, key: str) -> _UnsupportedError:
+    error.path.append(key)
+    return error

@@ -1,0 +1,121 @@
+"""A new experiment that goes on from a checkpoint of another, with other settings."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.disk_errors import naming, writing
+from plora_cl.checkpoint.encoding import decode, encode
+from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.new_folder import (
+    RUN_LOG,
+    claim,
+    object_chunks,
+    put,
+    run_log_chunks,
+    stream,
+)
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.errors import CorruptCheckpointError
+
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What a fork made.
+
+    Attributes:
+        entry: The checkpoint that the new experiment goes on from.
+        linked: Objects that share their bytes with the parent.
+        copied_bytes: Bytes of objects that could not be linked and were copied.
+    """
+
+    entry: CheckpointEntry
+    linked: int
+    copied_bytes: int
+
+
+def fork(
+    source: CheckpointEntry,
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    config: str,
+) -> Fork:
+    """Make ``folder`` an experiment that goes on from ``source``; its checkpoint comes last.
+
+    Args:
+        source: A checkpoint; it and its objects are verified, and stay as they are.
+        folder: Of the new experiment.
+        settings: Every setting of the new experiment, as plain JSON.
+        identity: The part of its identity that settings decide; the rest is the parent's.
+        config: Text of its ``config.yaml``.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint.
+        CorruptCheckpointError: It, or an object of it, is damaged.
+        ExperimentExistsError: ``folder`` holds something else.
+        CheckpointError: The disk refused.
+    """
+    parent = CheckpointStore(source.path.parent)
+    data = parent.read(source)
+    with naming(source.path):
+        snapshot = decode(data)
+    refs = set(snapshot.objects.values())
+    for ref in refs:
+        for _ in object_chunks(parent.objects.path(ref), ref):
+            pass
+    lineage = {
+        "parent": str(source.path.parent.parent.resolve()),
+        "checkpoint": source.path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "changed": {
+            name: {"parent": snapshot.settings.get(name), "here": value}
+            for name, value in settings.items()
+            if snapshot.settings.get(name) != value
+        },
+    }
+    claim(folder, lineage)
+    put(folder / "config.yaml", config.encode())
+    position = snapshot.state["run_log"]
+    stream(folder / RUN_LOG, run_log_chunks(source.path.parent.parent / RUN_LOG, position))
+    store = CheckpointStore(folder / "checkpoints")
+    with writing(store.objects.directory):
+        store.objects.make_directories()
+    copied = [
+        ref for ref in refs if not _link(parent.objects.path(ref), store.objects.path(ref), ref)
+    ]
+    forked = replace(snapshot, settings=dict(settings), identity={**snapshot.identity, **identity})
+    entry = store.commit(source.path.name, encode(forked))
+    return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
+
+
+def _link(source: Path, target: Path, ref: ObjectRef) -> bool:
+    """Give the object ``ref`` a second name; where the disk cannot, copy it and return False."""
+    if target.exists():
+        try:
+            for _ in object_chunks(target, ref):
+                pass
+        except CorruptCheckpointError:
+            with writing(target):
+                target.unlink()
+        else:
+            return True
+    with writing(target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+        else:
+            return True
+    stream(target, object_chunks(source, ref))
+    return False

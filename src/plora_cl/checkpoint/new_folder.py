@@ -1,0 +1,208 @@
+"""A new experiment folder that is filled from elsewhere, and becomes one with its checkpoint.
+
+Its `lineage.json` comes first and its checkpoint last: until then the folder is unfinished, and the
+same command completes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from plora_cl.checkpoint.disk_errors import reading, writing
+from plora_cl.checkpoint.filesystem import (
+    LocalFilesystem,
+    ReadableBytes,
+    is_partial,
+    partial_path,
+    write_durably,
+)
+from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.policy import parse_name
+from plora_cl.errors import CorruptCheckpointError, ExperimentExistsError
+
+LINEAGE = "lineage.json"
+RUN_LOG = "results/run_log.jsonl"
+
+_CHUNK = 1 << 20
+_disk = LocalFilesystem()
+log = logging.getLogger(__name__)
+
+
+def claim(folder: Path, lineage: Mapping[str, Any]) -> None:
+    """Make ``folder``, or take over one that an earlier try left unfinished, and say whence it is.
+
+    Raises:
+        ExperimentExistsError: It holds checkpoints, or files of something else.
+        CheckpointError: The disk refused.
+    """
+    with reading(folder):
+        checkpoints = [n for n in _disk.names(folder / "checkpoints") if parse_name(n)]
+        names = [name for name in _disk.names(folder) if not is_partial(name)]
+    if checkpoints:
+        raise ExperimentExistsError(
+            f"{folder} already holds {len(checkpoints)} checkpoints: choose a new folder"
+        )
+    if names and LINEAGE not in names:
+        raise ExperimentExistsError(
+            f"{folder} already holds {names[0]} and is not an unfinished copy: choose a new folder"
+        )
+    text = json.dumps(lineage, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    put(folder / LINEAGE, text.encode())
+
+
+def lineage_of(folder: Path) -> dict[str, Any] | None:
+    """Return where an experiment comes from; None for one that was started afresh.
+
+    Raises:
+        CorruptCheckpointError: Its lineage is not readable.
+        CheckpointError: The disk refused.
+    """
+    path = folder / LINEAGE
+    with reading(path):
+        if not path.exists():
+            return None
+        text = path.read_bytes()
+    try:
+        lineage = json.loads(text)
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
+    return lineage if isinstance(lineage, dict) else None
+
+
+def put(path: Path, data: ReadableBytes) -> None:
+    """Write ``data`` durably to ``path``; make its folder.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with writing(path):
+        _disk.make_directory(path.parent)
+        write_durably(_disk, path, data)
+
+
+def stream(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write ``chunks`` durably to ``path``, all of them or nothing.
+
+    Raises:
+        CheckpointError: The disk refused; or what ``chunks`` raises.
+    """
+    with writing(path):
+        _disk.make_directory(path.parent)
+        partial = partial_path(path)
+        try:
+            with partial.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            _disk.rename(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+        _disk.sync_directory(path.parent)
+
+
+def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
+    """Yield the next ``count`` bytes of ``file`` in pieces of bounded size.
+
+    Raises:
+        CorruptCheckpointError: The file ends earlier; the message names ``what``.
+    """
+    while count:
+        chunk = file.read(min(count, _CHUNK))
+        if not chunk:
+            raise CorruptCheckpointError(f"{what} ends {count} bytes too early")
+        count -= len(chunk)
+        yield chunk
+
+
+def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[bytes]:
+    """Yield ``chunks`` and make sure at the end that they are the object ``ref``.
+
+    Raises:
+        CorruptCheckpointError: They are not; the message names ``what``.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != ref.sha256:
+        raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
+
+
+def object_chunks(path: Path, ref: ObjectRef) -> Iterator[bytes]:
+    """Yield the bytes of the object at ``path``, verified once the last one was taken.
+
+    Raises:
+        CorruptCheckpointError: It is missing or damaged.
+        CheckpointError: The disk refused.
+    """
+    with reading(path), _disk.open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != ref.bytes:
+            raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
+        yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
+
+
+def run_log_chunks(path: Path, position: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the run log at ``path`` up to ``position``, the state of the log in a checkpoint.
+
+    A log that was lost or edited is reported and yields what is there of it: training does not
+    depend on it, and the run says so too when it goes on.
+    """
+    digest = hashlib.sha256()
+    if left := run_log_length(path, position):
+        with reading(path), _disk.open(path) as file:
+            for chunk in chunks_of(file, left, str(path)):
+                digest.update(chunk)
+                yield chunk
+    if digest.hexdigest() != position["sha256"]:
+        log.warning("%s is not the log that the checkpoint knows of: it was lost or edited", path)
+
+
+def run_log_length(path: Path, position: Mapping[str, Any]) -> int:
+    """Return how many bytes of the run log at ``path`` lie before ``position``.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with reading(path):
+        return min(position["bytes"], _disk.size(path) or 0)
+
+
+def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
+    """Return the state of the run log in a verified checkpoint, without a tensor library.
+
+    Raises:
+        CorruptCheckpointError: The content cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:
+            tree = _Plain(io.BytesIO(archive.read("archive/data.pkl"))).load()
+        position: Mapping[str, Any] = tree["state"]["run_log"]
+    except Exception as error:
+        raise CorruptCheckpointError(f"its run log position is unreadable: {error!r}") from error
+    if type(position["bytes"]) is not int or position["bytes"] < 0:
+        raise CorruptCheckpointError("its run log position is not a number of bytes")
+    return position
+
+
+class _Plain(pickle.Unpickler):
+    """Reads plain values and skips tensors: no global is ever looked up, so nothing can run."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        return lambda *_: None
+
+    def persistent_load(self, pid: Any, /) -> None:
+        return None

@@ -1,0 +1,80 @@
+"""When a checkpoint is due, what it is called and how long it stays: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+_NUMBER = r"(0|[1-9][0-9]{0,17})"
+_NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt")
+
+
+class Position(NamedTuple):
+    """The last batch a checkpoint has seen; zero-based, and ordered as training is."""
+
+    task: int
+    epoch: int
+    batch: int
+
+
+def checkpoint_name(task: int, epoch: int, batch: int) -> str:
+    """Return the file name of the checkpoint taken after ``batch`` of ``epoch`` of ``task``.
+
+    Raises:
+        ValueError: An index is negative.
+    """
+    if min(task, epoch, batch) < 0:
+        raise ValueError(f"task {task}, epoch {epoch}, batch {batch}: indices start at 0")
+    return f"checkpoint_task{task}_epoch{epoch}_batch{batch}.pt"
+
+
+def parse_name(name: str) -> Position | None:
+    """Return the position in a file name that `checkpoint_name` made; None for any other name."""
+    match = _NAME.fullmatch(name)
+    return Position(*map(int, match.groups())) if match else None
+
+
+def save_due(step: int, every: int) -> bool:
+    """Tell whether a checkpoint is due after optimizer step ``step``, counted from 1.
+
+    Args:
+        step: Optimizer steps taken so far.
+        every: Steps between checkpoints; 0 for never.
+    """
+    return every > 0 and step > 0 and step % every == 0
+
+
+def retained(
+    positions: Iterable[Position],
+    keep_last: int,
+    *,
+    current: Position,
+    done: Collection[int] = (),
+) -> set[Position]:
+    """Return which checkpoints stay once the one at ``current`` is durable.
+
+    The last ``keep_last`` of the task in training and the final one of each completed task stay.
+    A task is complete when a later one has a checkpoint, or when it is in ``done``. Checkpoints
+    ahead of ``current`` belong to a future that this run has not reached (they were skipped as
+    damaged, or it was told to start from an older one): they stay, and they never count.
+
+    Args:
+        positions: Every checkpoint there is.
+        keep_last: How many of the task in training, at least 1.
+        current: The checkpoint that was committed last.
+        done: Tasks whose newest checkpoint says that nothing is left to do.
+
+    Raises:
+        ValueError: ``keep_last`` is below 1.
+    """
+    if keep_last < 1:
+        raise ValueError(f"keep_last is {keep_last}; expected at least 1")
+    ordered = sorted(positions)
+    reached = [position for position in ordered if position <= current]
+    kept = {position for position in ordered if position > current}
+    for task in {position.task for position in reached}:
+        complete = task < current.task or task in done
+        own = [position for position in reached if position.task == task]
+        kept.update(own[-1:] if complete else own[-keep_last:])
+    return kept

@@ -1,0 +1,131 @@
+"""What resuming means: which checkpoint to take, and when to refuse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from plora_cl.checkpoint.disk_errors import naming
+from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.objects import decode_object
+from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """A checkpoint of which every byte was verified, nothing of it applied yet.
+
+    Attributes:
+        entry: Where it is.
+        snapshot: What it contains.
+        objects: Tensors of what it refers to, by object name; without those that were known.
+    """
+
+    entry: CheckpointEntry
+    snapshot: Snapshot
+    objects: Mapping[str, Mapping[str, Tensor]]
+
+
+def load(
+    store: CheckpointStore, entry: CheckpointEntry, *, known: Collection[str] = ()
+) -> Resumable:
+    """Read and verify one checkpoint and everything it refers to.
+
+    Args:
+        store: Where it is.
+        entry: Which one.
+        known: Digests of objects that need not be read, for instance of base weights in memory.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file.
+        CorruptCheckpointError: A byte of it, or of an object, is not what was written.
+        IncompatibleCheckpointError: It was written by a newer version of the format.
+    """
+    data = store.read(entry)
+    with naming(entry.path):
+        snapshot = decode(data)
+    objects: dict[str, Mapping[str, Tensor]] = {}
+    for name, ref in snapshot.objects.items():
+        if ref.sha256 in known:
+            continue
+        with naming(f"{entry.path}: object {name}"):
+            objects[name] = decode_object(store.objects.get(ref))
+    return Resumable(entry, snapshot, objects)
+
+
+def newest_usable(store: CheckpointStore, *, known: Collection[str] = ()) -> Resumable | None:
+    """Return the newest intact checkpoint; None where there is no checkpoint at all.
+
+    A damaged one is skipped with a warning. One of another version of the format is not: going on
+    from an older one would hide the mistake.
+
+    Args:
+        store: Where to look.
+        known: Digests of objects that need not be read, for instance of base weights in memory.
+
+    Raises:
+        CorruptCheckpointError: There are checkpoints and every one is damaged.
+        IncompatibleCheckpointError: One was written by a newer version of the format.
+    """
+    damaged: list[str] = []
+    for entry in reversed(store.entries()):
+        try:
+            return load(store, entry, known=known)
+        except CorruptCheckpointError as error:
+            log.warning("skipping a damaged checkpoint: %s", error)
+            damaged.append(str(error))
+    if damaged:
+        raise CorruptCheckpointError(
+            f"every checkpoint in {store.directory} is damaged; start afresh with --overwrite or "
+            "restore the folder from a copy: " + "; ".join(damaged)
+        )
+    return None
+
+
+def require_same(
+    saved: Mapping[str, Any], current: Mapping[str, Any], *, shape_settings: Collection[str]
+) -> None:
+    """Make sure that a run may go on from a checkpoint.
+
+    Args:
+        saved: What the checkpoint was made with.
+        current: What this run was asked for.
+        shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
+
+    Raises:
+        IncompatibleCheckpointError: Something differs; one line lists all of it.
+    """
+    absent = object()
+    changed = [
+        name
+        for name in sorted({*saved, *current})
+        if saved.get(name, absent) != current.get(name, absent)
+    ]
+    if not changed:
+        return
+    shapes_differ = not set(shape_settings).isdisjoint(changed)
+    reason = (
+        "state_dict size mismatch: "
+        if shapes_differ
+        else "the settings of this run differ from the checkpoint's: "
+    )
+    raise IncompatibleCheckpointError(
+        reason
+        + "; ".join(difference(name, saved, current) for name in changed)
+        + " (restore them, start afresh with --overwrite, or choose another --experiment-name)"
+    )
+
+
+def difference(name: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Return how a value differs, for a person: ``lora_r: saved in checkpoint 8, now 16``."""
+    before = repr(saved[name]) if name in saved else "nothing"
+    now = repr(current[name]) if name in current else "nothing"
+    return f"{name}: saved in checkpoint {before}, now {now}"

@@ -1,0 +1,33 @@
+"""Whether a run may begin in a folder, decided before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
+
+
+def require_startable(
+    store: CheckpointStore, *, resume: bool | str | Path, overwrite: bool
+) -> None:
+    """Refuse to start afresh where checkpoints are, and to resume where none is.
+
+    Args:
+        store: The checkpoints of the experiment.
+        resume: True goes on from the newest checkpoint, ``"auto"`` does so if there is one, a path
+            takes that checkpoint, False starts afresh.
+        overwrite: Existing checkpoints may go.
+
+    Raises:
+        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint.
+        ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``.
+    """
+    entries = store.entries()
+    if resume is True and not entries:
+        raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
+    if not resume and entries and not overwrite:
+        raise ExperimentExistsError(
+            f"{store.directory} already holds {len(entries)} checkpoints: go on with --resume, "
+            "start afresh with --overwrite, or choose another --experiment-name"
+        )

@@ -1,0 +1,90 @@
+"""When the work of a save is done: at once, or on a thread while training goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+Job: TypeAlias = Callable[[], object]
+
+
+class Writer(Protocol):
+    """Does jobs in the order they come."""
+
+    def submit(self, job: Job, /) -> None:
+        """Do ``job``, now or soon; raise what an earlier one raised."""
+        ...
+
+    def flush(self) -> None:
+        """Return when every job is done; raise what one of them raised."""
+        ...
+
+
+class InPlaceWriter:
+    """Does each job before `submit` returns."""
+
+    def submit(self, job: Job, /) -> None:
+        """Do ``job``; raises what it raises."""
+        job()
+
+    def flush(self) -> None:
+        """Return: nothing is ever left to do."""
+
+
+class BackgroundWriter:
+    """Does jobs on a thread of its own, one after the other.
+
+    What a job raises ends the work: later jobs are dropped, and the next `submit` or `flush` raises
+    it. The thread lives only while there is something to do.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._is_working = False
+        self._failure: BaseException | None = None
+
+    def submit(self, job: Job, /) -> None:
+        """Do ``job`` after those before it; return at once.
+
+        Raises:
+            BaseException: Whatever an earlier job raised; ``job`` is dropped then.
+        """
+        with self._changed:
+            self._raise_failure()
+            self._jobs.append(job)
+            if not self._is_working:
+                self._is_working = True
+                threading.Thread(target=self._work, name="checkpoint-writer").start()
+
+    def flush(self) -> None:
+        """Return when every job is done.
+
+        Raises:
+            BaseException: Whatever a job raised.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_working)
+            self._raise_failure()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._jobs:
+                    self._is_working = False
+                    self._changed.notify_all()
+                    return
+                job = self._jobs.popleft()
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 - raised again in the other thread
+                with self._changed:
+                    self._jobs.clear()
+                    self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure

@@ -1,0 +1,55 @@
+"""``plora-cl``: finds the command and hands over.
+
+A command's module is imported only when it runs, so that ``plora-cl --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+from plora_cl.cli.exit import OK, REFUSED
+
+COMMANDS = {
+    "train": ("plora_cl.cli.train", "learn a stream of tasks, or go on with one"),
+    "checkpoints": ("plora_cl.cli.checkpoints.main", "look at checkpoints, and look after them"),
+}
+"""Module and purpose of each command; the module has ``main(argv) -> int``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``plora-cl`` with ``argv``, by default that of the process; return the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"plora-cl {version('plora-cl')}")
+        return OK
+    if arguments.command is None:
+        parser.print_help()
+        return REFUSED
+    module = import_module(COMMANDS[arguments.command][0])
+    code: int = module.main(arguments.arguments)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="plora-cl",
+        description="Continual learning of text classification with progressive LoRA.",
+        epilog=f"commands:\n{listed}\n\nplora-cl COMMAND --help explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

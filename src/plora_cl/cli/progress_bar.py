@@ -1,0 +1,120 @@
+"""A live progress bar; importing it imports rich."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from plora_cl.cli.progress import Clock, Pace, clock_time, score_line
+
+
+class BarReporter:
+    """Shows one bar for the task in training and one for what is measured in between.
+
+    Lines are printed above the bars and stay; the bars go when they are done.
+
+    Args:
+        console: A terminal.
+        clock: Seconds from any fixed origin.
+    """
+
+    def __init__(self, console: Console, *, clock: Clock = time.monotonic) -> None:
+        self._console = console
+        self._pace = Pace(clock)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),  # takes what is left of the line
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[details]}", markup=False, table_column=Column(no_wrap=True)),
+            console=console,
+            expand=True,
+            transient=True,
+        )
+        self._training: TaskID | None = None
+        self._activities: dict[str, TaskID] = {}
+        self._position = ""
+
+    def __enter__(self) -> Self:
+        """Start to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+    def message(self, text: str, /) -> None:
+        """Print ``text`` above the bars, unbroken."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+        """Begin a bar over the steps of the task."""
+        self._position = f"{index + 1} of {count}"
+        self._pace.begin(steps)
+        self._end_training()
+        self._training = self._progress.add_task(
+            f"Task {index + 1}/{count} {name}", total=steps, details=""
+        )
+
+    def step(
+        self,
+        task: int,
+        epoch: int,
+        epochs: int,
+        batch: int,
+        batches: int,
+        loss: float,
+        examples: int,
+        /,
+    ) -> None:
+        """Move the bar of the task on."""
+        self._pace.step(examples)
+        if self._training is None:
+            return
+        self._progress.update(
+            self._training,
+            advance=1,
+            details=f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  "
+            f"{self._pace.examples_per_second:.1f} examples/s  "
+            f"{clock_time(self._pace.seconds_left)} left",
+        )
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        """Move the bar of ``what`` on; it disappears at the end."""
+        self._pace.pause()
+        if what not in self._activities:
+            self._activities[what] = self._progress.add_task(what, total=total, details="")
+        self._progress.update(self._activities[what], completed=done, total=total)
+        if done >= total:
+            self._progress.remove_task(self._activities.pop(what))
+
+    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+        """Print the accuracies and remove the bar of the task."""
+        self._end_training()
+        self.message(f"Task {self._position} learned. {score_line(scores)}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
+        """Print a table."""
+        table = Table(title=Text(title), title_justify="left")
+        for number, column in enumerate(columns):
+            table.add_column(Text(column), justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._progress.console.print(table)
+
+    def _end_training(self) -> None:
+        if self._training is not None:
+            self._progress.remove_task(self._training)
+            self._training = None

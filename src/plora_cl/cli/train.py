@@ -1,0 +1,76 @@
+"""``plora-cl train``, also as ``python -m plora_cl.cli.train``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.start import require_startable
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.cli.exit import exit_code
+from plora_cl.cli.flags import flag_of, flag_settings, train_parser
+from plora_cl.cli.progress import reporter_for
+from plora_cl.cli.signals import stopping
+from plora_cl.config.consistency import ineffective
+from plora_cl.config.schema import experiment_folder
+from plora_cl.config.sources import Resolved, resolve
+from plora_cl.errors import RunStoppedError
+from plora_cl.training.stopping import StopRequest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train with the flags in ``argv``, by default those of the process; return the exit code."""
+    typed = vars(train_parser().parse_args(argv))
+    return exit_code(lambda: _train(typed))
+
+
+def _train(typed: dict[str, Any]) -> None:
+    resolved = _resolve(typed)
+    for line in ineffective(resolved.settings, resolved.given):
+        print(f"Note: {line}", file=sys.stderr)
+
+    request = {name: typed.get(name, False) for name in ("resume", "overwrite")}
+    folder = experiment_folder(resolved.settings)
+    require_startable(CheckpointStore(folder / "checkpoints"), **request)
+
+    stop = StopRequest()
+    with stopping(stop):
+        if "max_time" in typed:
+            stop.limit(typed["max_time"], "--max-time")
+        _learn(resolved, folder, request, stop, quiet="quiet" in typed)
+
+
+def _learn(
+    resolved: Resolved, folder: Path, request: dict[str, Any], stop: StopRequest, *, quiet: bool
+) -> None:
+    from plora_cl.training.trainer import CLTrainer  # takes seconds: not needed to refuse
+
+    with reporter_for(quiet=quiet) as reporter:
+        trainer = CLTrainer.from_settings(resolved.settings, reporter=reporter, stop=stop)
+        try:
+            trainer.train_sequence(**request)
+        except RunStoppedError:
+            config = shlex.quote(str(folder / "config.yaml"))
+            reporter.message(f"Go on with: plora-cl train --config {config} --resume auto")
+            raise
+
+
+def _resolve(typed: dict[str, Any]) -> Resolved:
+    return resolve(
+        preset=typed.get("preset"),
+        config=Path(typed["config"]) if "config" in typed else None,
+        flags={
+            name: (flag_of(name, on=typed[name] is not False), typed[name])
+            for name in flag_settings()
+            if name in typed
+        },
+        assignments=typed.get("assignments", ()),
+        resume=typed.get("resume", False),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

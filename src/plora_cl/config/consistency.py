@@ -1,0 +1,115 @@
+"""Which settings exclude one another, and which are without effect beside others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.task_source import task_name
+
+
+class Contradiction(NamedTuple):
+    """Settings that do not go together.
+
+    Attributes:
+        settings: Their names, the one to point at first.
+        text: What is wrong and the ways out.
+    """
+
+    settings: tuple[str, ...]
+    text: str
+
+
+def contradictions(settings: SettingFields) -> list[Contradiction]:
+    """Return everything that no run can satisfy."""
+    found: list[Contradiction] = []
+    if settings.use_replay:
+        found.append(
+            Contradiction(
+                ("use_replay",),
+                "generative replay is not available yet; remove use_replay / --use-replay",
+            )
+        )
+    if settings.use_lateral:
+        found.append(
+            Contradiction(
+                ("use_lateral",),
+                "lateral connections are not available yet; remove use_lateral / --use-lateral",
+            )
+        )
+    if settings.use_ewc and settings.shared == "none":
+        found.append(
+            Contradiction(
+                ("shared", "use_ewc"),
+                "EWC protects shared parameters and shared is none, so it could have no effect; "
+                "share some (shared: layernorm) or switch EWC off (use_ewc: false / --no-ewc)",
+            )
+        )
+    if settings.precision == "fp16" and settings.device == "cpu":
+        found.append(
+            Contradiction(
+                ("precision", "device"),
+                "fp16 needs a GPU and device is cpu; use precision bf16 or fp32, or another device",
+            )
+        )
+    return found + _repeated_names(settings)
+
+
+def _repeated_names(settings: SettingFields) -> list[Contradiction]:
+    names = [task_name(entry) for entry in settings.tasks]
+    return [
+        Contradiction(
+            ("tasks",),
+            f"the task name {name!r} is used {names.count(name)} times; give each task a name of "
+            "its own ({name: ..., path: ...})",
+        )
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+
+
+_EWC_DETAILS = ("ewc_mode", "ewc_fisher", "ewc_gamma", "ewc_fisher_examples")
+_REPLAY_DETAILS = ("replay_ratio", "generation_model", "max_gen_length", "temperature", "top_p")
+
+_EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]], ...] = (
+    (lambda s: not s.use_ewc, "use_ewc is false", ("lambda_ewc", *_EWC_DETAILS)),
+    (lambda s: s.lambda_ewc == 0, "lambda_ewc is 0", _EWC_DETAILS),
+    (lambda s: s.ewc_mode == "offline", "ewc_mode is offline", ("ewc_gamma",)),
+    (lambda s: not s.use_orthogonal, "use_orthogonal is false", ("lambda_ortho", "ortho_form")),
+    (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", ("ortho_form",)),
+    (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
+    (
+        lambda s: s.early_stopping_patience == 0,
+        "early_stopping_patience is 0",
+        ("early_stopping_min_delta",),
+    ),
+    (
+        lambda s: s.checkpoint_every == 0,
+        "checkpoint_every is 0",
+        ("keep_last_n_checkpoints", "async_checkpoint", "checkpoint_disk_budget"),
+    ),
+    (
+        lambda s: len(s.tasks) == 1,
+        "there is only one task",
+        ("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", "ortho_form"),
+    ),
+)
+
+
+def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
+    """Return one line for each setting that was asked for and changes nothing.
+
+    Args:
+        settings: The settings of the run.
+        given: Names that the user wrote; what is left at, or set to, its default is not reported.
+    """
+    reasons: dict[str, str] = {}
+    for applies, reason, names in _EFFECTLESS:
+        if applies(settings):
+            reasons |= {name: reason for name in names if name not in reasons}
+    return [
+        f"{name} has no effect here: {reasons[name]}"
+        for name, field in type(settings).model_fields.items()
+        if name in reasons and name in given and getattr(settings, name) != field.default
+    ]

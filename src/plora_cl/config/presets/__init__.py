@@ -1,0 +1,31 @@
+"""Settings that come with the library, one YAML file each."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from plora_cl.config.problems import unknown
+from plora_cl.config.yaml_file import parse_mapping
+from plora_cl.errors import SettingsError
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets."""
+    files = resources.files(__name__).iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Return the settings of a preset.
+
+    Raises:
+        SettingsError: There is no preset of that name.
+    """
+    names = preset_names()
+    if name not in names:
+        text = unknown(name, names, kind="preset")
+        listed = "" if "there are" in text else f" (there are {', '.join(names)})"
+        raise SettingsError([f"--preset: {name!r}: {text}{listed}"])
+    text = resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_mapping(text, f"preset {name}")

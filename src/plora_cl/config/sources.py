@@ -1,0 +1,196 @@
+"""Where settings come from, and which source wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from plora_cl.config.assignment import assign, split_assignment
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.presets import read_preset
+from plora_cl.config.problems import contradiction_problems, field_problems
+from plora_cl.config.schema import Settings
+from plora_cl.config.yaml_file import read_mapping
+from plora_cl.errors import SettingsError
+
+_PLACE = ("experiment_dir", "experiment_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings and where they came from.
+
+    Attributes:
+        settings: Complete and consistent.
+        given: Names of the settings that the user wrote, in a file or as a flag.
+    """
+
+    settings: Settings
+    given: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Layers:
+    """Settings piled up from the weakest source to the strongest, and all that is wrong."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, source: str, values: Mapping[Any, Any]) -> None:
+        try:
+            SettingFields.model_validate(dict(values))
+        except ValidationError as error:
+            self.problems += field_problems(error, source)
+        for name, value in values.items():
+            self.values[name] = value
+            self.origins.pop(name, None)  # the most explicit one comes last
+            self.origins[name] = source
+
+    def read(self, reader: Callable[[], Mapping[Any, Any]]) -> Mapping[Any, Any]:
+        try:
+            return reader()
+        except SettingsError as error:
+            self.problems += error.problems
+            return {}
+
+    def settings(self) -> Settings:
+        if self.problems:
+            raise SettingsError(self.problems)
+        try:
+            return Settings.model_validate(self.values)
+        except ValidationError as error:
+            raise SettingsError(contradiction_problems(error, self.origins)) from error
+
+
+def resolve(
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
+    assignments: Sequence[str] = (),
+    resume: bool | Literal["auto"] | str = False,
+) -> Resolved:
+    """Put the settings of a run together.
+
+    From the weakest source to the strongest: defaults; what the experiment was started with, if it
+    is resumed; the preset; the file; the flags.
+
+    Args:
+        preset: Name of settings that come with the library.
+        config: YAML file.
+        flags: For each setting typed as a flag, the flag as it was typed and its value.
+        assignments: ``dotted.path=value`` each; the value is YAML.
+        resume: True or ``auto`` to go on with the experiment, or the path of a checkpoint to go on
+            from, which then also says which experiment is meant, unless another source does.
+
+    Raises:
+        SettingsError: Something is unknown, ill-typed, out of range or contradictory; lists every
+            such problem.
+    """
+    layers = _Layers()
+    typed = flags or {}
+    packaged = layers.read(lambda: read_preset(preset)) if preset is not None else {}
+    written = layers.read(lambda: read_mapping(config)) if config is not None else {}
+    sources: list[tuple[str, Mapping[Any, Any]]] = [
+        (f"preset {preset}", packaged),
+        (str(config), written),
+        *((flag, {name: value}) for name, (flag, value) in typed.items()),
+    ]
+    split = [split_assignment(text, layers.problems) for text in assignments]
+    if resume:
+        asked: dict[Any, Any] = {}
+        for _, values in sources:
+            asked |= values
+        asked |= {path: value for path, value in filter(None, split) if path in _PLACE}
+        _add_recorded(layers, asked, resume)
+    for source, values in sources:
+        layers.add(source, values)
+    for assignment in filter(None, split):
+        _add_assignment(layers, *assignment, typed)
+    paths = {path.partition(".")[0] for path, _ in filter(None, split)}
+    return Resolved(layers.settings(), frozenset({*map(str, written), *typed, *paths}))
+
+
+def validate(values: Mapping[str, object], *, source: str = "settings") -> Settings:
+    """Return settings with ``values`` in place of the defaults.
+
+    Raises:
+        SettingsError: Something is unknown, ill-typed, out of range or contradictory.
+    """
+    layers = _Layers()
+    layers.add(source, values)
+    return layers.settings()
+
+
+def dump(settings: Settings) -> str:
+    """Return every setting as YAML that `resolve` reads back to equal settings."""
+    return yaml.dump(
+        settings.model_dump(mode="json"),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10_000,
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes unprintable characters, some of which PyYAML writes but reads back as others."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _add_recorded(layers: _Layers, asked: Mapping[Any, Any], resume: bool | str) -> None:
+    folder = _resumed_folder(asked, resume)
+    if folder is None:
+        return
+    recorded = folder / "config.yaml"
+    values = layers.read(lambda: read_mapping(recorded)) if recorded.is_file() else {}
+    # The folder may have been moved or renamed since.
+    here = {"experiment_dir": str(folder.parent), "experiment_name": folder.name}
+    layers.add(str(recorded), {**values, **here})
+
+
+def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None:
+    if isinstance(resume, str) and resume != "auto":
+        checkpoint = Path(resume)
+        if len(checkpoint.parts) < 3 or ".." in checkpoint.parts:
+            checkpoint = checkpoint.resolve()
+        folder = checkpoint.parent
+        return folder.parent if folder.name == "checkpoints" else None
+    defaults = SettingFields()
+    parent, name = (asked.get(place, getattr(defaults, place)) for place in _PLACE)
+    if not (isinstance(parent, str) and isinstance(name, str)):
+        return None  # reported as ill-typed
+    folder = Path(parent) / name
+    return folder if any(folder.glob("checkpoints/*.pt")) else None
+
+
+def _add_assignment(
+    layers: _Layers, path: str, value: object, typed: Mapping[str, tuple[str, object]]
+) -> None:
+    if path in typed:
+        flag = typed[path][0]
+        layers.problems.append(f"--set: {path}: also given by {flag}; keep one of them")
+        return
+    name = path.partition(".")[0]
+    defaults = SettingFields.model_fields
+    current = layers.values.get(name, defaults[name].default if name in defaults else None)
+    try:
+        changed = assign(current, path, value)
+    except ValueError as error:
+        layers.problems.append(f"--set: {path}: {error}")
+        return
+    layers.add("--set", {name: changed})

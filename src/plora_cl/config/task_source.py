@@ -1,0 +1,85 @@
+"""How one entry of ``tasks`` is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from typing_extensions import TypedDict
+
+TAGS = ("<text>", "<mapping>", "<list>")
+"""What pydantic puts into the path of an error to say which form of an entry it took."""
+
+_TEXT, _MAPPING, _LIST = TAGS
+
+
+def as_text(value: object) -> object:
+    """Turn a path object into its text and leave everything else to validation."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+_Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
+
+
+def _form(value: object) -> str:
+    if isinstance(value, dict):
+        return _MAPPING
+    return _LIST if isinstance(value, list | tuple) else _TEXT
+
+
+_OneText = Annotated[_Text, Tag(_TEXT)]
+_TextColumn = Annotated[
+    _OneText | Annotated[list[_Text], Field(min_length=1), Tag(_LIST)], Discriminator(_form)
+]
+
+
+PLACES = ("path", "hub", "packaged")
+
+
+class TaskSource(TypedDict, total=False):
+    """A task with its place and columns spelled out; exactly one place is given.
+
+    Attributes:
+        name: Name of the task, unique in the stream; by default the last part of its place.
+        path: Local folder.
+        hub: Data set id on the hub.
+        packaged: Name of a data set of the quickstart.
+        text_column: Column of the text, or several to join.
+        label_column: Column of the class.
+        splits: What the place calls the train, validation and test splits.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    name: _Text
+    path: _Text
+    hub: _Text
+    packaged: _Text
+    text_column: _TextColumn
+    label_column: _Text
+    splits: dict[Literal["train", "validation", "test"], _Text]
+
+
+def _one_place(source: TaskSource) -> TaskSource:
+    places = [place for place in PLACES if place in source]
+    if len(places) != 1:
+        given = " and ".join(places) or "none"
+        raise ValueError(f"needs exactly one of {', '.join(PLACES)}; given: {given}")
+    return source
+
+
+TaskEntry: TypeAlias = Annotated[
+    _OneText | Annotated[TaskSource, AfterValidator(_one_place), Tag(_MAPPING)],
+    Discriminator(_form),
+]
+"""A name or folder, or a `TaskSource`."""
+
+
+def task_name(entry: str | TaskSource) -> str:
+    """Return the name that an entry gives to its task: by default the last part of its place."""
+    if isinstance(entry, str):
+        return PurePath(entry).name
+    place = entry.get("path") or entry.get("hub") or entry.get("packaged") or ""
+    return entry.get("name") or PurePath(place).name

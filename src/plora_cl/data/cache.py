@@ -1,0 +1,209 @@
+"""Tokenised tasks on disk, found again by what they were made from.
+
+An entry is a folder named by a digest of content, tokenizer and length. Its index file is
+renamed into place last, and names the digest of every other file: an entry without a matching
+index is no entry, and is built again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import tokenizers
+from transformers import PreTrainedTokenizerBase
+
+from plora_cl.data.scan import scan
+from plora_cl.data.sources.base import SPLITS, TaskSource
+from plora_cl.data.token_file import TokenFile
+from plora_cl.data.tokenisation import Progress, tokenizer_digest, write_token_files
+from plora_cl.errors import DataError
+
+FORMAT_VERSION = 1
+
+_INDEX = "index"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedTask:
+    """An entry of the cache.
+
+    Attributes:
+        classes: Class names in label order.
+        files: Token file of each split.
+        digests: SHA-256 of each split's texts, labels and token ids.
+        duplicates: ``"first/second"`` -> rows of the second split whose text the first also has.
+    """
+
+    classes: tuple[str, ...]
+    files: Mapping[str, TokenFile]
+    digests: Mapping[str, str]
+    duplicates: Mapping[str, int]
+
+
+def default_cache_dir(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return ``$PLORA_CL_CACHE``, else ``plora_cl`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if chosen := environment.get("PLORA_CL_CACHE"):
+        return Path(chosen)
+    base = environment.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "plora_cl"
+
+
+def tokenised(
+    source: TaskSource,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    cache_dir: Path,
+    progress: Progress,
+) -> TokenisedTask:
+    """Return ``source`` tokenised, from the cache if it holds it undamaged.
+
+    Several processes may ask for the same entry: one builds it, the others wait.
+
+    Raises:
+        DataError: The source cannot be read, or the cache folder cannot be written.
+    """
+    content = source.content_digest()
+    key = json.dumps(
+        [
+            FORMAT_VERSION,
+            content,
+            tokenizer_digest(tokenizer),
+            max_length,
+            tokenizers.__version__,
+            pa.__version__,
+        ]
+    )
+    folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
+    with suppress(_UnusableEntryError):
+        return _open(folder)
+    with _locked(folder):
+        try:
+            return _open(folder)
+        except _AbsentEntryError:
+            pass
+        except _UnusableEntryError as error:
+            _logger.warning("%s is damaged; tokenising %s again", error, source.name)
+        _build(folder, source, content, tokenizer, max_length, progress)
+        try:
+            return _open(folder)
+        except _UnusableEntryError as error:
+            raise DataError(
+                f"{error} reads back differently from what was just written; the disk may be "
+                "failing: choose another with the environment variable PLORA_CL_CACHE"
+            ) from None
+
+
+class _UnusableEntryError(Exception):
+    """An entry cannot be used because of the file that the message names."""
+
+
+class _AbsentEntryError(_UnusableEntryError):
+    """There is no entry yet."""
+
+
+def _open(folder: Path) -> TokenisedTask:
+    """Return the entry in ``folder``, all of it compared with its digests."""
+    try:
+        seal, _, content = (folder / _INDEX).read_bytes().partition(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        raise _AbsentEntryError(folder) from None
+    if seal.decode("latin-1") != hashlib.sha256(content).hexdigest():
+        raise _UnusableEntryError(folder / _INDEX)
+    index = json.loads(content)
+    for split in SPLITS:
+        path = _token_file(folder, split)
+        if not path.is_file() or _file_digest(path) != index["files"][split]:
+            raise _UnusableEntryError(path)
+    return TokenisedTask(
+        classes=tuple(index["classes"]),
+        files={split: TokenFile(_token_file(folder, split)) for split in SPLITS},
+        digests=index["digests"],
+        duplicates=index["duplicates"],
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a")
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache of tokenised texts: {error}; choose another folder with "
+            "the environment variable PLORA_CL_CACHE"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(
+    folder: Path,
+    source: TaskSource,
+    content: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    progress: Progress,
+) -> None:
+    """Tokenise ``source`` into ``folder``, whose lock is held."""
+    scanned = scan(source)
+    temporary = {split: folder / f"{split}.arrow.tmp" for split in SPLITS}
+    with ExitStack() as cleanup:
+        for path in temporary.values():
+            cleanup.callback(path.unlink, missing_ok=True)
+        digests = write_token_files(
+            source, scanned, tokenizer, max_length=max_length, paths=temporary, progress=progress
+        )
+        if source.content_digest() != content:
+            raise DataError(
+                f"task {source.name!r}: a file such as {source.place('train')} changed while it "
+                "was read; try again once nothing writes to it"
+            )
+        index = {
+            "classes": list(scanned.classes),
+            "duplicates": dict(scanned.duplicates),
+            "digests": digests,
+            "files": {split: _file_digest(path) for split, path in temporary.items()},
+        }
+        for split, path in temporary.items():
+            path.replace(_token_file(folder, split))
+    _sync_folder(folder)
+    _write_index(folder, json.dumps(index).encode())
+
+
+def _write_index(folder: Path, content: bytes) -> None:
+    temporary = folder / f"{_INDEX}.tmp"
+    with temporary.open("wb") as file:
+        file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / _INDEX)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _token_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.arrow"
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

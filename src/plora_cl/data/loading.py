@@ -1,0 +1,119 @@
+"""A stream of tasks, from what the settings name to batches on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from plora_cl.data.cache import TokenisedTask, default_cache_dir, tokenised
+from plora_cl.data.declaration import parse_tasks
+from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.sources.base import SPLITS
+from plora_cl.data.split import Split
+from plora_cl.data.task import Task
+from plora_cl.data.tokenisation import Progress, check_tokenizer
+
+_EVALUATION_SEED = 0
+_logger = logging.getLogger(__name__)
+
+
+def load_tasks(
+    entries: Sequence[str | Path | Mapping[str, object]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    max_train_examples: int | None,
+    max_eval_examples: int | None,
+    seed: int,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Task]:
+    """Return the tasks of a stream, tokenised once and kept on disk.
+
+    A task without a validation split holds a tenth of each class's distinct training texts out,
+    the same ones whatever the seed.
+
+    Args:
+        entries: One for each task; see `parse_task`.
+        tokenizer: A fast tokenizer with a padding token.
+        max_length: Longer texts are cut to this many tokens, special tokens included.
+        max_train_examples: Take a stratified subset of this size of each training split; 0 or
+            None takes all.
+        max_eval_examples: The same for each validation and each test split.
+        seed: Chooses the training subsets. Evaluation subsets do not depend on it: runs with
+            different seeds are measured on the same examples.
+        cache_dir: Where tokenised texts are kept; `default_cache_dir` if None.
+        progress: Told ``(what, rows done, rows in all)`` while texts are tokenised.
+
+    Raises:
+        DataError: A task cannot be read; the message names file, line or column and the remedy.
+    """
+    check_tokenizer(tokenizer, max_length)
+    sources = parse_tasks(entries)
+    for source in sources:
+        source.splits()  # a task that is not there is found before the others are tokenised
+    tasks = []
+    for index, source in enumerate(sources):
+        entry = tokenised(
+            source,
+            tokenizer,
+            max_length=max_length,
+            cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
+            progress=progress or _silent,
+        )
+        _report_duplicates(source.name, entry)
+        splits = {
+            name: Split(
+                entry.files[name],
+                task=index,
+                pad_token_id=int(tokenizer.pad_token_id),
+                digest=entry.digests[name],
+            )
+            for name in SPLITS
+        }
+        train = _limited(splits["train"], max_train_examples, seed)
+        validation = _limited(splits["validation"], max_eval_examples, _EVALUATION_SEED)
+        test = _limited(splits["test"], max_eval_examples, _EVALUATION_SEED)
+        content = json.dumps([entry.classes, train.digest, validation.digest, test.digest])
+        tasks.append(
+            Task(
+                index=index,
+                name=source.name,
+                classes=entry.classes,
+                train=train,
+                validation=validation,
+                test=test,
+                digest=hashlib.sha256(content.encode()).hexdigest(),
+                duplicates=entry.duplicates,
+            )
+        )
+    return tasks
+
+
+def _limited(split: Split, limit: int | None, seed: int) -> Split:
+    if not limit or limit >= len(split):
+        return split
+    return split.subset(stratified_rows(split.labels, limit, seed))
+
+
+def _report_duplicates(name: str, entry: TokenisedTask) -> None:
+    for pair, count in entry.duplicates.items():
+        if count:
+            first, second = pair.split("/")
+            _logger.warning(
+                "task %s: %d of %d %s texts also occur in %s",
+                name,
+                count,
+                len(entry.files[second]),
+                second,
+                first,
+            )
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""

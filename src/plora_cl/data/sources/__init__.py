@@ -1,0 +1,1 @@
+"""Where texts come from: local folders, hub data sets and packaged corpora."""

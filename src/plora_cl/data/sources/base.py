@@ -1,0 +1,143 @@
+"""What every source of texts offers, and the checks that every row goes through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from plora_cl.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Row(NamedTuple):
+    """A labelled text.
+
+    Attributes:
+        line: One-based line of the file (or row, where a file has no lines).
+        text: Not blank.
+        label: Class name, not blank.
+    """
+
+    line: int
+    text: str
+    label: str
+
+
+class TaskSource(Protocol):
+    """A task before tokenisation, read as a stream and any number of times."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task, unique in a stream."""
+        ...
+
+    def splits(self) -> tuple[str, ...]:
+        """Return which of train, validation and test there are, in this order.
+
+        Raises:
+            DataError: The source cannot be reached, or lacks train or test.
+        """
+        ...
+
+    def place(self, split: str) -> str:
+        """Return the file (or its like) that holds ``split``, for messages."""
+        ...
+
+    def content_digest(self) -> str:
+        """Return a SHA-256 that depends on texts, labels and how they are read, not on paths."""
+        ...
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the rows of ``split``, checked.
+
+        Raises:
+            DataError: A row cannot be read; the message names file, line and remedy.
+        """
+        ...
+
+    def class_order(self) -> tuple[str, ...] | None:
+        """Return all class names in the source's own order, or None if it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns make a row.
+
+    Attributes:
+        text: One column, or several whose non-blank texts are joined with a space.
+        label: Column of the class.
+    """
+
+    text: tuple[str, ...] = ("text",)
+    label: str = "label"
+
+    @property
+    def names(self) -> list[str]:
+        """Return all columns, text first."""
+        return [*self.text, self.label]
+
+    def check(self, found: list[str], place: str) -> None:
+        """Raise `DataError` unless all columns are among those ``found`` in ``place``."""
+        missing = [name for name in self.names if name not in found]
+        if missing:
+            raise DataError(
+                f"{place}: no column {missing[0]!r}; it has {found}. Name the right ones with "
+                "text_column and label_column in the task's entry, for instance "
+                "{name: ..., path: ..., text_column: body, label_column: topic}"
+            )
+
+    def row(self, record: Mapping[str, object], place: str, line: int) -> Row:
+        """Return the checked row that ``record``, at ``line`` of ``place``, holds."""
+        if any(name not in record for name in self.names):
+            self.check(list(record), f"{place}:{line}")
+        text = self._text([record[name] for name in self.text], place, line)
+        label = record[self.label]
+        if label is None or (isinstance(label, str) and not label.strip()):
+            raise DataError(
+                f"{place}:{line}: empty label in column {self.label!r}; label the row or remove it"
+            )
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            raise DataError(
+                f"{place}:{line}: label {label!r} is a {type(label).__name__}; labels are class "
+                "names (strings) or integers"
+            )
+        try:
+            f"{text}{label}".encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{place}:{line}: half of a surrogate pair, {error.object[error.start]!r}, is not "
+                "text; repair or remove the row"
+            ) from None
+        return Row(line, text, str(label))
+
+    def _text(self, values: list[object], place: str, line: int) -> str:
+        parts = []
+        for name, value in zip(self.text, values, strict=True):
+            if value is not None and not isinstance(value, str):
+                raise DataError(
+                    f"{place}:{line}: column {name!r} holds a {type(value).__name__}; texts are "
+                    "strings: name another one with text_column"
+                )
+            if value is not None and value.strip():
+                parts.append(value)
+        if not parts:
+            named = " and ".join(map(repr, self.text))
+            raise DataError(
+                f"{place}:{line}: empty text in column {named}; fill the row in or remove it"
+            )
+        return " ".join(parts)
+
+
+def rows_digest(source: TaskSource) -> str:
+    """Return a SHA-256 over all rows, for sources whose bytes on disk may vary."""
+    digest = hashlib.sha256(json.dumps(source.class_order()).encode())
+    for split in source.splits():
+        digest.update(f"\n{split}\n".encode())
+        for row in source.rows(split):
+            digest.update(f"{len(row.text)} {len(row.label)} {row.text}{row.label}".encode())
+    return digest.hexdigest()

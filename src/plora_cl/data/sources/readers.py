@@ -1,0 +1,136 @@
+"""Streams of records from JSON Lines, CSV and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plora_cl.data.sources.base import Columns
+from plora_cl.errors import DataError
+
+Record: TypeAlias = dict[str, object]
+Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
+
+_LARGEST_FIELD = 2**31 - 1
+_PARQUET_ROWS = 1024
+
+
+def read_jsonl(
+    path: Path,
+    columns: Columns,  # noqa: ARG001 - checked row by row: lines need not be alike
+) -> Iterator[tuple[int, Record]]:
+    """Yield ``(line, object)`` of a JSON Lines file; blank lines are skipped."""
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, error) from None
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(
+                    f"{path}:{number}: not JSON ({error}); each line is one object such as "
+                    '{"text": "...", "label": "..."}'
+                ) from None
+            if not isinstance(record, dict):
+                raise DataError(
+                    f"{path}:{number}: a JSON {type(record).__name__} instead of an object such as "
+                    '{"text": "...", "label": "..."}'
+                )
+            yield number, record
+
+
+def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
+    """Yield ``(line, fields by column)`` of a CSV file with a header line.
+
+    Quoted fields may span lines (the first of them is the row's line) and be of any size.
+    """
+    csv.field_size_limit(_LARGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header: list[str] | None = None
+        line = 1
+        try:
+            for fields in reader:
+                if fields and header is None:
+                    header = fields
+                    _check_header(header, columns, path)
+                elif fields and header is not None:
+                    yield line, _csv_record(header, fields, path, line)
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{line}: not CSV ({error}); quote fields that hold commas, quotes or line "
+                "breaks, and double the quotes in them"
+            ) from None
+        except UnicodeDecodeError:
+            raise _first_not_utf8(path) from None
+
+
+def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
+    """Yield ``(one-based row, values by column)`` of a Parquet file, only the columns needed."""
+    try:
+        with pq.ParquetFile(path) as file:
+            columns.check(list(file.schema_arrow.names), str(path))
+            row = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns.names):
+                for record in _parquet_records(batch, path, row):
+                    row += 1
+                    yield row, record
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file ({error}); write it again") from None
+
+
+READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+"""Reader of each file type, by suffix."""
+
+
+def _check_header(header: list[str], columns: Columns, path: Path) -> None:
+    columns.check(header, f"{path}:1")
+    twice = [name for name in columns.names if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}:1: two columns are named {twice[0]!r}; rename one of them")
+
+
+def _csv_record(header: list[str], fields: list[str], path: Path, line: int) -> Record:
+    if len(fields) != len(header):
+        raise DataError(
+            f"{path}:{line}: {len(fields)} fields under a header of {len(header)}; quote fields "
+            "that hold commas or line breaks"
+        )
+    return dict(zip(header, fields, strict=True))
+
+
+def _parquet_records(batch: pa.RecordBatch, path: Path, before: int) -> Iterator[Record]:
+    for index in range(batch.num_rows):
+        try:
+            yield {name: batch[name][index].as_py() for name in batch.schema.names}
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, before + index + 1, error) from None
+
+
+def _first_not_utf8(path: Path) -> DataError:
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                raw.decode()
+            except UnicodeDecodeError as error:
+                return _not_utf8(path, number, error)
+    return DataError(f"{path}: changed while it was read; try again")
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    byte = error.object[error.start]
+    return DataError(
+        f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); convert the file, for instance with "
+        f"iconv -f latin1 -t utf-8 {path.name}"
+    )

@@ -1,0 +1,34 @@
+"""One element of the stream to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plora_cl.data.split import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A text-classification task, tokenised and ready to train on.
+
+    Attributes:
+        index: Zero-based position in the stream.
+        name: Unique within the stream.
+        classes: Class names in label order, fixed by the training split.
+        train: Examples to learn from.
+        validation: Examples for early stopping and tuning.
+        test: Examples to be measured on.
+        digest: SHA-256 over texts, labels, classes and tokenisation of all three splits.
+        duplicates: ``"first/second"`` -> examples of the second split whose text the first also
+            has, counted before any subset is taken.
+    """
+
+    index: int
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    digest: str
+    duplicates: Mapping[str, int] = field(default_factory=dict, compare=False)

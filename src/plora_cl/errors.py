@@ -1,0 +1,73 @@
+"""Every exception this package raises on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PloraError(Exception):
+    """Base class: catch this to catch anything raised deliberately here."""
+
+
+class SettingsError(PloraError):
+    """One or more settings are unknown, ill-typed or contradict each other.
+
+    Attributes:
+        problems: One line each: where the setting stands, what is wrong, what would be right.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(PloraError):
+    """A task cannot be read: the message names the file and the line or column."""
+
+
+class ModelError(PloraError):
+    """The encoder cannot be loaded, or does not have what the settings ask for."""
+
+
+class MethodError(PloraError):
+    """A continual-learning method cannot have an effect in this run."""
+
+
+class TrainingError(PloraError):
+    """Training cannot go on, for instance because the loss is no longer finite."""
+
+
+class RunStoppedError(PloraError):
+    """A run was asked to stop, and did where nothing is lost.
+
+    Attributes:
+        exit_code: What the process exits with: 128 + signal, or 75 where time was up.
+    """
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"stopped by {reason}")
+
+
+class ExperimentExistsError(PloraError):
+    """The experiment folder already holds checkpoints and nobody said what to do with them."""
+
+
+class ExperimentLockedError(PloraError):
+    """Another process, or another trainer of this one, writes to the experiment folder."""
+
+
+class CheckpointError(PloraError):
+    """A checkpoint could not be written, found or read."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """There is nothing to resume from."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """Bytes on disk do not match their digests."""
+
+
+class IncompatibleCheckpointError(CheckpointError):
+    """An intact checkpoint belongs to a run with other settings or another structure."""

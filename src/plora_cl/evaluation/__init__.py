@@ -1,0 +1,1 @@
+"""Scores, the run log and the results of a run."""

@@ -1,0 +1,93 @@
+"""Every score that was measured, and what each one depended on."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from plora_cl.state import StateDict
+
+Cell = tuple[float, float, str]
+
+
+class ScoreMatrix:
+    """Accuracy and macro-F1 on task ``column`` after learning task ``row``, as a `Stateful`.
+
+    Args:
+        tasks: Number of tasks in the stream.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks = tasks
+        self._cells: dict[tuple[int, int], Cell] = {}
+        self._untrained: dict[int, Cell] = {}
+
+    def record(self, row: int, column: int, accuracy: float, f1: float, digest: str) -> None:
+        """Record scores in [0, 1]; ``digest`` identifies all that the predictions depended on."""
+        self._cells[row, column] = (accuracy, f1, digest)
+
+    def record_untrained(self, column: int, accuracy: float, f1: float, digest: str) -> None:
+        """Record the scores on a task before anything was learned."""
+        self._untrained[column] = (accuracy, f1, digest)
+
+    def reusable(self, column: int, digest: str) -> tuple[float, float] | None:
+        """Return scores on ``column`` that depended on exactly what ``digest`` identifies."""
+        measured = [cell for (_, j), cell in self._cells.items() if j == column]
+        if column in self._untrained:
+            measured.append(self._untrained[column])
+        for accuracy, f1, known in measured:
+            if known == digest:
+                return accuracy, f1
+        return None
+
+    def row(self, row: int) -> list[float | None]:
+        """Return the accuracy on every task after learning task ``row``."""
+        return [self._cells[row, j][0] if (row, j) in self._cells else None for j in self._columns]
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Accuracies ``[tasks, tasks]``, NaN where never measured."""
+        return self._array(0)
+
+    @property
+    def f1(self) -> npt.NDArray[np.float64]:
+        """Macro-F1 ``[tasks, tasks]``, NaN where never measured."""
+        return self._array(1)
+
+    @property
+    def untrained_accuracy(self) -> npt.NDArray[np.float64]:
+        """Accuracies ``[tasks]`` before anything was learned, NaN where never measured."""
+        return self._untrained_array(0)
+
+    @property
+    def untrained_f1(self) -> npt.NDArray[np.float64]:
+        """Macro-F1 ``[tasks]`` before anything was learned, NaN where never measured."""
+        return self._untrained_array(1)
+
+    def state_dict(self) -> StateDict:
+        """Return every cell as plain numbers and strings."""
+        return {
+            "cells": [[row, column, *cell] for (row, column), cell in sorted(self._cells.items())],
+            "untrained": [[column, *cell] for column, cell in sorted(self._untrained.items())],
+        }
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self._cells = {(row, column): tuple(cell) for row, column, *cell in state["cells"]}
+        self._untrained = {column: tuple(cell) for column, *cell in state["untrained"]}
+
+    @property
+    def _columns(self) -> range:
+        return range(self._tasks)
+
+    def _array(self, field: int) -> npt.NDArray[np.float64]:
+        array = np.full((self._tasks, self._tasks), np.nan)
+        for (row, column), cell in self._cells.items():
+            array[row, column] = cell[field]
+        return array
+
+    def _untrained_array(self, field: int) -> npt.NDArray[np.float64]:
+        array = np.full(self._tasks, np.nan)
+        for column, cell in self._untrained.items():
+            array[column] = cell[field]
+        return array

@@ -1,0 +1,90 @@
+"""The result files of a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plora_cl.evaluation import metrics
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.state import StateDict
+
+Write = Callable[[Path, bytes], None]
+
+
+def summarise(
+    matrix: ScoreMatrix,
+    *,
+    tasks: Sequence[Mapping[str, Any]],
+    costs: StateDict,
+    parameters: Mapping[str, int],
+    zero_by_construction: Mapping[str, str],
+) -> StateDict:
+    """Return what ``final_results.json`` holds; None for whatever was never measured.
+
+    Args:
+        matrix: Every score.
+        tasks: Name, classes and sizes of each task.
+        costs: What `Costs.summary` returns.
+        parameters: Parameter counts by kind.
+        zero_by_construction: Metrics that could not be anything but zero, and why.
+    """
+    accuracy, f1 = matrix.accuracy, matrix.f1
+    return {
+        **_summary(accuracy, matrix.untrained_accuracy),
+        "f1": _summary(f1, matrix.untrained_f1),
+        "accuracy_matrix": _plain(accuracy),
+        "f1_matrix": _plain(f1),
+        "untrained_accuracy": _plain(matrix.untrained_accuracy),
+        "untrained_f1": _plain(matrix.untrained_f1),
+        "tasks": [dict(task) for task in tasks],
+        "wall_clock_seconds": costs["total_seconds"],
+        "parameters": dict(parameters),
+        "zero_by_construction": dict(zero_by_construction),
+    }
+
+
+def write_results(
+    folder: Path, results: StateDict, matrix: ScoreMatrix, costs: StateDict, write: Write
+) -> None:
+    """Write the four result files into ``folder``; ``write`` makes each one durable."""
+    write(folder / "final_results.json", _json(results))
+    write(folder / "computational_costs.json", _json(costs))
+    write(folder / "accuracy_matrix.npy", _npy(matrix.accuracy))
+    write(folder / "f1_matrix.npy", _npy(matrix.f1))
+
+
+def _summary(
+    results: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]
+) -> dict[str, float | None]:
+    return {
+        "average_accuracy": metrics.average_accuracy(results),
+        "backward_transfer": metrics.backward_transfer(results),
+        "forward_transfer": metrics.forward_transfer(results, untrained),
+        "forward_transfer_single": None,  # needs runs that learn each task alone
+        "forgetting": metrics.forgetting(results),
+        "learning_accuracy": metrics.learning_accuracy(results),
+        "average_anytime_accuracy": metrics.average_anytime_accuracy(results),
+    }
+
+
+def _plain(array: npt.NDArray[np.float64]) -> Any:
+    if array.ndim > 1:
+        return [_plain(row) for row in array]
+    return [None if np.isnan(value) else float(value) for value in array]
+
+
+def _json(value: StateDict) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _npy(array: npt.NDArray[np.float64]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,164 @@
+"""The interface of a continual-learning method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from plora_cl.data.batches import Batch
+from plora_cl.data.task import Task
+from plora_cl.errors import IncompatibleCheckpointError, MethodError
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import StateDict
+
+
+class Progress(Protocol):
+    """Told about long work between its units; may raise to stop it."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """Report that ``done`` of ``total`` units of ``what`` are finished."""
+        ...
+
+
+class ContinualMethod:
+    """One technique against forgetting, as a plug-in of the training loop.
+
+    Every hook does nothing by default; override the ones the technique needs. Hooks return what
+    they contribute instead of changing the loop, so methods compose in any number.
+
+    Calling order for each task::
+
+        grow -> check -> start_task -> (extend_batch -> penalty) per step -> finish_task
+
+    What a method remembers is split by how it changes: `state_dict` may change at every step and is
+    written into each checkpoint; `memory` changes only in `start_task` and `finish_task` and is
+    stored once, shared by all checkpoints.
+    """
+
+    name: ClassVar[str]
+
+    def grow(self, model: ContinualClassifier, task: int) -> None:
+        """Add parameters for ``task``. Structure only: replayed for every past task on resume."""
+
+    def check(self, model: ContinualClassifier) -> None:
+        """Make sure that the method can have an effect on ``model``.
+
+        Raises:
+            MethodError: It cannot; the message names the setting that would change that.
+        """
+
+    def start_task(self, model: ContinualClassifier, task: Task) -> None:
+        """Prepare for ``task``. Runs once; what it computes belongs into `memory`."""
+
+    def extend_batch(self, batch: Batch) -> Sequence[Batch]:
+        """Return further batches to learn from in this step."""
+        return ()
+
+    def penalty(self, model: ContinualClassifier, task: int) -> Tensor | None:
+        """Return a scalar to add to the loss while learning ``task``, already weighted, or None."""
+        return None
+
+    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
+        """Consolidate what ``task`` taught. Runs once, after its last step."""
+
+    def state_dict(self) -> StateDict:
+        """Return what may change from step to step; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore what `state_dict` returned."""
+
+    def memory(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return what earlier tasks left behind: groups of named tensors, nothing by default.
+
+        A group that did not change is never written again, so one group per task stays cheap.
+        """
+        return {}
+
+    def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore what `memory` returned."""
+
+
+class MethodStack:
+    """Several methods as one, applied in the given order."""
+
+    def __init__(self, methods: Sequence[ContinualMethod]) -> None:
+        self.methods = {method.name: method for method in methods}
+
+    def grow(self, model: ContinualClassifier, task: int) -> None:
+        """Let every method add its parameters for ``task``."""
+        for method in self.methods.values():
+            method.grow(model, task)
+
+    def check(self, model: ContinualClassifier) -> None:
+        """Make sure that every method can have an effect.
+
+        Raises:
+            MethodError: One cannot.
+        """
+        for method in self.methods.values():
+            method.check(model)
+
+    def start_task(self, model: ContinualClassifier, task: Task) -> None:
+        """Let every method prepare for ``task``."""
+        for method in self.methods.values():
+            method.start_task(model, task)
+
+    def extend_batch(self, batch: Batch) -> list[Batch]:
+        """Return the further batches of every method."""
+        return [extra for m in self.methods.values() for extra in m.extend_batch(batch)]
+
+    def penalties(self, model: ContinualClassifier, task: int) -> dict[str, Tensor]:
+        """Return the penalty of each method that has one, by method name.
+
+        Raises:
+            MethodError: A penalty has no gradient towards a trainable tensor.
+        """
+        terms: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            term = method.penalty(model, task)
+            if term is None:
+                continue
+            if not term.requires_grad:
+                raise MethodError(
+                    f"the penalty of {name} reaches no trainable tensor, so it cannot act on task "
+                    f"{task}; switch the method off or make what it protects trainable (`shared`)"
+                )
+            terms[name] = term
+        return terms
+
+    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
+        """Let every method consolidate ``task``."""
+        for method in self.methods.values():
+            method.finish_task(model, task, progress)
+
+    def state_dict(self) -> StateDict:
+        """Return the state of every method under its name."""
+        return {name: method.state_dict() for name, method in self.methods.items()}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore every method; the set of methods must match."""
+        if state.keys() != self.methods.keys():
+            raise IncompatibleCheckpointError(
+                f"the checkpoint has methods {sorted(state)}, this run has {sorted(self.methods)}"
+            )
+        for name, method in self.methods.items():
+            method.load_state_dict(state[name])
+
+    def memory(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the memory of every method; group names are ``<method>/<group>``."""
+        return {
+            f"{name}/{group}": tensors
+            for name, method in self.methods.items()
+            for group, tensors in method.memory().items()
+        }
+
+    def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore what `memory` returned."""
+        for name, method in self.methods.items():
+            prefix = f"{name}/"
+            method.load_memory(
+                {g.removeprefix(prefix): t for g, t in groups.items() if g.startswith(prefix)}
+            )

@@ -1,0 +1,163 @@
+"""Elastic weight consolidation: keep shared weights that mattered near their old values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.task import Task
+from plora_cl.errors import IncompatibleCheckpointError, MethodError
+from plora_cl.methods.base import ContinualMethod, Progress
+from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import derived_seed
+
+Mode: TypeAlias = Literal["offline", "online"]
+Group: TypeAlias = Mapping[str, Tensor]
+
+
+class _Parabola(NamedTuple):
+    """``sum_i curvature_i (theta_i - centre_i)^2 + offset`` over the flat shared parameters."""
+
+    curvature: Tensor
+    centre: Tensor
+    offset: float
+
+
+class Ewc(ContinualMethod):
+    """Quadratic penalty around the weights of finished tasks, scaled by Fisher information.
+
+    ``strength / 2 * sum_k sum_i F_k,i (theta_i - theta*_k,i)^2`` over the shared parameters.
+    ``offline`` keeps one ``(F, theta*)`` for each task; ``online`` keeps one in all, with
+    ``F <- gamma F + F_new`` and the latest weights as ``theta*``.
+
+    What it remembers stays on the CPU. A step costs the same whatever the number of tasks: the sum
+    of their parabolas is one parabola.
+
+    Args:
+        strength: lambda, above 0.
+        mode: ``offline`` or ``online``.
+        estimator: ``exact`` or ``empirical`` Fisher information.
+        examples: Training examples of a task to estimate it from, stratified; 0 takes all.
+        gamma: Decay of earlier Fisher information in ``online`` mode, in [0, 1].
+        seed: Chooses the examples, together with the task.
+
+    Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", eq. 3;
+    online: Schwarz et al. 2018, "Progress & Compress", section 4.
+    """
+
+    name = "ewc"
+
+    def __init__(
+        self,
+        *,
+        strength: float,
+        mode: Mode = "online",
+        estimator: Estimator = "empirical",
+        examples: int = 200,
+        gamma: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self._strength, self._mode, self._estimator = strength, mode, estimator
+        self._examples, self._gamma, self._seed = examples, gamma, seed
+        self._groups: dict[str, Group] = {}
+        self._parabola: _Parabola | None = None
+
+    def check(self, model: ContinualClassifier) -> None:
+        """Make sure that there is something to protect.
+
+        Raises:
+            MethodError: No parameter is shared between tasks, or the strength is not positive.
+        """
+        if not model.shared_parameters():
+            raise MethodError(
+                "ewc has nothing to protect: no parameter is shared between tasks; set "
+                "`shared: layernorm`, or switch it off with --no-ewc"
+            )
+        if self._strength <= 0:
+            raise MethodError(
+                f"ewc: lambda_ewc is {self._strength:g}, so it has no effect; raise it, or switch "
+                "it off with --no-ewc"
+            )
+
+    def penalty(self, model: ContinualClassifier, task: int) -> Tensor | None:
+        """Return the weighted penalty; None before a task is finished."""
+        if not self._groups:
+            return None
+        shared = model.shared_parameters()
+        if self._parabola is None:
+            self._parabola = _sum_of_parabolas(self._groups, shared, model.device)
+        curvature, centre, offset = self._parabola
+        theta = torch.cat([p.reshape(-1) for p in shared.values()])
+        return self._strength / 2 * ((curvature * (theta - centre).square()).sum() + offset)
+
+    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
+        """Add the Fisher information of ``task`` and anchor the weights as they are."""
+        wanted = self._examples or len(task.train)
+        seed = derived_seed(self._seed, task.index, 2)
+        examples = task.train.subset(stratified_rows(task.train.labels, wanted, seed))
+        fisher = diagonal_fisher(
+            model,
+            examples.in_order(1),
+            estimator=self._estimator,
+            progress=progress,
+            total=len(examples),
+            what=f"Fisher information of {task.name}",
+        )
+        fresh = {f"fisher.{name}": value.cpu() for name, value in fisher.items()}
+        group = f"task-{task.index}" if self._mode == "offline" else "running"
+        if group == "running" and group in self._groups:
+            earlier = self._groups[group]
+            fresh = {name: self._gamma * earlier[name] + value for name, value in fresh.items()}
+        for name, parameter in model.shared_parameters().items():
+            fresh[f"anchor.{name}"] = parameter.detach().to("cpu", copy=True)
+        self._groups[group] = fresh
+        self._parabola = None
+
+    def memory(self) -> Mapping[str, Group]:
+        """Return ``fisher.<name>`` and ``anchor.<name>``: one group per task, or one in all."""
+        return dict(self._groups)
+
+    def load_memory(self, groups: Mapping[str, Group]) -> None:
+        """Restore `memory`."""
+        self._groups = {
+            group: {name: tensor.cpu() for name, tensor in groups[group].items()}
+            for group in sorted(groups, key=lambda name: (len(name), name))  # task-2 before task-10
+        }
+        self._parabola = None
+
+
+def _sum_of_parabolas(
+    groups: Mapping[str, Group], shared: Mapping[str, Tensor], device: torch.device
+) -> _Parabola:
+    """Add ``F_k (theta - theta*_k)^2`` over the groups by completing the square.
+
+    The curvature is ``S = sum_k F_k``, the centre ``m = sum_k F_k theta*_k / S`` and the offset
+    ``sum_k F_k (theta*_k - m)^2``: no term is negative, so nothing cancels.
+
+    Raises:
+        IncompatibleCheckpointError: A group does not belong to the parameters ``shared``.
+    """
+    fishers = [_flat(group, "fisher", shared) for group in groups.values()]
+    anchors = [_flat(group, "anchor", shared) for group in groups.values()]
+    curvature = torch.stack(fishers).sum(0)
+    weighted = torch.stack([f * a for f, a in zip(fishers, anchors, strict=True)]).sum(0)
+    centre = torch.where(curvature > 0, weighted / curvature, anchors[-1])
+    offset = sum(
+        float((f * (a - centre).square()).sum()) for f, a in zip(fishers, anchors, strict=True)
+    )
+    return _Parabola(curvature.float().to(device), centre.float().to(device), offset)
+
+
+def _flat(group: Group, kind: str, shared: Mapping[str, Tensor]) -> Tensor:
+    found = {name: group[key] for name in shared if (key := f"{kind}.{name}") in group}
+    if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in shared.items()}:
+        raise IncompatibleCheckpointError(
+            f"state_dict mismatch: ewc remembers the {kind} of {sorted(group)}, this run shares "
+            f"{sorted(shared)}; resume with the `shared` setting of the checkpoint"
+        )
+    return torch.cat([tensor.reshape(-1).double() for tensor in found.values()])

@@ -1,0 +1,1 @@
+"""One pretrained encoder with an adapter and a head per task."""

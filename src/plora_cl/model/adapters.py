@@ -1,0 +1,96 @@
+"""One LoRA adapter per task on one base, over PEFT's multi-adapter API.
+
+Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer, LoraModel
+from torch import Tensor, nn
+
+
+class AdapterBank:
+    """The LoRA adapters of an encoder, by task.
+
+    PEFT remembers an active adapter inside every layer; here it is set anew by `select` before each
+    forward pass, so nothing depends on what ran before.
+
+    Args:
+        encoder: The encoder to adapt; its linear layers are wrapped in place.
+        targets: Qualified names of the linear layers to adapt.
+        r: Rank of each adapter.
+        alpha: Scale; an adapter contributes ``alpha / r * B A x``.
+        dropout: Probability of dropping an input feature of the trainable adapter, in [0, 1).
+    """
+
+    def __init__(
+        self, encoder: nn.Module, *, targets: Sequence[str], r: int, alpha: int, dropout: float
+    ) -> None:
+        self._encoder = encoder
+        self._config = LoraConfig(
+            r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)
+        )
+        self._tuner: LoraModel | None = None
+        self._layers: dict[str, LoraLayer] = {}
+        self._names: list[str] = []
+
+    def __len__(self) -> int:
+        """Return the number of adapters."""
+        return len(self._names)
+
+    def add(self, generator: torch.Generator) -> None:
+        """Add the adapter of the next task: A random, B zero, so that it changes nothing yet."""
+        name = f"task{len(self._names)}"
+        device = next(self._encoder.parameters()).device
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):  # PEFT initialises from the global generators
+            if self._tuner is None:
+                self._tuner = LoraModel(self._encoder, {name: self._config}, name)
+            else:
+                self._tuner.peft_config[name] = self._config
+                self._tuner.inject_adapter(self._encoder, name)
+        self._names.append(name)
+        self._layers = {
+            path: module
+            for path, module in self._encoder.named_modules()
+            if isinstance(module, LoraLayer)
+        }
+        with torch.no_grad():
+            for a in self.a_matrices(len(self._names) - 1).values():
+                fresh = torch.empty(a.shape)
+                nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+                a.copy_(fresh)
+
+    def select(self, tasks: Sequence[int]) -> None:
+        """Let exactly the adapters of ``tasks`` contribute to the next forward pass."""
+        names = [self._names[task] for task in tasks]
+        for layer in self._layers.values():
+            # set_adapter() would also switch requires_grad, which belongs to the model
+            layer._active_adapter = names
+
+    def parameters(self, task: int) -> dict[str, nn.Parameter]:
+        """Return the A ``[r, in]`` and B ``[out, r]`` matrices of a task's adapter, by layer."""
+        found: dict[str, nn.Parameter] = {}
+        for path, layer in self._layers.items():
+            for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
+                weight = matrices[self._names[task]].weight
+                assert isinstance(weight, nn.Parameter)
+                found[f"{path}.{kind}"] = weight
+        return found
+
+    def a_matrices(self, task: int) -> dict[str, Tensor]:
+        """Return the A matrices ``[r, in]`` of a task's adapter, by layer."""
+        ending = ".lora_A"
+        matrices = self.parameters(task).items()
+        return {name.removesuffix(ending): p for name, p in matrices if name.endswith(ending)}
+
+    def silence_dropout(self, tasks: Sequence[int]) -> None:
+        """Switch off the dropout of the adapters of ``tasks``: frozen ones act as at test time."""
+        for layer in self._layers.values():
+            for task in tasks:
+                layer.lora_dropout[self._names[task]].eval()

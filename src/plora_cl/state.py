@@ -1,0 +1,177 @@
+"""What a run is made of, and where it stands: the vocabulary every layer shares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plora_cl.errors import IncompatibleCheckpointError
+
+StateDict: TypeAlias = dict[str, Any]
+"""Nested dicts and lists whose leaves are tensors, numbers, strings, booleans or None."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything that must survive a crash.
+
+    ``load_state_dict(state_dict())`` on a freshly built object of the same configuration must
+    make its future behaviour bitwise identical.
+    """
+
+    def state_dict(self) -> StateDict:
+        """Return the complete mutable state."""
+        ...
+
+    def load_state_dict(self, state: StateDict, /) -> object:
+        """Replace the mutable state with ``state``."""
+        ...
+
+
+class Phase(StrEnum):
+    """What a task goes through, in this order; TRAIN and VALIDATE alternate, one pair an epoch."""
+
+    TRAIN = "train"
+    VALIDATE = "validate"
+    CONSOLIDATE = "consolidate"
+    EVALUATE = "evaluate"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The next unit of work.
+
+    ``task``, ``epoch`` and ``batch`` are zero-based and name what runs *next* within ``phase``;
+    ``step`` counts the optimizer steps already taken over the whole run.
+    """
+
+    task: int = 0
+    phase: Phase = Phase.TRAIN
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+    def advance(self, batches: int, *, batches_per_epoch: int) -> None:
+        """Record one optimizer step over ``batches`` micro-batches."""
+        self.step += 1
+        self.batch += batches
+        if self.batch >= batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def next_task(self) -> None:
+        """Move to the first batch of the next task."""
+        self.task, self.phase, self.epoch, self.batch = self.task + 1, Phase.TRAIN, 0, 0
+
+    def state_dict(self) -> StateDict:
+        """Return the cursor as plain integers and the name of the phase."""
+        return {**asdict(self), "phase": self.phase.value}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Move the cursor to ``state``."""
+        self.task, self.epoch = state["task"], state["epoch"]
+        self.batch, self.step = state["batch"], state["step"]
+        self.phase = Phase(state["phase"])
+
+
+class TensorPart:
+    """A named group of tensors that freezes or changes as a unit, as a `Stateful`.
+
+    Loading copies in place, so optimizers and modules keep their references.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def state_dict(self) -> StateDict:
+        """Return the live tensors, detached but not copied, by name."""
+        return {name: tensor.detach() for name, tensor in self._tensors.items()}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Copy ``state`` into the tensors.
+
+        Raises:
+            IncompatibleCheckpointError: Names, shapes or dtypes differ.
+        """
+        if state.keys() != self._tensors.keys():
+            missing = sorted(self._tensors.keys() - state.keys())
+            unexpected = sorted(state.keys() - self._tensors.keys())
+            raise IncompatibleCheckpointError(
+                f"state_dict mismatch: the checkpoint lacks {missing} and has {unexpected} too many"
+            )
+        for name, tensor in self._tensors.items():
+            saved = state[name]
+            if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+                raise IncompatibleCheckpointError(
+                    f"state_dict size mismatch: {name} is {saved.dtype} {list(saved.shape)} in the "
+                    f"checkpoint and {tensor.dtype} {list(tensor.shape)} in this run"
+                )
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                tensor.copy_(state[name])
+
+
+class RandomState:
+    """The process-wide random generators of Python, NumPy, PyTorch and every CUDA device."""
+
+    @classmethod
+    def seeded(cls, seed: int) -> Self:
+        """Seed every generator with ``seed``."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party code draws from this generator
+        torch.manual_seed(seed)  # covers CUDA devices too
+        return cls()
+
+    def state_dict(self) -> StateDict:
+        """Return the state of every generator, drawing nothing from any."""
+        version, internal, gauss = random.getstate()
+        name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return {
+            "python": {
+                "version": version,
+                "internal": torch.tensor(internal, dtype=torch.int64),
+                "gauss": gauss,
+            },
+            "numpy": {
+                "name": str(name),
+                "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+                "position": int(position),
+                "has_gauss": int(has_gauss),
+                "cached": float(cached),
+            },
+            "torch": torch.get_rng_state(),
+            "cuda": cuda,
+        }
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Rewind every generator to ``state``."""
+        python, legacy = state["python"], state["numpy"]
+        random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss"]))
+        np.random.set_state(  # noqa: NPY002
+            (
+                legacy["name"],
+                legacy["keys"].numpy().astype(np.uint32),
+                legacy["position"],
+                legacy["has_gauss"],
+                legacy["cached"],
+            )
+        )
+        torch.set_rng_state(state["torch"])
+        if state["cuda"]:
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def derived_seed(*key: int) -> int:
+    """Return a seed in [0, 2**63) that depends on the whole ``key`` of non-negative integers.
+
+    Distinct keys give independent streams, so that what one consumer draws never shifts another.
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,1 @@
+"""The loop, the run that owns it, and the public trainer."""

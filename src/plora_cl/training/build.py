@@ -1,0 +1,132 @@
+"""The composition root: settings become objects here, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plora_cl.checkpoint.environment import environment
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter
+from plora_cl.config.schema import Settings, experiment_folder, identity
+from plora_cl.data.loading import load_tasks
+from plora_cl.evaluation.costs import Costs
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.runlog import RunLog
+from plora_cl.methods.base import ContinualMethod, MethodStack
+from plora_cl.methods.ewc import Ewc
+from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.model.encoder import load_encoder, load_tokenizer
+from plora_cl.state import RandomState, StateDict
+from plora_cl.training.checkpointer import Checkpointer
+from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.optimization import make_accelerator
+from plora_cl.training.reporting import Reporter
+from plora_cl.training.run import Plan, Run
+from plora_cl.training.scoring import Scorer
+from plora_cl.training.stopping import StopRequest
+
+
+def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
+    """Load the tasks and the encoder, and put a run together that has not begun.
+
+    Args:
+        settings: What to build.
+        reporter: Told about progress.
+        stop: Polled between units of work, also while tasks are read.
+
+    Raises:
+        RunStoppedError: ``stop`` asked for it.
+        DataError: A task cannot be read.
+        ModelError: The encoder cannot be loaded, or lacks what the settings ask for.
+    """
+    accelerator = make_accelerator(device=settings.device, precision=settings.precision)
+    random = RandomState.seeded(settings.seed)
+    progress = stop.polled_by(reporter.activity)
+    tasks = load_tasks(
+        settings.tasks,
+        load_tokenizer(settings.model_name),
+        max_length=settings.max_length,
+        max_train_examples=settings.max_train_examples,
+        max_eval_examples=settings.max_eval_examples,
+        seed=settings.seed,
+        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
+        progress=progress,
+    )
+    model = ContinualClassifier(
+        load_encoder(settings.model_name),
+        pooling=settings.pooling,
+        composition=settings.composition,
+        shared=settings.shared,
+        lora_r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        lora_target_modules=settings.lora_target_modules,
+        seed=settings.seed,
+    )
+    model.to(accelerator.device)
+    folder = experiment_folder(settings)
+    run_log = RunLog(folder / "results" / "run_log.jsonl")
+    digests: StateDict = {"task_digests": {task.name: task.digest for task in tasks}}
+    return Run(
+        model=model,
+        tasks=tasks,
+        methods=MethodStack(_methods(settings)),
+        accelerator=accelerator,
+        plan=Plan(
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            accumulation=settings.gradient_accumulation_steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_ratio=settings.warmup_ratio,
+            max_grad_norm=settings.max_grad_norm,
+            seed=settings.seed,
+        ),
+        scorer=Scorer(
+            model,
+            batch_size=settings.eval_batch_size,
+            autocast=accelerator.autocast,
+            progress=progress,
+        ),
+        early_stopping=EarlyStopping(
+            patience=settings.early_stopping_patience, min_delta=settings.early_stopping_min_delta
+        ),
+        matrix=ScoreMatrix(len(tasks)),
+        costs=Costs(),
+        run_log=run_log,
+        checkpointer=Checkpointer(
+            CheckpointStore(folder / "checkpoints") if settings.checkpoint_every else None,
+            writer=BackgroundWriter() if settings.async_checkpoint else InPlaceWriter(),
+            every=settings.checkpoint_every,
+            keep_last=settings.keep_last_n_checkpoints,
+            disk_budget=settings.checkpoint_disk_budget,
+            base=model.parts()["base"],
+            settings=settings.model_dump(mode="json"),
+            identity={**identity(settings), **digests},
+            environment=environment(device=str(accelerator.device), precision=settings.precision),
+            before_commit=run_log.sync,
+            reporter=reporter,
+        ),
+        reporter=reporter,
+        random=random,
+        stop=stop,
+    )
+
+
+def _methods(settings: Settings) -> list[ContinualMethod]:
+    methods: list[ContinualMethod] = []
+    if settings.use_orthogonal:
+        methods.append(OrthogonalLora(strength=settings.lambda_ortho, form=settings.ortho_form))
+    if settings.use_ewc:
+        methods.append(
+            Ewc(
+                strength=settings.lambda_ewc,
+                mode=settings.ewc_mode,
+                estimator=settings.ewc_fisher,
+                examples=settings.ewc_fisher_examples,
+                gamma=settings.ewc_gamma,
+                seed=settings.seed,
+            )
+        )
+    return methods

@@ -1,0 +1,232 @@
+"""When a run saves, what each checkpoint refers to, and which ones stay."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from plora_cl.checkpoint.copies import HostArena
+from plora_cl.checkpoint.encoding import encode
+from plora_cl.checkpoint.environment import difference
+from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.objects import encode_object
+from plora_cl.checkpoint.pins import pinned
+from plora_cl.checkpoint.policy import checkpoint_name, save_due
+from plora_cl.checkpoint.resume import Resumable
+from plora_cl.checkpoint.retention import rotate, tidy
+from plora_cl.checkpoint.snapshot import Snapshot, json_copy
+from plora_cl.checkpoint.space import keep_within, shortage
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.writer import Writer
+from plora_cl.errors import CheckpointError
+from plora_cl.state import Cursor, StateDict, Stateful, TensorPart
+from plora_cl.training.reporting import Reporter
+
+_SNAPSHOTS_UNDER_WAY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Components that stay as they are throughout one phase of one task."""
+
+    task: int
+    phase: str
+    constant: Mapping[str, TensorPart]
+
+
+class Checkpointer:
+    """Saves snapshots of one run into its store.
+
+    The training thread copies what changes and goes on; the writer encodes, hashes and commits. At
+    most one snapshot waits while another is written: a third one waits for its memory.
+
+    Args:
+        store: Where checkpoints live; None saves nothing.
+        writer: Does the work of a save, in order.
+        every: Optimizer steps between two saves within an epoch.
+        keep_last: Checkpoints of the task in training that stay.
+        disk_budget: Most that checkpoints may take, in bytes; None for no bound.
+        base: The frozen encoder weights; hashed here.
+        settings: Every resolved setting, recorded in each checkpoint.
+        identity: What must be equal for a run to go on from a checkpoint.
+        environment: Fingerprint of the machine and the libraries.
+        before_commit: Makes durable what a checkpoint relies on outside the store.
+        reporter: Told about each durable checkpoint, and each one that failed.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        *,
+        writer: Writer,
+        every: int,
+        keep_last: int,
+        disk_budget: int | None,
+        base: TensorPart,
+        settings: StateDict,
+        identity: StateDict,
+        environment: StateDict,
+        before_commit: Callable[[], None],
+        reporter: Reporter,
+    ) -> None:
+        self.store = store
+        self._writer = writer
+        self._every, self._keep_last, self._disk_budget = every, keep_last, disk_budget
+        self._settings, self.identity = json_copy(settings), json_copy(identity)
+        self._environment = json_copy(environment)
+        self._before_commit, self._reporter = before_commit, reporter
+        self._base_digest = hashlib.sha256(encode_object(base.state_dict())).hexdigest()
+        self._arenas: queue.SimpleQueue[HostArena] = queue.SimpleQueue()
+        for _ in range(_SNAPSHOTS_UNDER_WAY):
+            self._arenas.put(HostArena())
+        self._moment: _Moment | None = None
+        # The rest belongs to the writer.
+        self._written: _Moment | None = None
+        self._refs: dict[str, ObjectRef] = {}
+        self._failure: CheckpointError | None = None
+        self._told_of_shortage_in: int | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether checkpoints are written at all."""
+        return self.store is not None
+
+    @property
+    def base_digest(self) -> str:
+        """SHA-256 of the frozen encoder weights."""
+        return self._base_digest
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is due after optimizer step ``step``."""
+        return save_due(step, self._every)
+
+    def save(
+        self,
+        cursor: Cursor,
+        last_done: tuple[int, int],
+        live: Mapping[str, Stateful],
+        constant: Callable[[], Mapping[str, TensorPart]],
+        *,
+        loss: float | None,
+        trained_tasks: Sequence[str],
+    ) -> Path:
+        """Save this instant; after `flush` it survives a power cut.
+
+        A disk that refuses does not stop training: it is reported, earlier checkpoints stay, and
+        the next save tries again.
+
+        Args:
+            cursor: What runs next.
+            last_done: Epoch and batch, zero-based, of the last batch done: the file's name.
+            live: Components that change from step to step.
+            constant: Returns the components that changed at the latest when the phase did; asked
+                once for each phase of a task. The writer reads their tensors later.
+            loss: Loss of the last step.
+            trained_tasks: Names of the finished tasks.
+
+        Raises:
+            CheckpointError: Checkpoints are disabled.
+        """
+        if self.store is None:
+            raise CheckpointError("checkpoints are disabled by checkpoint_every: 0")
+        moment = self._moment
+        if moment is None or (moment.task, moment.phase) != (cursor.task, cursor.phase.value):
+            moment = self._moment = _Moment(cursor.task, cursor.phase.value, constant())
+        arena = self._arenas.get()
+        try:
+            snapshot = Snapshot.capture(
+                live,
+                cursor=cursor.state_dict(),
+                objects={},
+                loss=loss,
+                trained_tasks=trained_tasks,
+                seed=self._settings["seed"],
+                settings=self._settings,
+                identity=self.identity,
+                environment=self._environment,
+                arena=arena,
+            )
+            path = self.store.directory / checkpoint_name(cursor.task, *last_done)
+        except BaseException:
+            self._arenas.put(arena)
+            raise
+        self._writer.submit(lambda: self._write(arena, snapshot, moment, path))
+        return path
+
+    def flush(self) -> None:
+        """Return when every save is durable.
+
+        Raises:
+            CheckpointError: The last one is not, for a reason that was reported.
+        """
+        self._writer.flush()
+        if self._failure is not None:
+            raise self._failure
+
+    def tidy(self, entry: CheckpointEntry) -> None:
+        """Apply retention as the process that saved ``entry`` would have, had it gone on.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        if self.store is not None and entry.path.parent == self.store.directory:
+            tidy(self.store, entry, self._keep_last)
+
+    def adopt(self, resumable: Resumable) -> list[str]:
+        """Go on from ``resumable``; return how the environment differs from the one it was made in.
+
+        Its base weights are the run's from now on, also where the model came with others.
+        """
+        self._base_digest = resumable.snapshot.objects["model/base"].sha256
+        return difference(resumable.snapshot.environment, self._environment)
+
+    def _write(self, arena: HostArena, snapshot: Snapshot, moment: _Moment, path: Path) -> None:
+        assert self.store is not None
+        try:
+            arena.wait()
+            self._before_commit()
+            self._store_constant(self.store, moment)
+            data = encode(replace(snapshot, objects=self._refs))
+            self._tell_of_shortage(self.store, moment.task, len(data))
+            entry = self.store.commit(path.name, data)
+        except (CheckpointError, OSError, MemoryError) as error:
+            self._written, self._refs = None, {}  # whatever is gone is put again next time
+            self._failure = CheckpointError(f"no checkpoint {path}: {error}")
+            self._reporter.message(
+                f"Warning: {self._failure}; training goes on, the next save tries again"
+            )
+            return
+        finally:
+            self._arenas.put(arena)
+        self._failure = None
+        self._reporter.message(f"Checkpoint saved: {entry.path}")
+        try:
+            rotate(self.store, entry, self._keep_last)
+            if self._disk_budget is not None:
+                keep_within(self.store, entry, self._disk_budget, pinned=pinned(self.store))
+        except CheckpointError as error:
+            self._reporter.message(f"Warning: old checkpoints were not removed: {error}")
+
+    def _tell_of_shortage(self, store: CheckpointStore, task: int, checkpoint_bytes: int) -> None:
+        if task == self._told_of_shortage_in:
+            return
+        self._told_of_shortage_in = task
+        line = shortage(
+            store, task=task, checkpoint_bytes=checkpoint_bytes, keep_last=self._keep_last
+        )
+        if line is not None:
+            self._reporter.message(f"Warning: {line}")
+
+    def _store_constant(self, store: CheckpointStore, moment: _Moment) -> None:
+        if moment is self._written:
+            return
+        self._refs = {
+            name: self._refs[name]
+            if name.startswith("model/") and name in self._refs  # finished: never changes again
+            else store.objects.put(encode_object(part.state_dict()))
+            for name, part in moment.constant.items()
+        }
+        self._written = moment

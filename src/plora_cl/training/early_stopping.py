@@ -1,0 +1,58 @@
+"""Stop a task when validation no longer improves, and keep its best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from plora_cl.state import StateDict
+
+
+class EarlyStopping:
+    """Watches one task's validation accuracy.
+
+    Args:
+        patience: Epochs without improvement after which the task stops; 0 never stops it.
+        min_delta: An epoch improves when it beats the best one by more than this, in accuracy.
+    """
+
+    def __init__(self, *, patience: int, min_delta: float) -> None:
+        self._patience, self._min_delta = patience, min_delta
+        self._best: float | None = None
+        self._stale = 0
+        self._weights: dict[str, Tensor] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether validation decides anything."""
+        return self._patience > 0
+
+    def reset(self) -> None:
+        """Forget everything: another task begins."""
+        self._best, self._stale, self._weights = None, 0, {}
+
+    def update(self, accuracy: float, parameters: Mapping[str, nn.Parameter]) -> bool:
+        """Take in an epoch's accuracy and return whether to stop; remembers the best weights."""
+        if self._best is None or accuracy > self._best + self._min_delta:
+            self._best, self._stale = accuracy, 0
+            self._weights = {name: p.detach().clone() for name, p in parameters.items()}
+        else:
+            self._stale += 1
+        return self._stale >= self._patience
+
+    def restore_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put the weights of the best epoch back."""
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(self._weights[name])
+
+    def state_dict(self) -> StateDict:
+        """Return the best accuracy, its weights, and the epochs since."""
+        return {"best": self._best, "stale": self._stale, "weights": dict(self._weights)}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self._best, self._stale = state["best"], state["stale"]
+        self._weights = dict(state["weights"])

@@ -1,0 +1,192 @@
+"""Gradients applied: optimizer, schedule, clipping and mixed precision for one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import get_linear_schedule_with_warmup
+
+from plora_cl.data.batches import Batch
+from plora_cl.errors import ModelError, TrainingError
+from plora_cl.methods.base import MethodStack
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import StateDict
+
+
+def make_accelerator(*, device: str, precision: str) -> Accelerator:
+    """Return the accelerator that places tensors and runs mixed precision.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ModelError: The device is not there, or does not support the precision.
+    """
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ModelError(
+                f"device: {device!r} is not available, {torch.cuda.device_count()} CUDA devices "
+                "are visible; use --device auto"
+            )
+        torch.cuda.set_device(index)
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("device: 'mps' is not available on this machine; use --device auto")
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process may hold several runs
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision)
+    )
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ModelError("precision: fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    return accelerator
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step reports.
+
+    Attributes:
+        loss: Mean cross-entropy over the micro-batches.
+        penalties: Weighted penalty of each method that had one.
+        gradient_norm: Euclidean norm before clipping.
+        learning_rate: The rate that was applied.
+        examples: Examples of the task in training.
+    """
+
+    loss: float
+    penalties: Mapping[str, float]
+    gradient_norm: float
+    learning_rate: float
+    examples: int
+
+
+class Optimization:
+    """AdamW with linear warm-up and decay over one task.
+
+    Weight decay spares vectors (biases and layer norms), as is usual for transformers.
+
+    Args:
+        accelerator: Places batches and scales gradients.
+        parameters: What to train, by name.
+        learning_rate: Peak rate.
+        weight_decay: Decoupled decay of matrices.
+        warmup_ratio: Share of ``total_steps`` over which the rate rises, in [0, 1].
+        total_steps: Optimizer steps after which the rate is zero.
+        max_grad_norm: Gradients are scaled down to this Euclidean norm.
+
+    Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_ratio: float,
+        total_steps: int,
+        max_grad_norm: float,
+    ) -> None:
+        self._accelerator = accelerator
+        self._parameters = list(parameters.values())
+        self._max_grad_norm = max_grad_norm
+        matrices = [p for p in self._parameters if p.ndim > 1]
+        vectors = [p for p in self._parameters if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        accelerator.free_memory()  # forget the optimizer of the task before
+        self.optimizer = accelerator.prepare_optimizer(
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
+        )
+        self.scheduler = get_linear_schedule_with_warmup(
+            self.optimizer.optimizer, round(warmup_ratio * total_steps), total_steps
+        )
+
+    def step(
+        self, model: ContinualClassifier, methods: MethodStack, window: Sequence[Batch]
+    ) -> StepResult:
+        """Apply one gradient, accumulated over the micro-batches of ``window``.
+
+        Raises:
+            MethodError: A penalty cannot have an effect.
+            TrainingError: The loss is not finite.
+        """
+        model.train()
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=self._accelerator.device)
+        for batch in window:
+            for part in (batch, *methods.extend_batch(batch)):
+                cost = self._cross_entropy(model, part) / len(window)
+                self._accelerator.backward(cost)
+                loss += cost.detach()
+        penalties = methods.penalties(model, window[0].task)
+        if penalties:
+            terms = list(penalties.values())
+            self._accelerator.backward(sum(terms[1:], terms[0]))
+        value = loss.item()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {value}; lower learning_rate, or use --precision fp32"
+            )
+        norm = self._accelerator.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        rate = float(self.scheduler.get_last_lr()[0])
+        self.optimizer.step()
+        if not self.optimizer.step_was_skipped:
+            self.scheduler.step()
+        return StepResult(
+            loss=value,
+            penalties={name: term.item() for name, term in penalties.items()},
+            gradient_norm=float(norm) if norm is not None else 0.0,
+            learning_rate=rate,
+            examples=sum(len(batch.labels) for batch in window),
+        )
+
+    def _cross_entropy(self, model: ContinualClassifier, batch: Batch) -> Tensor:
+        batch = on_device(batch, self._accelerator.device)
+        with self._accelerator.autocast():
+            logits = model(batch.input_ids, batch.attention_mask, batch.task)
+        return functional.cross_entropy(logits.float(), batch.labels)
+
+    def scaler_state(self) -> StateDict:
+        """Return the state of the gradient scaler; empty without fp16."""
+        scaler = self._accelerator.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def load_scaler_state(self, state: StateDict) -> None:
+        """Restore `scaler_state`."""
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state)
+
+
+class ScalerState:
+    """The gradient scaler of an `Optimization` as a `Stateful`."""
+
+    def __init__(self, optimization: Optimization) -> None:
+        self._optimization = optimization
+
+    def state_dict(self) -> StateDict:
+        """Return the scale and its counters; empty without fp16."""
+        return self._optimization.scaler_state()
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self._optimization.load_scaler_state(state)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return ``batch`` with its tensors on ``device``."""
+    return batch._replace(
+        input_ids=batch.input_ids.to(device, non_blocking=True),
+        attention_mask=batch.attention_mask.to(device, non_blocking=True),
+        labels=batch.labels.to(device, non_blocking=True),
+    )

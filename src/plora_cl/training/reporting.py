@@ -1,0 +1,76 @@
+"""What a run tells the person who watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Receives the progress of a run; never changes it."""
+
+    def message(self, text: str, /) -> None:
+        """Show one line."""
+        ...
+
+    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+        """Task ``index`` of ``count`` begins, or goes on, with ``steps`` optimizer steps left."""
+        ...
+
+    def step(
+        self,
+        task: int,
+        epoch: int,
+        epochs: int,
+        batch: int,
+        batches: int,
+        loss: float,
+        examples: int,
+        /,
+    ) -> None:
+        """One optimizer step over ``examples`` examples is done."""
+        ...
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        """``done`` of ``total`` units of ``what`` are finished."""
+        ...
+
+    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+        """Task ``index`` is learned; ``scores`` maps task names to accuracy in [0, 1]."""
+        ...
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
+        """Show a table."""
+        ...
+
+
+class SilentReporter:
+    """A `Reporter` that shows nothing."""
+
+    def message(self, text: str, /) -> None:
+        """Show nothing."""
+
+    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+        """Show nothing."""
+
+    def step(
+        self,
+        task: int,
+        epoch: int,
+        epochs: int,
+        batch: int,
+        batches: int,
+        loss: float,
+        examples: int,
+        /,
+    ) -> None:
+        """Show nothing."""
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        """Show nothing."""
+
+    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+        """Show nothing."""
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
+        """Show nothing."""

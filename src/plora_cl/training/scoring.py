@@ -1,0 +1,82 @@
+"""Predictions of a model on a split, and a digest of everything they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from plora_cl.checkpoint.digest import state_digest
+from plora_cl.data.split import Split
+from plora_cl.data.task import Task
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.training.optimization import on_device
+
+
+class Scorer:
+    """Predicts with the model as it stands.
+
+    A task that the model has not grown yet is predicted with the head it would start with.
+
+    Args:
+        model: What predicts; left in evaluation mode.
+        batch_size: Examples per batch.
+        autocast: Opens the precision that predictions run in.
+        progress: Told ``(what, done, total)`` between batches.
+    """
+
+    def __init__(
+        self,
+        model: ContinualClassifier,
+        *,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self._model, self._batch_size = model, batch_size
+        self._autocast, self._progress = autocast, progress
+
+    def predict(
+        self, task: Task, split: Split, what: str
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return predicted and true labels, ``[examples]`` each, in the same order."""
+        model = self._model
+        head, adapters = self._head(task), model.adapters_for(task.index)
+        predicted, true = [], []
+        done = 0
+        model.eval()
+        with torch.no_grad():
+            for cpu_batch in split.in_order(self._batch_size):
+                batch = on_device(cpu_batch, model.device)
+                with self._autocast():
+                    logits = head(model.features(batch.input_ids, batch.attention_mask, adapters))
+                predicted.append(logits.argmax(-1).cpu().numpy())
+                true.append(cpu_batch.labels.numpy())
+                done += len(cpu_batch.labels)
+                self._progress(what, done, len(split))
+        return np.concatenate(predicted), np.concatenate(true)
+
+    def dependencies(self, task: Task, base: str) -> str:
+        """Return a digest of the weights and texts that test predictions of ``task`` depend on.
+
+        Args:
+            task: What is predicted.
+            base: Digest of the frozen encoder weights.
+        """
+        parts = self._model.parts()
+        adapters = self._model.adapters_for(task.index)
+        used = {f"adapter-{k}": parts[f"adapter-{k}"].state_dict() for k in adapters}
+        head = {name: p.detach() for name, p in self._head(task).named_parameters()}
+        weights = state_digest({"shared": parts["shared"].state_dict(), "head": head, **used})
+        key = f"{base} {weights} {task.test.digest} {self._batch_size}"
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    def _head(self, task: Task) -> nn.Module:
+        if task.index < self._model.tasks:
+            return self._model.heads[task.index]
+        return self._model.untrained_head(task.index, len(task.classes))

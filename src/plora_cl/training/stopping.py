@@ -1,0 +1,58 @@
+"""Asking a run to stop where nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from plora_cl.errors import RunStoppedError
+
+Progress = Callable[[str, int, int], None]
+
+TIME_IS_UP = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+class StopRequest:
+    """Set by a signal handler or a clock, polled by the run.
+
+    Args:
+        clock: Seconds from any fixed origin.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._why: tuple[str, int] | None = None
+        self._limit: tuple[float, str] | None = None
+
+    def request(self, reason: str, exit_code: int) -> None:
+        """Ask to stop; the first reason counts."""
+        self._why = self._why or (reason, exit_code)
+
+    def limit(self, seconds: float, reason: str) -> None:
+        """Ask to stop ``seconds`` from now, with exit code 75."""
+        self._limit = (self._clock() + seconds, reason)
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to stop."""
+        if self._limit is not None and self._clock() >= self._limit[0]:
+            self.request(self._limit[1], TIME_IS_UP)
+        return self._why is not None
+
+    def check(self) -> None:
+        """Stop here if that was asked for.
+
+        Raises:
+            RunStoppedError: It was.
+        """
+        if self.requested and self._why is not None:
+            raise RunStoppedError(*self._why)
+
+    def polled_by(self, progress: Progress) -> Progress:
+        """Return ``progress`` followed by `check`, for work that may be given up half-way."""
+
+        def poll(what: str, done: int, total: int) -> None:
+            progress(what, done, total)
+            self.check()
+
+        return poll

@@ -1,0 +1,79 @@
+"""What a run publishes when it ends."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.evaluation.results import summarise, write_results
+from plora_cl.state import StateDict
+from plora_cl.training.run import Run
+
+_NOTHING_SHARED = (
+    "in the isolated composition with shared: none nothing that predicts an earlier task ever "
+    "changes"
+)
+
+
+def publish(run: Run, folder: Path) -> StateDict:
+    """Write the result files of a finished run, show its table, and return the results."""
+    costs = run.costs.summary()
+    results = summarise(
+        run.matrix,
+        tasks=[
+            {
+                "name": task.name,
+                "classes": list(task.classes),
+                "train": len(task.train),
+                "validation": len(task.validation),
+                "test": len(task.test),
+            }
+            for task in run.tasks
+        ],
+        costs=costs,
+        parameters=_parameter_counts(run),
+        zero_by_construction=_zero_by_construction(run),
+    )
+    target = folder / "results"
+    target.mkdir(parents=True, exist_ok=True)
+    write_results(target, results, run.matrix, costs, partial(write_durably, LocalFilesystem()))
+    _show(run, results)
+    return results
+
+
+def _parameter_counts(run: Run) -> dict[str, int]:
+    parts = run.model.parts()
+    counts = {
+        name: sum(tensor.numel() for tensor in part.state_dict().values())
+        for name, part in parts.items()
+    }
+    trainable = sum(parameter.numel() for parameter in run.model.trainable().values())
+    return {"total": sum(counts.values()), "trainable_last_task": trainable, **counts}
+
+
+def _zero_by_construction(run: Run) -> dict[str, str]:
+    if run.model.composition == "isolated" and not run.model.shared_parameters():
+        return dict.fromkeys(
+            ("backward_transfer", "forgetting", "forward_transfer"), _NOTHING_SHARED
+        )
+    return {}
+
+
+def _show(run: Run, results: StateDict) -> None:
+    learned = run.matrix.accuracy.diagonal()
+    final = run.matrix.accuracy[-1]
+    rows = [
+        [task.name, str(len(task.classes)), f"{learned[k]:.3f}", f"{final[k]:.3f}"]
+        for k, task in enumerate(run.tasks)
+    ]
+    run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
+    names = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting")
+    summary = [[name.replace("_", " "), _number(results[name])] for name in names]
+    for name, reason in results["zero_by_construction"].items():
+        summary.append([name.replace("_", " "), f"zero by construction: {reason}"])
+    run.reporter.table("Continual learning", ["metric", "value"], summary)
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:+.4f}"

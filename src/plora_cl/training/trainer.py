@@ -1,0 +1,240 @@
+"""`CLTrainer`: the public way to run, save and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.resume import Resumable, load, newest_usable, require_same
+from plora_cl.checkpoint.retention import collect_garbage
+from plora_cl.checkpoint.start import require_startable
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.config.schema import SHAPE_SETTINGS, Settings, experiment_folder
+from plora_cl.config.sources import dump, validate
+from plora_cl.errors import CheckpointError
+from plora_cl.state import Cursor, Phase, StateDict, Stateful
+from plora_cl.training.build import build_run
+from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.run import Run
+from plora_cl.training.stopping import StopRequest
+from plora_cl.training.summary import publish
+
+
+class CLTrainer:
+    """Learns a stream of tasks and can be stopped at any instant.
+
+    Keyword arguments are the settings of the YAML file::
+
+        trainer = CLTrainer(experiment_name="custom", checkpoint_every=50)
+        results = trainer.train_sequence(resume="auto")
+
+    Models and tasks are loaded when they are first needed.
+
+    Raises:
+        SettingsError: A setting is unknown, ill-typed or contradicts another one.
+    """
+
+    def __init__(
+        self,
+        *,
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+        **settings: Any,
+    ) -> None:
+        self._begin(validate(settings), reporter, stop)
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+    ) -> Self:
+        """Return a trainer for resolved settings, which reports to one object and polls one."""
+        trainer = cls.__new__(cls)
+        trainer._begin(settings, reporter, stop)
+        return trainer
+
+    def _begin(
+        self, settings: Settings, reporter: Reporter | None, stop: StopRequest | None
+    ) -> None:
+        self.settings, self._reporter = settings, reporter or SilentReporter()
+        self._stop = stop or StopRequest()
+        self._run: Run | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the experiment."""
+        return experiment_folder(self.settings)
+
+    @property
+    def run(self) -> Run:
+        """The run, with its model (`run.model`), tasks and methods."""
+        if self._run is None:
+            self._run = build_run(self.settings, self._reporter, self._stop)
+        return self._run
+
+    def train_sequence(
+        self, resume: bool | Literal["auto"] | str | Path = False, *, overwrite: bool = False
+    ) -> StateDict:
+        """Learn every task and return what `final_results.json` holds.
+
+        Args:
+            resume: True goes on from the newest usable checkpoint, ``"auto"`` does so if there is
+                one, a path takes that checkpoint, False starts afresh.
+            overwrite: Remove the checkpoints of an earlier run first.
+
+        Raises:
+            RunStoppedError: That was asked for; resuming goes on exactly.
+            CheckpointNotFoundError: Nothing to resume from.
+            ExperimentExistsError: The folder holds checkpoints, and neither ``resume`` nor
+                ``overwrite`` was given.
+            IncompatibleCheckpointError: The checkpoint was made with other settings.
+            ExperimentLockedError: Another process, or trainer, is training in the folder.
+        """
+        with ExperimentLock.acquire(self.folder):
+            return self._train_alone(resume, overwrite=overwrite)
+
+    def _train_alone(self, resume: bool | str | Path, *, overwrite: bool) -> StateDict:
+        store = CheckpointStore(self.folder / "checkpoints")
+        require_startable(store, resume=resume, overwrite=overwrite)
+        if not resume and (earlier := store.entries()):
+            store.delete(earlier)
+            collect_garbage(store)
+        self._run = None  # a sequence starts from fresh components
+        run = self.run
+        resumed = self._resume(store, resume) if resume else False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_durably(LocalFilesystem(), self.folder / "config.yaml", dump(self.settings).encode())
+        if not resumed:
+            run.run_log.clear()
+        if run.finished:
+            self._reporter.message(
+                f"{self.folder}: all {len(run.tasks)} tasks are already learned; nothing to train"
+            )
+        else:
+            self._learn(run)
+        return publish(run, self.folder)
+
+    def save_checkpoint(
+        self,
+        *,
+        task_idx: int,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Stateful,
+        scheduler: Stateful,
+        loss: float | None = None,
+    ) -> Path:
+        """Save the model and every other component as a checkpoint; return its path.
+
+        Args:
+            task_idx: Zero-based task in training.
+            epoch: Zero-based epoch.
+            batch_idx: Zero-based batch that was done last.
+            optimizer: Its state is saved.
+            scheduler: Its state is saved.
+            loss: Loss of that batch.
+
+        Raises:
+            CheckpointError: Checkpoints are disabled, or the disk refused.
+        """
+        run = self.run
+        cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, run.cursor.step)
+        run.rebuild(cursor)
+        run.count_batch_done()
+        live = run.live() | {"optimizer": optimizer, "scheduler": scheduler}
+        path = run.checkpointer.save(
+            cursor,
+            (epoch, batch_idx),
+            live,
+            run.constant,
+            loss=loss,
+            trained_tasks=run.trained_tasks(),
+        )
+        run.checkpointer.flush()
+        return path
+
+    def get_latest_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint by task, epoch and batch, or None."""
+        entries = CheckpointStore(self.folder / "checkpoints").entries()
+        return entries[-1].path if entries else None
+
+    def load_checkpoint(self, path: str | Path) -> tuple[StateDict, StateDict]:
+        """Load ``path`` into the model and every other component.
+
+        Returns:
+            The states of the optimizer and of the scheduler, for ``load_state_dict``.
+
+        Raises:
+            CorruptCheckpointError: A byte of the checkpoint or of its objects is wrong.
+            IncompatibleCheckpointError: It was made with other settings.
+        """
+        optimizer, scheduler = _Held(), _Held()
+        self._apply(
+            self._read(Path(path)), in_place_of={"optimizer": optimizer, "scheduler": scheduler}
+        )
+        return optimizer.state_dict(), scheduler.state_dict()
+
+    def _learn(self, run: Run) -> None:
+        try:
+            run.learn()
+        except BaseException:
+            # What was asked to be saved is worth more than a fast exit.
+            with suppress(CheckpointError):
+                run.checkpointer.flush()
+            raise
+
+    def _resume(self, store: CheckpointStore, resume: bool | str | Path) -> bool:
+        known = {self.run.checkpointer.base_digest}
+        resumable: Resumable | None
+        if isinstance(resume, bool) or resume == "auto":
+            resumable = newest_usable(store, known=known)
+        else:
+            resumable = self._read(Path(resume))
+        if resumable is None:
+            return False
+        self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
+        for change in self._apply(resumable):
+            self._reporter.message(
+                f"Warning: the environment changed, results may differ in the last bits: {change}"
+            )
+        self.run.checkpointer.tidy(resumable.entry)
+        cursor = self.run.cursor
+        self._reporter.message(
+            f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
+            f"batch {cursor.batch}"
+        )
+        return True
+
+    def _read(self, path: Path) -> Resumable:
+        store = CheckpointStore(path.parent)
+        return load(store, CheckpointEntry.at(path), known={self.run.checkpointer.base_digest})
+
+    def _apply(
+        self, resumable: Resumable, in_place_of: Mapping[str, Stateful] | None = None
+    ) -> list[str]:
+        require_same(
+            resumable.snapshot.identity,
+            self.run.checkpointer.identity,
+            shape_settings=SHAPE_SETTINGS,
+        )
+        return self.run.restore(resumable, in_place_of)
+
+
+class _Held:
+    """Keeps a state for a component that the caller owns."""
+
+    def __init__(self) -> None:
+        self._state: StateDict = {}
+
+    def state_dict(self) -> StateDict:
+        return self._state
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        self._state = state

@@ -1,0 +1,50 @@
+"""Small checkpoints, with and without tensors."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+from plora_cl.checkpoint.container import seal
+from plora_cl.checkpoint.manifest import Manifest, ObjectRef
+
+
+def manifest(
+    *,
+    note: str = "",
+    objects: Mapping[str, ObjectRef] | None = None,
+    task: int = 0,
+    phase: str = "train",
+) -> Manifest:
+    cursor = {"task": task, "phase": phase, "epoch": 1, "batch": 3, "step": 7}
+    return Manifest(
+        cursor=cursor,
+        trained_tasks=["news"],
+        seed=42,
+        loss=0.5,
+        objects=dict(objects or {}),
+        settings={"lora_r": 8, "note": note},
+        state_digest="0" * 64,
+    )
+
+
+def archive(payload: bytes = b"payload", compression: int = zipfile.ZIP_STORED) -> bytes:
+    """Return a zip laid out as PyTorch lays it out."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        file.writestr(zipfile.ZipInfo("archive/data.pkl"), payload, compression)
+    return buffer.getvalue()
+
+
+def sealed(
+    *,
+    note: str = "",
+    objects: Mapping[str, ObjectRef] | None = None,
+    task: int = 0,
+    phase: str = "train",
+) -> bytes:
+    """Return a checkpoint file whose content is ``note`` and whose objects are ``objects``."""
+    return seal(
+        archive(note.encode()), manifest(note=note, objects=objects, task=task, phase=phase)
+    )

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from checkpoint.samples import archive, manifest, sealed
+from plora_cl.checkpoint.container import seal
+from plora_cl.checkpoint.filesystem import LocalFilesystem
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.verification import verify
+
+NAMES = [f"checkpoint_task0_epoch0_batch{batch}.pt" for batch in (8, 9, 10)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    """Three checkpoints that share one object; each has one of its own."""
+    store = CheckpointStore(tmp_path / "checkpoints")
+    for name in NAMES:
+        objects = {text: store.objects.put(text.encode()) for text in ("base", name)}
+        store.commit(name, sealed(note=name, objects=objects))
+    return store
+
+
+def test_what_is_intact_is_read_once(store: CheckpointStore) -> None:
+    found = verify(store)
+    assert found.is_intact
+    assert [verdict.entry.path.name for verdict in found.verdicts] == NAMES
+    assert found.objects == 4
+    files = sum(entry.path.stat().st_size for entry in store.entries())
+    assert found.bytes_read == files + len("base") + sum(map(len, NAMES))
+    assert found.resumes_from == store.entries()[-1]
+    assert found.unreferenced == {}
+
+
+def test_every_flipped_byte_of_a_checkpoint_or_an_object_is_found(store: CheckpointStore) -> None:
+    newest = store.entries()[-1]
+    own = store.objects.path(store.manifest(newest).objects[NAMES[-1]])
+    for path in (newest.path, own):
+        intact = path.read_bytes()
+        for position in range(len(intact)):
+            changed = bytearray(intact)
+            changed[position] ^= 1 << position % 8
+            path.write_bytes(changed)
+            assert verify(store, [newest]).verdicts[0].is_damaged
+        assert verify(store).resumes_from == store.entries()[1]
+        path.write_bytes(intact)
+    assert verify(store).is_intact
+
+
+def test_a_missing_or_longer_object_damages_all_that_need_it(store: CheckpointStore) -> None:
+    base = store.objects.path(store.manifest(store.entries()[0]).objects["base"])
+    base.write_bytes(b"base and more")
+    assert [verdict.is_damaged for verdict in verify(store).verdicts] == [True] * 3
+    base.unlink()
+    found = verify(store)
+    assert [verdict.is_damaged for verdict in found.verdicts] == [True] * 3
+    assert found.resumes_from is None
+
+
+def test_only_the_checkpoint_asked_for_is_read(store: CheckpointStore) -> None:
+    entries = store.entries()
+    entries[0].path.write_bytes(b"damaged")
+    assert verify(store, entries[1:2]).is_intact
+    assert not verify(store, entries[:1]).is_intact
+
+
+def test_what_nothing_refers_to_is_reported(store: CheckpointStore) -> None:
+    stray = CheckpointStore(store.directory).objects.put(b"stray")
+    partial = store.directory / ".checkpoint.partial"
+    partial.write_bytes(b"12")
+    found = verify(CheckpointStore(store.directory)).unreferenced
+    assert found == {store.objects.path(stray): 5, partial: 2}
+
+
+def test_what_may_not_be_read_is_no_damage_and_stops_resuming(store: CheckpointStore) -> None:
+    class Locked(LocalFilesystem):
+        def open(self, path: Path) -> BinaryIO:
+            if path.name == NAMES[-1]:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return super().open(path)
+
+    found = verify(CheckpointStore(store.directory, Locked()))
+    assert not found.is_intact
+    assert not found.verdicts[-1].is_damaged
+    assert found.resumes_from is None
+
+
+def test_memory_stays_constant(store: CheckpointStore) -> None:
+    longest = 0
+
+    class Watched(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal longest
+            data = super().read(size)
+            longest = max(longest, len(data))
+            return data
+
+    class Watching(LocalFilesystem):
+        def open(self, path: Path) -> BinaryIO:
+            return Watched(io.FileIO(path))
+
+    big = bytes(5 << 20)
+    ref = store.objects.put(big)
+    data = seal(archive(big), manifest(objects={"big": ref}))
+    store.commit("checkpoint_task1_epoch0_batch0.pt", data)
+    assert verify(CheckpointStore(store.directory, Watching())).is_intact
+    assert 0 < longest <= 1 << 20

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import pytest
+
+from plora_cl.checkpoint.writer import BackgroundWriter
+
+
+def test_jobs_are_done_in_order_on_another_thread() -> None:
+    writer = BackgroundWriter()
+    done: list[tuple[int, bool]] = []
+
+    def note(number: int) -> None:
+        done.append((number, threading.current_thread() is threading.main_thread()))
+
+    for number in range(100):
+        writer.submit(partial(note, number))
+    writer.flush()
+    assert done == [(number, False) for number in range(100)]
+
+
+def test_submitting_does_not_wait_and_flushing_does() -> None:
+    writer = BackgroundWriter()
+    held, done = threading.Event(), threading.Event()
+
+    def job() -> None:
+        held.wait()
+        done.set()
+
+    writer.submit(job)
+    assert not done.is_set()
+    held.set()
+    writer.flush()
+    assert done.is_set()
+
+
+def test_what_a_job_raises_surfaces_and_later_jobs_are_dropped() -> None:
+    writer = BackgroundWriter()
+    go = threading.Event()
+    done: list[str] = []
+
+    def fail() -> None:
+        go.wait()
+        raise KeyError("lost")
+
+    writer.submit(fail)
+    writer.submit(partial(done.append, "dropped"))
+    go.set()
+    with pytest.raises(KeyError, match="lost"):
+        writer.flush()
+    writer.submit(partial(done.append, "next"))
+    writer.flush()
+    assert done == ["next"]
+
+
+def test_a_failure_nobody_waited_for_surfaces_at_the_next_submit() -> None:
+    writer = BackgroundWriter()
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise KeyError("lost")
+
+    writer.submit(fail)
+    failed.wait()
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint-writer":
+            thread.join()
+    with pytest.raises(KeyError, match="lost"):
+        writer.submit(partial(str, "dropped"))

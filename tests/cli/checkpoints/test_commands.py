@@ -1,0 +1,288 @@
+"""Each command of ``plora-cl checkpoints``, on real checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
+from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.pins import pinned
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.cli.checkpoints.main import COMMANDS
+
+pytestmark = pytest.mark.usefixtures("experiment")
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Calls:
+    return Calls(capsys)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def adapter(store: CheckpointStore, name: str) -> Path:
+    entry = CheckpointEntry.at(store.directory / name)
+    return store.objects.path(store.manifest(entry).objects["model/adapter-0"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_the_exit_codes(name: str, call: Calls) -> None:
+    assert call(name, "--help") == 0
+    assert f"plora-cl checkpoints {name} " in call.out.partition("example:")[2]
+    assert "exit codes:\n  0  " in call.out
+    assert "--json" in call.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_usage_error_exits_with_2(name: str, call: Calls) -> None:
+    assert call(name) == 2
+    assert f"plora-cl checkpoints {name}: error:" in call.err
+
+
+@pytest.mark.parametrize("argv", [[], ["lst"], ["list", "--jsn", DEMO]])
+def test_what_is_no_command_exits_with_2(argv: list[str], call: Calls) -> None:
+    assert call(*argv) == 2
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["nowhere", "experiments", f"nowhere@{FIRST}", f"{DEMO}@checkpoint_task9_epoch0_batch0.pt",
+     f"{DEMO}/checkpoints/checkpoint_task9_epoch0_batch0.pt", f"{DEMO}@best.pt", ""],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["list", "inspect", "verify", "gc", "pin", "unpin"])
+def test_a_target_that_is_not_there_is_one_line_and_exits_with_2(
+    name: str, target: str, call: Calls
+) -> None:
+    assert call(name, target) == 2
+    assert call.err.startswith("Error: ")
+    assert len(call.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "target", [DEMO, f"{DEMO}/checkpoints", f"{DEMO}@{LAST}", f"{DEMO}/checkpoints/{LAST}"]
+)
+def test_every_way_to_name_a_checkpoint_leads_to_it(target: str, call: Calls) -> None:
+    assert Path(call.json("inspect", target)["path"]) == Path(DEMO, "checkpoints", LAST)
+
+
+def test_a_folder_without_checkpoints_has_nothing_to_inspect(call: Calls) -> None:
+    Path("experiments/empty/checkpoints").mkdir(parents=True)
+    assert call.json("list", "experiments/empty")["checkpoints"] == []
+    assert call("list", "experiments/empty") == 0
+    assert call.json("verify", "experiments/empty")["resumes_from"] is None
+    assert call("inspect", "experiments/empty") == 2
+    assert "No checkpoint found" in call.err
+
+
+def test_list_tells_what_each_checkpoint_is_and_costs(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    now = time.time()
+    os.utime(experiment.directory / FIRST, (now, now - 7200))
+    first, last = call.json("list", DEMO)["checkpoints"]
+    assert (first["name"], last["name"]) == (FIRST, LAST)
+    assert first["cursor"] == {"task": 0, "epoch": 0, "batch": 10, "step": 10, "phase": "train"}
+    assert (first["loss"], first["status"], first["problem"]) == (0.25, "ok", None)
+    assert (first["final"], last["final"]) == (False, True)
+    assert first["written"] == pytest.approx(now - 7200)
+    size = (experiment.directory / FIRST).stat().st_size
+    assert first["file_bytes"] == size
+    assert first["unique_bytes"] == size + adapter(experiment, FIRST).stat().st_size
+    base = experiment.manifest(experiment.entries()[0]).objects["model/base"]
+    assert first["shared_bytes"] == base.bytes
+    assert call("list", DEMO) == 0
+    row = next(line for line in call.out.splitlines() if FIRST in line)
+    assert all(text in row for text in ("task 0 train, epoch 0, batch 10", "0.2500", "2 h"))
+    assert len(call.json("list", f"{DEMO}@{LAST}")["checkpoints"]) == 1
+
+
+def test_list_shows_damage_and_goes_on(call: Calls, experiment: CheckpointStore) -> None:
+    (experiment.directory / LAST).write_bytes(b"PK\x05\x06 not a checkpoint")
+    adapter(experiment, FIRST).unlink()
+    rows = call.json("list", DEMO, code=1)["checkpoints"]
+    assert [row["status"] for row in rows] == ["damaged", "damaged"]
+    assert "is missing" in rows[0]["problem"]
+    assert rows[0]["cursor"]["step"] == 10
+    assert rows[1]["cursor"] is None
+    assert call("list", DEMO) == 1
+    assert call.out.count("damaged") == 4
+    assert call.err == ""
+
+
+def test_nothing_in_a_checkpoint_steers_the_terminal(call: Calls, tmp_path: Path) -> None:
+    folder = Path("experiments/\x1b[31mred[bold]")
+    Path(DEMO).rename(folder)
+    assert call("list", str(folder)) == 0
+    assert "\x1b" not in call.out
+    assert "[31mred[bold]" in call.out
+
+
+def test_inspect_shows_the_anatomy(call: Calls, experiment: CheckpointStore) -> None:
+    document = call.json("inspect", f"{DEMO}@{FIRST}")
+    snapshot = decode(experiment.read(experiment.entries()[0]))
+    weight = document["components"]["model"]["tensors"]["0.weight"]
+    assert weight == {"dtype": "float32", "shape": [4, 5], "bytes": 80}
+    assert document["components"].keys() == snapshot.state.keys()
+    base = document["objects"]["model/base"]
+    assert base["tensors"] == {"weight": {"dtype": "float32", "shape": [2, 3], "bytes": 24}}
+    assert base["sha256"] == snapshot.objects["model/base"].sha256
+    assert document["settings"] == snapshot.settings
+    assert document["environment"] == {"torch": "2"}
+    assert document["lineage"] is None
+    assert call("inspect", DEMO) == 0
+    assert all(text in call.out for text in ("0.weight", "[4, 5]", "80 B", "lambda_ewc", "torch"))
+
+
+def test_inspect_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:
+    damage(experiment.directory / FIRST)
+    assert call("inspect", f"{DEMO}@{FIRST}") == 1
+    assert call.err.startswith("Error: ")
+    assert "seal is broken" in call.err
+    adapter(experiment, LAST).write_bytes(b"")
+    assert call("inspect", DEMO) == 1
+    assert "not a safetensors file" in call.err
+
+
+def test_verify_finds_damage_and_says_where_a_run_would_go_on(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    document = call.json("verify", DEMO)
+    assert document["intact"]
+    assert document["resumes_from"] == LAST
+    assert document["objects"] == 3
+    damage(adapter(experiment, LAST))
+    document = call.json("verify", DEMO, code=1)
+    assert [row["status"] for row in document["checkpoints"]] == ["intact", "damaged"]
+    assert document["resumes_from"] == FIRST
+    assert call("verify", DEMO) == 1
+    assert f"a run would be resumed from: {FIRST}" in call.out
+    assert call("verify", f"{DEMO}@{FIRST}") == 0
+    assert call("verify", f"{DEMO}@{LAST}") == 1
+
+
+def test_gc_removes_what_nothing_needs_and_says_how_much(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    stray = experiment.objects.directory / f"{'0' * 64}.safetensors"
+    stray.write_bytes(b"123")
+    partial = experiment.directory / ".checkpoint.partial"
+    partial.write_bytes(b"12")
+    kept = {p for p in experiment.directory.rglob("*") if p not in (stray, partial)}
+    document = call.json("gc", DEMO, "--dry-run")
+    assert {row["path"] for row in document["files"]} == {str(stray), str(partial)}
+    assert (document["bytes"], document["dry_run"]) == (5, True)
+    assert stray.exists()
+    assert call("gc", DEMO, "--dry-run") == 0
+    assert "2 files, 5 B, would be removed" in call.out
+    assert call("gc", DEMO) == 0
+    assert "2 files, 5 B, removed" in call.out
+    assert set(experiment.directory.rglob("*")) == kept
+    assert call.json("gc", DEMO)["files"] == []
+
+
+def test_gc_removes_nothing_while_a_checkpoint_is_unreadable(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    (experiment.directory / LAST).write_bytes(b"damaged")
+    before = set(experiment.directory.rglob("*"))
+    assert call("gc", DEMO) == 1
+    assert LAST in call.err
+    assert set(experiment.directory.rglob("*")) == before
+
+
+def test_pin_and_unpin(call: Calls, experiment: CheckpointStore) -> None:
+    assert call("pin", f"{DEMO}@{FIRST}") == 0
+    assert pinned(experiment) == {experiment.entries()[0].position}
+    assert [row["pinned"] for row in call.json("list", DEMO)["checkpoints"]] == [True, False]
+    assert call.json("unpin", f"{DEMO}@{FIRST}")["was_pinned"]
+    assert not call.json("unpin", f"{DEMO}@{FIRST}")["was_pinned"]
+    assert call.json("pin", DEMO)["checkpoint"].endswith(LAST)
+    (experiment.directory / FIRST).write_bytes(b"damaged")
+    assert call("pin", f"{DEMO}@{FIRST}") == 1
+    assert pinned(experiment) == {experiment.entries()[1].position}
+
+
+def test_diff_of_a_checkpoint_with_itself_is_nothing(call: Calls) -> None:
+    assert call("diff", DEMO, DEMO) == 0
+    assert call.out == "The checkpoints are the same\n"
+    assert call.json("diff", DEMO, f"{DEMO}@{LAST}")["same"]
+
+
+def test_diff_shows_how_far_two_checkpoints_are_apart(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    document = call.json("diff", f"{DEMO}@{FIRST}", f"{DEMO}@{LAST}", code=1)
+    assert not document["same"]
+    assert {"name": "step", "first": "10", "second": "20"} in document["cursor"]
+    assert document["metrics"] == [
+        {"name": "cells/0/0", "first": "[0.45, 0.5]", "second": "[0.95, 0.5]"}
+    ]
+    assert document["settings"] == document["identity"] == []
+    assert [row["name"] for row in document["timings"]] == ["costs: value"]
+    changed = next(
+        t for t in document["tensors"] if (t["component"], t["name"]) == ("model", "0.weight")
+    )
+    before, after = (decode(experiment.read(e)).state["model"] for e in experiment.entries())
+    gap = (before["0.weight"] - after["0.weight"]).abs()
+    assert changed["max_abs"] == pytest.approx(gap.max().item())
+    assert (changed["elements"], changed["different_elements"]) == (20, int((gap > 0).sum()))
+    assert call("diff", f"{DEMO}@{FIRST}", DEMO) == 1
+    assert "The checkpoints differ" in call.out
+
+
+def test_diff_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:
+    damage(adapter(experiment, LAST))
+    assert call("diff", DEMO, DEMO) == 1
+    assert "does not match its digest" in call.err
+
+
+LIGHT = [
+    ["list", "--help"], ["list", DEMO], ["verify", DEMO], ["gc", DEMO], ["pin", DEMO],
+    ["unpin", DEMO], ["inspect", DEMO], ["export", DEMO, "--out", "x.tar"],
+    ["import", "x.tar", "new"], ["diff", DEMO, "nowhere"],
+]  # fmt: skip
+
+
+def test_only_what_compares_or_forks_states_imports_torch() -> None:
+    program = (
+        "import json, sys\n"
+        "from plora_cl.cli.main import main\n"
+        "found = {}\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        main(['checkpoints', *argv])\n"
+        "    except SystemExit:\n"
+        "        pass\n"
+        "    heavy = [m for m in ('torch', 'transformers', 'peft') if m in sys.modules]\n"
+        "    found[argv[0]] = heavy\n"
+        "print(json.dumps(found), file=sys.stderr)\n"
+    )
+    argvs = [*LIGHT, ["diff", DEMO, DEMO], ["fork", DEMO, "fork"]]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(argvs)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stderr.splitlines()[-1])
+    assert found.pop("diff") == found.pop("fork") == ["torch"]
+    assert set(found) == set(COMMANDS) - {"diff", "fork"}
+    assert not any(found.values())
+
+
+def test_the_module_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "plora_cl.cli.checkpoints", "list", "nowhere"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: nowhere: neither an experiment folder")

@@ -1,0 +1,247 @@
+"""The flags of ``plora-cl train``, up to the call of the trainer."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import pytest
+
+from plora_cl.cli.flags import flag_of, flag_settings, train_parser
+from plora_cl.cli.train import main
+from plora_cl.config.schema import Settings
+from plora_cl.errors import CheckpointNotFoundError
+from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.stopping import StopRequest
+
+
+@dataclass
+class Trainer:
+    """Stands for `CLTrainer`, whose import takes seconds: records what it is asked for."""
+
+    settings: list[Settings] = field(default_factory=list)
+    reporters: list[Reporter | None] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    error: BaseException | None = None
+
+    def from_settings(
+        self,
+        settings: Settings,
+        *,
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+    ) -> Self:
+        assert stop is not None
+        self.settings.append(settings)
+        self.reporters.append(reporter)
+        return self
+
+    def train_sequence(self, resume: bool | str = False, *, overwrite: bool = False) -> None:
+        self.calls.append({"resume": resume, "overwrite": overwrite})
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
+    """Return what is trained with instead of `CLTrainer`, in an empty working directory."""
+    trainer = Trainer()
+    module = ModuleType("plora_cl.training.trainer")
+    module.CLTrainer = trainer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "plora_cl.training.trainer", module)
+    monkeypatch.chdir(tmp_path)
+    return trainer
+
+
+def train(trainer: Trainer, *argv: str) -> Settings:
+    assert main(argv) == 0
+    return trainer.settings[-1]
+
+
+def test_nothing_typed_means_the_defaults_and_a_fresh_start(trainer: Trainer) -> None:
+    assert train(trainer) == Settings()
+    assert trainer.calls == [{"resume": False, "overwrite": False}]
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        (["--experiment-name", "2024"], {"experiment_name": "2024"}),
+        (["--experiment-dir", "runs"], {"experiment_dir": "runs"}),
+        (["--checkpoint-every", "0"], {"checkpoint_every": 0}),
+        (["--keep-last-n-checkpoints", "5"], {"keep_last_n_checkpoints": 5}),
+        (["--model-name", "no"], {"model_name": "no"}),
+        (["--tasks", "a", "b/c", "7"], {"tasks": ("a", "b/c", "7")}),
+        (["--epochs", "010"], {"epochs": 10}),
+        (["--batch-size", "4"], {"batch_size": 4}),
+        (["--learning-rate", "1e-5"], {"learning_rate": 1e-5}),
+        (["--seed", "0"], {"seed": 0}),
+        (["--device", "cuda:1"], {"device": "cuda:1"}),
+        (["--precision", "bf16"], {"precision": "bf16"}),
+        (["--max-train-examples", "9"], {"max_train_examples": 9}),
+        (["--max-eval-examples", "9"], {"max_eval_examples": 9}),
+        (["--lora-r", "2"], {"lora_r": 2}),
+        (["--lora-alpha", "2"], {"lora_alpha": 2}),
+        (["--lambda-ewc", "2"], {"lambda_ewc": 2.0}),
+        (["--lambda-ortho", ".5"], {"lambda_ortho": 0.5}),
+        (["--replay-ratio", "0.5"], {"replay_ratio": 0.5}),
+        (["--no-ewc"], {"use_ewc": False}),
+        (["--no-orthogonal"], {"use_orthogonal": False}),
+        (["--no-ewc", "--use-ewc"], {}),
+        (["--no-replay", "--no-lateral", "--use-orthogonal"], {}),
+        (["--set", "max_length=64", "--set", "shared=embeddings"],
+         {"max_length": 64, "shared": "embeddings"}),
+        (["--set", "lora_target_modules=[q_lin, v_lin]"],
+         {"lora_target_modules": ("q_lin", "v_lin")}),
+    ],
+)  # fmt: skip
+def test_each_flag_changes_its_setting_and_nothing_else(
+    argv: list[str], changed: dict[str, Any], trainer: Trainer
+) -> None:
+    assert train(trainer, *argv) == Settings().model_copy(update=changed)
+
+
+def test_a_typed_flag_beats_the_file_and_an_untyped_one_does_not(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("use_ewc: true\nepochs: 9\nseed: 5\n")
+    settings = train(trainer, "--config", str(config), "--no-ewc", "--epochs", "3")
+    assert (settings.use_ewc, settings.epochs, settings.seed) == (False, 3, 5)
+
+
+def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:
+    settings = train(trainer, "--preset", "quickstart", "--seed", "3")
+    assert (settings.model_name, settings.seed) == ("packaged:minilm-l6", 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "call"),
+    [
+        (["--resume", "auto"], {"resume": "auto", "overwrite": False}),
+        (["--resume", "a/b.pt"], {"resume": "a/b.pt", "overwrite": False}),
+        (["--overwrite"], {"resume": False, "overwrite": True}),
+    ],
+)
+def test_how_to_begin_is_passed_on(argv: list[str], call: dict[str, Any], trainer: Trainer) -> None:
+    train(trainer, *argv)
+    assert trainer.calls == [call]
+
+
+def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["--experiment-dir", str(tmp_path), "--resume"]) == 2
+    folder = tmp_path / "default" / "checkpoints"
+    assert capsys.readouterr().err == f"Error: No checkpoint found in {folder}\n"
+    assert not trainer.calls
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--resume", "--overwrite"], ["--epoch", "3"], ["--tasks"], ["stray"]],
+)
+def test_a_usage_error_exits_with_2(
+    argv: list[str], trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    assert "plora-cl train: error:" in capsys.readouterr().err
+    assert not trainer.calls
+
+
+def test_every_problem_is_a_line_and_nothing_is_trained(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("lerning_rate: 1\nepochs: 0\n")
+    code = main(["--config", "c.yaml", "--lora-r", "x", "--use-replay"])
+    assert code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: c.yaml: epochs: 0; expected at least 1",
+        "Error: c.yaml: lerning_rate: unknown setting; did you mean learning_rate?",
+        "Error: --lora-r: 'x'; expected a whole number",
+    ]
+    assert not trainer.calls
+
+
+@pytest.mark.parametrize("method", ["replay", "lateral"])
+def test_a_method_that_is_not_there_yet_is_refused(
+    method: str, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--use-{method}"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"Error: --use-{method}: ")
+    assert "not available yet" in line
+    assert not trainer.calls
+
+
+def test_what_the_run_refuses_is_an_error_line_without_a_traceback(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer.error = CheckpointNotFoundError("No checkpoint found in experiments/x/checkpoints")
+    assert main(["--resume", "auto"]) == 2
+    expected = "Error: No checkpoint found in experiments/x/checkpoints\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_interrupt_exits_as_shells_expect(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer.error = KeyboardInterrupt()
+    assert main([]) == 130
+    assert capsys.readouterr().err == "Interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback(trainer: Trainer) -> None:
+    trainer.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+def test_a_setting_without_effect_is_noted(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(trainer, "--no-ewc", "--lambda-ewc", "5", "--set", "top_p=0.5")
+    assert capsys.readouterr().err.splitlines() == [
+        "Note: lambda_ewc has no effect here: use_ewc is false",
+        "Note: top_p has no effect here: use_replay is false",
+    ]
+
+
+def test_quiet_reports_nothing(trainer: Trainer) -> None:
+    train(trainer, "--quiet")
+    assert isinstance(trainer.reporters[-1], SilentReporter)
+
+
+def test_every_setting_is_a_flag_or_reachable_by_set(trainer: Trainer) -> None:
+    others = set(Settings.model_fields) - set(flag_settings())
+    unchanged = [f"--set={name}={yaml_default(name)}" for name in sorted(others)]
+    assert others
+    assert train(trainer, *unchanged) == Settings()
+
+
+def yaml_default(name: str) -> str:
+    default = Settings.model_fields[name].default
+    return "null" if default is None else str(default)
+
+
+def test_help_mentions_every_flag_and_every_setting_with_its_default() -> None:
+    text = " ".join(train_parser().format_help().split())
+    flags = {option for action in train_parser()._actions for option in action.option_strings}
+    listed = set(re.findall(r"--?[a-z][a-z-]*", text))
+    assert flags <= listed
+    for name in Settings.model_fields:
+        shown = flag_of(name) if name in flag_settings() else f" {name}: "
+        assert shown in text
+    assert "(default: 0.0001)" in text
+    assert "warmup_ratio: 0.1" in text
+
+
+def test_switches_come_in_pairs() -> None:
+    assert flag_of("use_orthogonal") == "--use-orthogonal"
+    assert flag_of("use_orthogonal", on=False) == "--no-orthogonal"

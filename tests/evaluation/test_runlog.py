@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plora_cl.evaluation.runlog import RunLog
+from plora_cl.state import StateDict
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "run_log.jsonl"
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def steps(path: Path) -> list[int]:
+    return [record["step"] for record in records(path) if "step" in record]
+
+
+def killed_after(path: Path, saved: int, written: int) -> StateDict:
+    """Leave a log of ``written`` steps whose newest checkpoint knows of ``saved``."""
+    log = RunLog(path)
+    state = log.state_dict()
+    for step in range(written):
+        log.append({"step": step, "loss": 1 / (step + 3)})
+        if step + 1 == saved:
+            log.sync()
+            state = log.state_dict()
+    return state
+
+
+def resumed(path: Path, state: StateDict) -> RunLog:
+    log = RunLog(path)
+    log.load_state_dict(state)
+    return log
+
+
+def test_a_log_without_records_makes_no_file(path: Path) -> None:
+    log = RunLog(path)
+    log.sync()
+    log.state_dict()
+    log.load_state_dict(log.state_dict())
+    assert not path.parent.exists()
+
+
+def test_a_record_is_one_line_with_sorted_keys_and_exact_numbers(path: Path) -> None:
+    RunLog(path).append({"step": 1, "loss": 0.1 + 0.2, "note": "a\nb"})
+    assert path.read_bytes() == b'{"loss": 0.30000000000000004, "note": "a\\nb", "step": 1}\n'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused_and_leaves_no_trace(
+    path: Path, value: float
+) -> None:
+    log = RunLog(path)
+    log.append({"step": 0})
+    before = log.state_dict()
+    with pytest.raises(ValueError, match="JSON"):
+        log.append({"loss": value})
+    assert log.state_dict() == before
+    assert steps(path) == [0]
+
+
+@pytest.mark.parametrize("saved", [0, 1, 3, 5])
+def test_after_a_kill_every_step_appears_once(path: Path, saved: int) -> None:
+    uninterrupted = path.with_name("uninterrupted.jsonl")
+    killed_after(uninterrupted, 5, 5)
+    log = resumed(path, killed_after(path, saved, 5))
+    for step in range(saved, 5):
+        log.append({"step": step, "loss": 1 / (step + 3)})
+    assert path.read_bytes() == uninterrupted.read_bytes()
+
+
+def test_a_torn_last_line_is_replaced(path: Path) -> None:
+    state = killed_after(path, 2, 3)
+    path.write_bytes(path.read_bytes()[:-7])
+    resumed(path, state).append({"step": 2})
+    assert steps(path) == [0, 1, 2]
+
+
+def test_state_goes_on_as_if_nothing_had_happened(path: Path) -> None:
+    uninterrupted = RunLog(path.with_name("uninterrupted.jsonl"))
+    for step in range(4):
+        uninterrupted.append({"step": step, "loss": 1 / (step + 3)})
+    log = resumed(path, killed_after(path, 2, 4))
+    for step in (2, 3):
+        log.append({"step": step, "loss": 1 / (step + 3)})
+    assert log.state_dict() == uninterrupted.state_dict()
+    assert log.state_dict()["records"] == 4
+
+
+def test_looking_at_an_old_checkpoint_leaves_the_log_alone(path: Path) -> None:
+    state = killed_after(path, 2, 5)
+    before = path.read_bytes()
+    log = resumed(path, state)
+    log.sync()
+    assert log.state_dict() == state
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_restores_nothing_starts_an_empty_log(path: Path) -> None:
+    killed_after(path, 3, 3)
+    RunLog(path).append({"step": 0})
+    assert steps(path) == [0]
+
+
+def test_clearing_removes_the_log_of_an_earlier_run(path: Path) -> None:
+    state = killed_after(path, 3, 3)
+    log = resumed(path, state)
+    log.clear()
+    assert not path.exists()
+    log.append({"step": 0})
+    assert steps(path) == [0]
+    assert log.state_dict()["records"] == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "torn", "edited"])
+def test_a_log_that_lost_records_says_so_and_training_goes_on(
+    path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = killed_after(path, 4, 5)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = {
+        "gone": [],
+        "short": lines[:2],
+        "torn": [*lines[:2], lines[2][:5]],
+        "edited": [lines[0].replace(b"0", b"7"), *lines[1:]],
+    }[damage]
+    path.unlink()
+    if kept:
+        path.write_bytes(b"".join(kept))
+    log = resumed(path, state)
+    with caplog.at_level(logging.WARNING):
+        log.append({"step": 4})
+    assert str(path) in caplog.text
+    assert "4 records" in caplog.text
+    complete = {"gone": 0, "short": 2, "torn": 2, "edited": 4}[damage]
+    found = records(path)
+    assert [r.get("event") for r in found] == [None] * complete + ["gap", None]
+    assert found[complete]["expected_records"] == 4
+    assert found[complete]["found_records"] == complete
+    again = resumed(path, log.state_dict())
+    caplog.clear()
+    again.append({"step": 5})
+    assert not caplog.records
+    assert steps(path)[-2:] == [4, 5]
+
+
+def test_an_intact_log_is_restored_without_a_warning(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed(path, killed_after(path, 3, 5)).append({"step": 3})
+    assert not caplog.records

@@ -1,0 +1,93 @@
+"""B: the n-th system call of a save fails, for every n, once and from then on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults.faulty_calls import FaultyCalls
+from faults.scenario import newest_note, older_run, partial_files, save
+from plora_cl.checkpoint.retention import collect_garbage
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.errors import CheckpointError
+
+
+def os_error(code: int) -> Callable[[], Exception]:
+    return lambda: OSError(code, os.strerror(code))
+
+
+FAULTS: dict[str, Callable[[], Exception] | None] = {
+    **{errno.errorcode[code]: os_error(code) for code in (errno.ENOSPC, errno.EIO)},
+    **{errno.errorcode[code]: os_error(code) for code in (errno.EMFILE, errno.EINTR)},
+    "MemoryError": MemoryError,
+    "short write": None,
+}
+
+
+def calls_of_a_save(directory: Path) -> int:
+    older_run(directory)
+    calls = FaultyCalls(None, lambda _: False)
+    with calls.active():
+        save(CheckpointStore(directory))
+    return calls.count
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("persistent", [False, True], ids=["once", "persistently"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("EMFILE", "EINTR") else [])
+        for name in FAULTS
+    ],
+)
+def test_a_fault_in_any_system_call_loses_nothing_and_the_next_save_works(
+    tmp_path: Path, fault: str, persistent: bool
+) -> None:
+    count = calls_of_a_save(tmp_path / "count")
+    assert count > 40
+    failed = 0
+    for n in range(count):
+        directory = tmp_path / str(n)
+        older_run(directory)
+        store = CheckpointStore(directory)
+        calls = FaultyCalls(FAULTS[fault], n.__le__ if persistent else n.__eq__)
+        acceptable = {"new"}
+        with calls.active():
+            try:
+                save(store)
+            except (CheckpointError, MemoryError):
+                failed += 1
+                acceptable.add("old")
+        assert newest_note(directory) in acceptable
+        if not persistent:
+            assert not partial_files(directory)
+        save(store)
+        assert newest_note(directory) == "new"
+        collect_garbage(CheckpointStore(directory))
+        assert not partial_files(directory)
+        assert len(list((directory / "objects").iterdir())) == 2
+    assert failed == 0 if fault == "short write" else failed > count // 2
+    print(f"{count} faults, {fault}, {'persistent' if persistent else 'once'}: {failed} reported")
+
+
+def test_a_flush_that_failed_is_never_tried_again_on_the_same_file(tmp_path: Path) -> None:
+    """The kernel drops the pages it could not write: a second flush would succeed, and lie."""
+    failed_flushes = 0
+    for n in range(calls_of_a_save(tmp_path / "count")):
+        directory = tmp_path / str(n)
+        older_run(directory)
+        store = CheckpointStore(directory)
+        calls = FaultyCalls(os_error(errno.EIO), n.__eq__)
+        with calls.active():
+            try:
+                save(store)
+            except CheckpointError:
+                save(store)
+        failed_flushes += calls.failed_flushes
+        assert newest_note(directory) == "new"
+    assert failed_flushes == 2  # the new object, and the checkpoint

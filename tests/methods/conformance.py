@@ -1,0 +1,223 @@
+"""What every `ContinualMethod` promises, as checks that take a factory of one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from encoders import learn_something, some_batch, tiny_model, token_task
+from plora_cl.methods.base import ContinualMethod, MethodStack
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import RandomState
+
+Factory: TypeAlias = Callable[[], ContinualMethod]
+Groups: TypeAlias = Mapping[str, Mapping[str, Tensor]]
+
+
+def silent(what: str, done: int, total: int, /) -> None:
+    """Report nothing."""
+
+
+def begin(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> None:
+    """Grow and start ``task``."""
+    model.grow(2)
+    method.grow(model, task)
+    method.check(model)
+    method.start_task(model, token_task(folder, task))
+
+
+def learned(
+    make: Factory, folder: Path, tasks: int = 2
+) -> tuple[ContinualMethod, ContinualClassifier]:
+    """Return a method and a model that finished ``tasks`` tasks and are in the middle of one."""
+    method, model = make(), tiny_model(shared="layernorm", composition="cumulative")
+    model.train()
+    for task in range(tasks):
+        begin(method, model, folder, task)
+        learn_something(model)
+        method.finish_task(model, token_task(folder, task), silent)
+    begin(method, model, folder, tasks)
+    learn_something(model)
+    return method, model
+
+
+def twin_of(
+    method: ContinualMethod, model: ContinualClassifier, make: Factory
+) -> tuple[ContinualMethod, ContinualClassifier]:
+    """Return a fresh method and model, grown anew and filled from bytes."""
+    other, other_model = make(), tiny_model(shared="layernorm", composition="cumulative")
+    for task in range(model.tasks):
+        other_model.grow(2)
+        other.grow(other_model, task)
+    other_model.train()
+    for name, part in other_model.parts().items():
+        part.load_state_dict(model.parts()[name].state_dict())
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    other.load_memory(
+        {
+            name: safetensors.torch.load(safetensors.torch.save(dict(group)))
+            for name, group in reversed(list(method.memory().items()))
+        }
+    )
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other, other_model
+
+
+def penalty_and_gradients(
+    method: ContinualMethod, model: ContinualClassifier
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Return the penalty of the task in training, and its gradients by parameter."""
+    trainable = model.trainable()
+    penalty = method.penalty(model, model.tasks - 1)
+    if penalty is None:
+        return None, {}
+    found = torch.autograd.grad(penalty, list(trainable.values()), allow_unused=True)
+    reached = zip(trainable, cast("tuple[Tensor | None, ...]", found), strict=True)
+    return penalty.detach(), {name: g for name, g in reached if g is not None}
+
+
+def copied(groups: Groups) -> dict[str, dict[str, Tensor]]:
+    """Return a deep copy."""
+    return {name: {n: t.clone() for n, t in group.items()} for name, group in groups.items()}
+
+
+def assert_equal(first: Groups, second: Groups) -> None:
+    """Compare names and every bit."""
+    assert first.keys() == second.keys()
+    for name, group in first.items():
+        assert group.keys() == second[name].keys()
+        different = [n for n, tensor in group.items() if not torch.equal(tensor, second[name][n])]
+        assert different == []
+
+
+def has_no_effect_before_anything_is_learned(make: Factory, folder: Path) -> None:
+    """Nothing is added to the loss of the first task."""
+    method, model = make(), tiny_model(shared="layernorm")
+    begin(method, model, folder, 0)
+    learn_something(model)
+    assert method.penalty(model, 0) is None
+    assert list(method.extend_batch(some_batch(4, 5))) == []
+    assert dict(method.memory()) == {}
+
+
+def acts_on_something_trainable_afterwards(make: Factory, folder: Path) -> None:
+    """A later task gets a penalty with a gradient, or more to learn from."""
+    method, model = learned(make, folder)
+    penalties = MethodStack([method]).penalties(model, model.tasks - 1)
+    _, gradients = penalty_and_gradients(method, model)
+    if method.extend_batch(some_batch(4, 5, task=2)):
+        return
+    assert penalties.keys() == {method.name}
+    assert any(gradient.abs().max() > 0 for gradient in gradients.values())
+
+
+def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
+    """A twin filled from bytes has the same penalty now and the same memory later."""
+    method, model = learned(make, folder)
+    other, other_model = twin_of(method, model, make)
+    assert_equal(method.memory(), other.memory())
+    penalty, gradients = penalty_and_gradients(method, model)
+    twin_penalty, twin_gradients = penalty_and_gradients(other, other_model)
+    assert_equal({"gradients": gradients}, {"gradients": twin_gradients})
+    if penalty is not None:
+        assert twin_penalty is not None
+        assert torch.equal(penalty, twin_penalty)
+    for m, its_model in ((method, model), (other, other_model)):
+        m.finish_task(its_model, token_task(folder, 2), silent)
+        begin(m, its_model, folder, 3)
+        learn_something(its_model)
+    assert_equal(method.memory(), other.memory())
+    assert_equal(
+        {"gradients": penalty_and_gradients(method, model)[1]},
+        {"gradients": penalty_and_gradients(other, other_model)[1]},
+    )
+
+
+def loading_replaces_what_was_there(make: Factory, folder: Path) -> None:
+    """A method that went on learning can be rewound."""
+    method, model = learned(make, folder)
+    memory, state = copied(method.memory()), method.state_dict()
+    before, _ = penalty_and_gradients(method, model)
+    weights = {n: copied({n: part.state_dict()})[n] for n, part in model.parts().items()}
+    learn_something(model)
+    with torch.no_grad():
+        for parameter in model.adapters.parameters(0).values():
+            parameter.add_(0.5)
+    method.finish_task(model, token_task(folder, 2), silent)
+    penalty_and_gradients(method, model)
+    for name, part in model.parts().items():
+        part.load_state_dict(dict(weights[name]))
+    method.load_memory(memory)
+    method.load_state_dict(state)
+    after, _ = penalty_and_gradients(method, model)
+    assert_equal(method.memory(), memory)
+    assert (before is None) == (after is None)
+    if before is not None and after is not None:
+        assert torch.equal(before, after)
+
+
+def growing_can_be_replayed(make: Factory, folder: Path) -> None:
+    """It draws no random number, and the same structure comes out each time."""
+    RandomState.seeded(3)
+    before = RandomState().state_dict()
+    shapes = []
+    for _ in range(2):
+        method, model = make(), tiny_model(shared="layernorm")
+        for task in range(3):
+            model.grow(2)
+            method.grow(model, task)
+        shapes.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        assert dict(method.memory()) == {}
+    assert_equal({"weights": shapes[0]}, {"weights": shapes[1]})
+    assert_same_random_state(before)
+
+
+def finishing_a_task_disturbs_nothing(make: Factory, folder: Path) -> None:
+    """Weights, gradients, modes and random generators stay as they were."""
+    method, model = learned(make, folder)
+    for training in (True, False):
+        model.train(training)
+        modes = {name: module.training for name, module in model.named_modules()}
+        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        before = RandomState.seeded(5).state_dict()
+        method.finish_task(model, token_task(folder, 2), silent)
+        assert_same_random_state(before)
+        assert {name: module.training for name, module in model.named_modules()} == modes
+        assert_equal({"w": weights}, {"w": dict(model.named_parameters())})
+        assert all(p.grad is None for p in model.parameters())
+
+
+def what_it_remembers_stays_as_it_is(make: Factory, folder: Path) -> None:
+    """Learning on does not change the memory behind the back of a checkpoint."""
+    method, model = learned(make, folder)
+    memory = copied(method.memory())
+    learn_something(model)
+    penalty_and_gradients(method, model)
+    assert_equal(memory, method.memory())
+
+
+def assert_same_random_state(before: Mapping[str, object]) -> None:
+    """Compare the generators of Python, NumPy and PyTorch with ``before``."""
+    file, other = io.BytesIO(), io.BytesIO()
+    torch.save(before, file)
+    torch.save(RandomState().state_dict(), other)
+    assert file.getvalue() == other.getvalue()
+
+
+CHECKS: list[Callable[[Factory, Path], None]] = [
+    has_no_effect_before_anything_is_learned,
+    acts_on_something_trainable_afterwards,
+    survives_a_round_trip_to_the_bit,
+    loading_replaces_what_was_there,
+    growing_can_be_replayed,
+    finishing_a_task_disturbs_nothing,
+    what_it_remembers_stays_as_it_is,
+]

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import plora_cl.methods
+from methods.conformance import CHECKS, Factory
+from plora_cl.methods.base import ContinualMethod
+from plora_cl.methods.ewc import Ewc
+from plora_cl.methods.olora import OrthogonalLora
+
+METHODS: dict[str, Factory] = {
+    "ewc-offline-exact": lambda: Ewc(strength=100.0, mode="offline", estimator="exact", examples=4),
+    "ewc-offline-empirical": lambda: Ewc(strength=100.0, mode="offline", examples=4),
+    "ewc-online": lambda: Ewc(strength=100.0, mode="online", gamma=0.9, examples=4),
+    "olora-absolute": lambda: OrthogonalLora(strength=0.1),
+    "olora-squared": lambda: OrthogonalLora(strength=0.1, form="squared"),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_every_method_keeps_the_contract(
+    make: Factory, check: Callable[[Factory, Path], None], tmp_path: Path
+) -> None:
+    check(make, tmp_path)
+
+
+def test_no_method_is_left_out() -> None:
+    modules = [
+        importlib.import_module(f"plora_cl.methods.{module.name}")
+        for module in pkgutil.iter_modules(plora_cl.methods.__path__)
+    ]
+    there = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, ContinualMethod)
+    }
+    assert there - {ContinualMethod} == {type(make()) for make in METHODS.values()}

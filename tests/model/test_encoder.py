@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import encoders
+import tiny
+from plora_cl.errors import ModelError
+from plora_cl.model.encoder import (
+    adapter_targets,
+    load_encoder,
+    load_tokenizer,
+    resolve_packaged,
+    shared_names,
+)
+
+LAYERS = {
+    "distilbert": "transformer.layer.{}.attention.{}",
+    "bert": "encoder.layer.{}.attention.{}",
+    "roberta": "encoder.layer.{}.attention.{}",
+    "electra": "encoder.layer.{}.attention.{}",
+    "deberta-v2": "encoder.layer.{}.attention.{}",
+    "mpnet": "encoder.layer.{}.attention.{}",
+    "albert": "encoder.albert_layer_groups.0.albert_layers.0.attention.{1}",
+}
+PROJECTIONS = {
+    "distilbert": ["q_lin", "k_lin", "v_lin", "out_lin"],
+    "deberta-v2": ["self.query_proj", "self.key_proj", "self.value_proj", "output.dense"],
+    "mpnet": ["attn.q", "attn.k", "attn.v", "attn.o"],
+    "albert": ["query", "key", "value", "dense"],
+}
+BERT_PROJECTIONS = ["self.query", "self.key", "self.value", "output.dense"]
+
+
+@pytest.mark.parametrize("family", encoders.FAMILIES)
+def test_exactly_the_attention_projections_are_adapted(family: str) -> None:
+    layers = range(1 if family == "albert" else encoders.LAYERS)
+    expected = {
+        LAYERS[family].format(layer, projection)
+        for layer in layers
+        for projection in PROJECTIONS.get(family, BERT_PROJECTIONS)
+    }
+    targets = adapter_targets(encoders.tiny_encoder(family))
+    assert len(targets) == len(expected)
+    assert set(targets) == expected
+
+
+@pytest.mark.parametrize("family", encoders.FAMILIES)
+def test_feed_forward_layers_are_never_adapted(family: str) -> None:
+    encoder = encoders.tiny_encoder(family)
+    for name in adapter_targets(encoder):
+        layer = encoder.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        assert (layer.in_features, layer.out_features) == (encoders.HIDDEN, encoders.HIDDEN)
+
+
+def test_named_endings_replace_the_detection() -> None:
+    targets = adapter_targets(encoders.tiny_encoder("bert"), ["query", "intermediate.dense"])
+    assert targets == [
+        f"encoder.layer.{layer}.{name}"
+        for layer in range(encoders.LAYERS)
+        for name in ("attention.self.query", "intermediate.dense")
+    ]
+
+
+def test_an_ending_is_a_whole_name_and_not_a_part_of_one() -> None:
+    with pytest.raises(ModelError, match="'uery' matches no linear layer"):
+        adapter_targets(encoders.tiny_encoder("bert"), ["uery"])
+
+
+def test_an_unknown_architecture_asks_for_the_names_of_its_layers() -> None:
+    encoder = nn.ModuleDict({"blocks": nn.Sequential(nn.Linear(2, 2))})
+    with pytest.raises(ModelError, match=r"lora_target_modules: .*name them.*blocks\.0"):
+        adapter_targets(encoder)
+
+
+@pytest.mark.parametrize("family", encoders.FAMILIES)
+def test_the_shared_layernorms_are_weights_and_biases_of_every_layer_norm(family: str) -> None:
+    encoder = encoders.tiny_encoder(family)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
+    parameters = dict(encoder.named_parameters())
+    found = [parameters[name] for name in shared_names(encoder, "layernorm")]
+    assert len(found) == 2 * len(norms)
+    owned = {id(p) for norm in norms for p in norm.parameters()}
+    assert {id(p) for p in found} == owned
+
+
+def test_the_shared_set_can_be_nothing_the_embeddings_or_a_pattern() -> None:
+    encoder = encoders.tiny_encoder("distilbert")
+    assert shared_names(encoder, "none") == []
+    assert shared_names(encoder, "embeddings") == [
+        "embeddings.word_embeddings.weight",
+        "embeddings.position_embeddings.weight",
+    ]
+    assert shared_names(encoder, r"layer\.1\.ffn\.lin2") == [
+        "transformer.layer.1.ffn.lin2.weight",
+        "transformer.layer.1.ffn.lin2.bias",
+    ]
+
+
+def test_a_shared_set_that_matches_nothing_is_an_error_that_shows_names() -> None:
+    with pytest.raises(ModelError, match=r"shared: 'layer_norms' matches no .*embeddings"):
+        shared_names(encoders.tiny_encoder("bert"), "layer_norms")
+
+
+def test_a_shared_set_that_is_no_pattern_is_an_error_that_says_where() -> None:
+    with pytest.raises(ModelError, match=r"shared: 'layer\(' is not a regular expression"):
+        shared_names(encoders.tiny_encoder("bert"), "layer(")
+
+
+def test_an_encoder_comes_from_a_folder_in_float32_and_without_a_pooler(tmp_path: Path) -> None:
+    folder = tiny.make_encoder(tmp_path / "model")
+    encoder = load_encoder(str(folder))
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    assert getattr(encoder, "pooler", None) is None
+    assert load_tokenizer(str(folder))("cat")["input_ids"]
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_names_a_way_out(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=f"{re.escape(missing)}.*--preset quickstart"):
+        load_encoder(missing)
+
+
+def test_a_packaged_model_that_does_not_exist_is_an_error_with_those_that_do() -> None:
+    with pytest.raises(ModelError, match="packaged:minilm-l6"):
+        resolve_packaged("packaged:minilm")
+
+
+def test_other_names_are_left_as_they_are() -> None:
+    assert resolve_packaged("distilbert-base-uncased") == "distilbert-base-uncased"

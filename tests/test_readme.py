@@ -1,0 +1,52 @@
+"""The commands of the README and the example of the users' guide, as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plora_cl.cli.flags import train_parser
+
+README = Path(__file__).parents[1] / "README.md"
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+]
+TRAINING = [command for command in COMMANDS if "plora-cl train" in command]
+
+
+def arguments(command: str) -> list[str]:
+    return shlex.split(command.partition("plora-cl train")[2])
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(TRAINING) >= 3
+    assert any(command.endswith("pytest") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c in TRAINING if "--help" not in c])
+def test_every_flag_of_a_training_command_is_known(command: str) -> None:
+    assert vars(train_parser().parse_args(arguments(command)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_quickstart_runs_and_its_resume_trains_no_step(tmp_path: Path) -> None:
+    first, resume = TRAINING[0], TRAINING[1]
+    for command, expected in ((first, "average accuracy"), (resume, "already learned")):
+        outcome = subprocess.run(
+            [sys.executable, "-m", "plora_cl.cli.train", *arguments(command)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert outcome.returncode == 0, outcome.stderr
+        assert expected in outcome.stdout
+    assert (tmp_path / "experiments" / "quickstart" / "results" / "final_results.json").exists()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_encoder(tmp_path_factory.mktemp("model") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def task_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return tiny.make_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="session")
+def settings(
+    encoder: Path, task_folders: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Settings of a run of 3 tasks x 2 epochs x 5 batches with every method on."""
+    return {
+        "model_name": str(encoder),
+        "tasks": [str(folder) for folder in task_folders],
+        "cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "experiment_name": "run",
+        "device": "cpu",
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "max_length": 16,
+        "lora_r": 2,
+        "lora_alpha": 4,
+        "checkpoint_every": 3,
+        "ewc_fisher_examples": 6,
+    }

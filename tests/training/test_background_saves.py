@@ -1,0 +1,179 @@
+"""What a background save writes, when it says so, and what happens when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plora_cl.checkpoint.digest import state_digest
+from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.errors import CheckpointError
+from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.run import Run
+from plora_cl.training.trainer import CLTrainer
+from training.evidence import evidence
+
+
+class Listener(SilentReporter):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str, /) -> None:
+        self.messages.append(text)
+
+
+def train(folder: Path, settings: dict[str, Any], **changes: Any) -> Path:
+    reporter = changes.pop("reporter", None)
+    trainer = CLTrainer(**{**settings, "experiment_dir": str(folder), **changes}, reporter=reporter)
+    trainer.train_sequence(resume="auto")
+    return trainer.folder
+
+
+def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_save: dict[str, str] = {}
+    late: list[str] = []
+    save = Run.save
+    write = LocalFilesystem.write
+    steps = threading.Semaphore(0)
+
+    def observed_save(run: Run) -> None:
+        save(run)
+        epoch, batch = run._last_done()
+        name = f"checkpoint_task{run.cursor.task}_epoch{epoch}_batch{batch}.pt"
+        live = {k: v.state_dict() for k, v in run.live().items() if k != "costs"}
+        at_save[f"{name} {run.cursor.phase}"] = state_digest(live)
+
+    def held_write(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+        if path.name.startswith(".") and ".pt." in path.name:
+            steps.acquire(timeout=5)  # a step of training, or the end of it, comes first
+            snapshot = decode(bytes(data))
+            state = {k: v for k, v in snapshot.state.items() if k != "costs"}
+            name = path.name.split(".pt.")[0].lstrip(".") + ".pt"
+            key = f"{name} {snapshot.cursor['phase']}"
+            late.append(key)
+            written[key] = state_digest(state)
+        write(disk, path, data)
+
+    written: dict[str, str] = {}
+
+    class Steps(SilentReporter):
+        def step(self, *_: object) -> None:
+            steps.release()
+
+    monkeypatch.setattr(Run, "save", observed_save)
+    monkeypatch.setattr(LocalFilesystem, "write", held_write)
+    train(tmp_path, settings, checkpoint_every=1, reporter=Steps())
+    assert len(late) > 30
+    assert written == at_save
+
+
+def test_a_save_is_announced_only_when_it_is_durable(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    class Checks(SilentReporter):
+        saved = 0
+
+        def message(self, text: str, /) -> None:
+            if text.startswith("Checkpoint saved: "):
+                path = Path(text.removeprefix("Checkpoint saved: "))
+                store = CheckpointStore(path.parent)
+                assert path in [entry.path for entry in store.entries()]
+                Checks.saved += 1
+
+    train(tmp_path, settings, checkpoint_every=1, reporter=Checks())
+    assert Checks.saved >= 36
+
+
+def test_writing_in_place_gives_the_same_run(tmp_path: Path, settings: dict[str, Any]) -> None:
+    one = train(tmp_path / "one", settings, async_checkpoint=False)
+    other = train(tmp_path / "other", settings, async_checkpoint=True)
+    assert evidence(one) == evidence(other)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_refuses_for_a_while_stops_nothing(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    whole = train(tmp_path / "whole", settings)
+    write = LocalFilesystem.write
+    calls = 0
+
+    def refusing(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+        nonlocal calls
+        calls += 1
+        if 3 < calls < 10:
+            raise OSError(number, "refused", str(path))
+        write(disk, path, data)
+
+    listener = Listener()
+    monkeypatch.setattr(LocalFilesystem, "write", refusing)
+    folder = train(tmp_path / "refused", settings, reporter=listener)
+    assert evidence(folder)["run_log"] == evidence(whole)["run_log"]
+    warnings = [text for text in listener.messages if text.startswith("Warning: no checkpoint")]
+    assert warnings
+    assert all("bytes" in text and str(folder) in text for text in warnings)
+    newest = CheckpointStore(folder / "checkpoints").entries()[-1]
+    assert newest.path.name == "checkpoint_task2_epoch1_batch4.pt"
+    assert not list((folder / "checkpoints").rglob("*.partial"))
+
+
+@pytest.mark.fault
+def test_a_last_save_that_never_succeeds_is_an_error_and_the_one_before_stays(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = LocalFilesystem.write
+
+    def refusing(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+        if "task2" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(disk, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFilesystem, "write", refusing)
+        with pytest.raises(CheckpointError, match=r"no checkpoint .*task2.*No space left"):
+            train(tmp_path / "refused", settings)
+    folder = train(tmp_path / "refused", settings)
+    assert evidence(folder) == evidence(train(tmp_path / "whole", settings))
+
+
+def test_a_disk_budget_bounds_what_is_kept_of_the_task_in_training(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    kept: list[int] = []
+
+    class Counts(SilentReporter):
+        def step(self, task: int, *_: object) -> None:
+            folder = tmp_path / "run" / "checkpoints"
+            kept.append(len(list(folder.glob(f"checkpoint_task{task}_*"))))
+
+    changes = {"checkpoint_every": 1, "async_checkpoint": False}
+    train(tmp_path, settings, **changes, checkpoint_disk_budget=1, reporter=Counts())
+    assert max(kept) == 1
+    kept.clear()
+    (tmp_path / "run").rename(tmp_path / "bounded")
+    train(tmp_path, settings, **changes, reporter=Counts())
+    assert max(kept) == 3
+
+
+def test_a_disk_that_will_not_hold_the_next_saves_is_told_of_in_advance(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener()
+
+    class Full:
+        f_bavail, f_frsize = 7, 1
+
+    monkeypatch.setattr("os.statvfs", lambda path: Full)
+    train(tmp_path, settings, reporter=listener)
+    warnings = [text for text in listener.messages if "7 bytes are free" in text]
+    assert len(warnings) == 3
+    assert str(tmp_path / "run" / "checkpoints") in warnings[0]

@@ -1,0 +1,152 @@
+"""Asked to stop, a run saves, says how to go on, and goes on exactly."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.cli.train import main
+from plora_cl.errors import RunStoppedError
+from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.stopping import StopRequest
+from plora_cl.training.trainer import CLTrainer
+from training.evidence import evidence
+
+
+class Asks(SilentReporter):
+    """Asks to stop at a step, or at a call of `activity` after that step."""
+
+    def __init__(self, stop: StopRequest, step: int, activity: str = "") -> None:
+        self._stop, self._step, self._activity = stop, step, activity
+
+    def step(self, *_: object) -> None:
+        self._step -= 1
+        if self._step == 0 and not self._activity:
+            self._stop.request("SIGTEST", 99)
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        if self._step <= 0 and self._activity and what.startswith(self._activity) and done > 1:
+            self._stop.request("SIGTEST", 99)
+
+
+def train(folder: Path, settings: dict[str, Any], **parts: Any) -> Path:
+    trainer = CLTrainer(**{**settings, "experiment_dir": str(folder)}, **parts)
+    trainer.train_sequence(resume="auto")
+    return trainer.folder
+
+
+@pytest.fixture(scope="module")
+def whole(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("whole"), settings)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 25])
+def test_it_stops_after_the_step_with_that_step_saved(
+    tmp_path: Path, settings: dict[str, Any], whole: Path, step: int
+) -> None:
+    stop = StopRequest()
+    with pytest.raises(RunStoppedError, match="stopped by SIGTEST") as stopped:
+        train(tmp_path, settings, reporter=Asks(stop, step), stop=stop)
+    assert stopped.value.exit_code == 99
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.manifest(store.entries()[-1]).cursor["step"] == step
+    assert evidence(train(tmp_path, settings)) == evidence(whole)
+
+
+@pytest.mark.parametrize("activity", ["evaluation", "Fisher"])
+def test_it_gives_up_long_work_and_does_it_again(
+    tmp_path: Path, settings: dict[str, Any], whole: Path, activity: str
+) -> None:
+    stop = StopRequest()
+    with pytest.raises(RunStoppedError):
+        train(tmp_path, settings, reporter=Asks(stop, 10, activity), stop=stop)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.manifest(store.entries()[-1]).cursor["step"] == 10
+    assert evidence(train(tmp_path, settings)) == evidence(whole)
+
+
+def test_time_is_up_when_the_clock_says_so() -> None:
+    now = 0.0
+    stop = StopRequest(clock=lambda: now)
+    stop.limit(10, "--max-time")
+    stop.check()
+    now = 10.0
+    with pytest.raises(RunStoppedError, match="--max-time") as stopped:
+        stop.check()
+    assert stopped.value.exit_code == 75
+
+
+def configured(folder: Path, settings: dict[str, Any]) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    config = folder / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return ["--config", str(config), "--experiment-dir", str(folder), "--resume", "auto"]
+
+
+def test_no_time_at_all_exits_with_75_and_says_how_to_go_on(
+    tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = signal.getsignal(signal.SIGTERM)
+    argv = configured(tmp_path, settings)
+    assert main([*argv, "--max-time", "0s"]) == 75
+    out, err = capsys.readouterr()
+    assert "Run stopped by --max-time" in err
+    assert f"plora-cl train --config {tmp_path}/run/config.yaml --resume auto" in out
+    assert signal.getsignal(signal.SIGTERM) is handlers
+    with pytest.raises(SystemExit, match="2"):
+        main([*argv, "--max-time", "soon"])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+def test_a_real_process_that_gets_a_signal_ends_with_its_code_and_goes_on_exactly(
+    tmp_path: Path, settings: dict[str, Any], whole: Path, number: signal.Signals
+) -> None:
+    argv = configured(tmp_path, {**settings, "checkpoint_every": 1000})
+    output, log = tmp_path / "output.txt", tmp_path / "run" / "results" / "run_log.jsonl"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "plora_cl.cli.train", *argv], stdout=file, stderr=file
+        )
+    while not log.exists() or log.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None, output.read_text()
+        time.sleep(0.001)
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    text = output.read_text()
+    assert f"{number.name}: stopping at the next safe instant" in text
+    assert "Go on with: plora-cl train --config" in text
+    done = evidence(train(tmp_path, settings))
+    assert done == evidence(whole)
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    program = (
+        "import time\n"
+        "from plora_cl.cli.signals import stopping\n"
+        "class Run:\n"
+        "    def request(self, reason, exit_code):\n"
+        "        print(reason, exit_code, flush=True)\n"
+        "with stopping(Run()):\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "SIGUSR1 138\n"
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == -signal.SIGTERM

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from plora_cl.errors import (
+    CheckpointNotFoundError,
+    ExperimentExistsError,
+    IncompatibleCheckpointError,
+    MethodError,
+)
+from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.trainer import CLTrainer
+from training.evidence import evidence
+
+
+class Listener(SilentReporter):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.steps = 0
+        self.activities: list[str] = []
+
+    def message(self, text: str, /) -> None:
+        self.messages.append(text)
+
+    def step(self, *_: object) -> None:
+        self.steps += 1
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        if done == total:
+            self.activities.append(what)
+
+
+@pytest.fixture(scope="module")
+def finished(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    CLTrainer(**settings, experiment_dir=str(folder)).train_sequence()
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def trainer(settings: dict[str, Any], experiment: Path, **changes: Any) -> CLTrainer:
+    listener = changes.pop("reporter", None)
+    return CLTrainer(
+        reporter=listener, **{**settings, "experiment_dir": str(experiment.parent), **changes}
+    )
+
+
+def test_the_folder_is_as_documented(finished: Path) -> None:
+    names = sorted(path.name for path in (finished / "checkpoints").glob("*.pt"))
+    assert names == [f"checkpoint_task{k}_epoch1_batch4.pt" for k in range(3)]
+    assert sorted(path.name for path in (finished / "results").iterdir()) == [
+        "accuracy_matrix.npy",
+        "computational_costs.json",
+        "f1_matrix.npy",
+        "final_results.json",
+        "run_log.jsonl",
+    ]
+    assert (finished / "config.yaml").exists()
+
+
+def test_cells_never_evaluated_are_not_zero(finished: Path) -> None:
+    results = json.loads((finished / "results" / "final_results.json").read_text())
+    matrix = np.load(finished / "results" / "accuracy_matrix.npy")
+    assert results["accuracy_matrix"][0][2] is None
+    assert np.isnan(matrix[0, 2])
+    assert np.isfinite(matrix[np.tril_indices(3)]).all()
+    assert isinstance(results["forward_transfer"], float)
+    identity = results["learning_accuracy"] + 2 / 3 * results["backward_transfer"]
+    assert results["average_accuracy"] == pytest.approx(identity, abs=1e-12)
+
+
+def test_the_run_log_has_every_step_once(finished: Path) -> None:
+    lines = (finished / "results" / "run_log.jsonl").read_text().splitlines()
+    steps = [r["step"] for r in map(json.loads, lines) if r["event"] == "step"]
+    assert steps == list(range(1, 31))
+
+
+def test_a_checkpoint_opens_with_plain_torch(finished: Path) -> None:
+    path = finished / "checkpoints" / "checkpoint_task2_epoch1_batch4.pt"
+    tree = torch.load(path, weights_only=True)
+    assert tree["trained_tasks"] == ["animals", "weather", "food"]
+    assert tree["cursor"]["phase"] == "done"
+    assert tree["seed"] == 42
+    assert {"model/base", "model/adapter-0", "model/head-2"} <= tree["objects"].keys()
+    objects = finished / "checkpoints" / "objects"
+    for ref in tree["objects"].values():
+        assert (objects / f"{ref['sha256']}.safetensors").stat().st_size == ref["bytes"]
+
+
+def test_a_folder_with_checkpoints_is_refused(copy: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ExperimentExistsError, match=r"--resume.*--overwrite.*--experiment-name"):
+        trainer(settings, copy).train_sequence()
+
+
+def test_overwriting_starts_afresh(copy: Path, finished: Path, settings: dict[str, Any]) -> None:
+    listener = Listener()
+    trainer(settings, copy, reporter=listener).train_sequence(overwrite=True)
+    assert listener.steps == 30
+    assert evidence(copy) == evidence(finished)
+
+
+def test_resuming_a_finished_run_trains_no_step_and_rewrites_missing_results(
+    copy: Path, finished: Path, settings: dict[str, Any]
+) -> None:
+    (copy / "results" / "final_results.json").unlink()
+    listener = Listener()
+    trainer(settings, copy, reporter=listener).train_sequence(resume=True)
+    assert listener.steps == 0
+    assert any("already learned" in message for message in listener.messages)
+    assert evidence(copy) == evidence(finished)
+
+
+def test_resuming_from_nothing_is_an_error(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"No checkpoint found in .*checkpoints"):
+        trainer(settings, tmp_path / "run").train_sequence(resume=True)
+
+
+def test_a_run_may_go_on_from_any_checkpoint(
+    copy: Path, finished: Path, settings: dict[str, Any]
+) -> None:
+    listener = Listener()
+    first = copy / "checkpoints" / "checkpoint_task0_epoch1_batch4.pt"
+    trainer(settings, copy, reporter=listener).train_sequence(resume=first)
+    assert listener.messages[:2] == [
+        f"Loading checkpoint from {first}...",
+        "Checkpoint loaded! Resuming from task 0, epoch 2, batch 0",
+    ]
+    assert listener.steps == 20
+    assert evidence(copy) == evidence(finished)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped(
+    copy: Path, finished: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = copy / "checkpoints" / "checkpoint_task2_epoch1_batch4.pt"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    os.utime(newest)
+    listener = Listener()
+    trainer(settings, copy, reporter=listener).train_sequence(resume=True)
+    assert "checkpoint_task2_epoch1_batch4.pt" in caplog.text
+    assert listener.steps == 10
+    assert evidence(copy) == evidence(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora_r": 4}, r"state_dict size mismatch: lora_r: saved in checkpoint 2, now 4"),
+        ({"learning_rate": 0.02}, r"learning_rate: saved in checkpoint 0.01, now 0.02"),
+        ({"epochs": 3, "seed": 1}, r"epochs: saved in checkpoint 2, now 3; seed: saved"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    copy: Path, settings: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IncompatibleCheckpointError, match=message):
+        trainer(settings, copy, **change).train_sequence(resume=True)
+
+
+def test_checkpoints_can_be_switched_off(tmp_path: Path, settings: dict[str, Any]) -> None:
+    trainer(settings, tmp_path / "run", checkpoint_every=0).train_sequence()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert (tmp_path / "run" / "results" / "final_results.json").exists()
+
+
+def test_a_run_with_saves_is_bitwise_the_run_without(
+    tmp_path: Path, finished: Path, settings: dict[str, Any]
+) -> None:
+    trainer(settings, tmp_path / "run", checkpoint_every=0).train_sequence()
+    log = Path("results", "run_log.jsonl")
+    assert (tmp_path / "run" / log).read_bytes() == (finished / log).read_bytes()
+
+
+def test_scores_that_nothing_could_change_are_reused_and_said_to_be(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    listener = Listener()
+    results = trainer(
+        settings, tmp_path / "run", shared="none", use_ewc=False, reporter=listener
+    ).train_sequence()
+    evaluations = [what for what in listener.activities if what.startswith("evaluation")]
+    assert len(evaluations) == 3
+    assert results["backward_transfer"] == 0
+    assert {"backward_transfer", "forgetting"} <= results["zero_by_construction"].keys()
+
+
+def test_early_stopping_keeps_the_best_epoch_and_survives_a_resume(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    changes = {"early_stopping_patience": 1, "epochs": 4, "learning_rate": 0.05}
+    trainer(settings, tmp_path / "whole" / "run", **changes).train_sequence()
+
+    class Cut(Listener):
+        def step(self, *_: object) -> None:
+            super().step()
+            if self.steps == 8:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(settings, tmp_path / "cut" / "run", **changes, reporter=Cut()).train_sequence()
+    trainer(settings, tmp_path / "cut" / "run", **changes).train_sequence(resume=True)
+    assert evidence(tmp_path / "cut" / "run") == evidence(tmp_path / "whole" / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"composition": "cumulative"},
+        {"gradient_accumulation_steps": 2},
+        {"ewc_mode": "offline", "ewc_fisher": "exact"},
+        {"precision": "bf16"},
+        {"pooling": "mean", "shared": "embeddings"},
+    ],
+)
+def test_other_ways_to_train_resume_exactly_too(
+    tmp_path: Path, settings: dict[str, Any], change: dict[str, Any]
+) -> None:
+    class Cut(Listener):
+        def step(self, *_: object) -> None:
+            super().step()
+            if self.steps == 13:
+                raise KeyboardInterrupt
+
+    trainer(settings, tmp_path / "whole" / "run", **change).train_sequence()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(settings, tmp_path / "cut" / "run", **change, reporter=Cut()).train_sequence()
+    trainer(settings, tmp_path / "cut" / "run", **change).train_sequence(resume=True)
+    assert evidence(tmp_path / "cut" / "run") == evidence(tmp_path / "whole" / "run")
+
+
+def test_ewc_without_shared_parameters_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    run = trainer(settings, tmp_path / "run", use_ewc=False, shared="none").run
+    from plora_cl.methods.ewc import Ewc
+
+    with pytest.raises(MethodError, match="layernorm"):
+        Ewc(strength=1.0).check(run.model)
+
+
+def test_checkpoints_can_be_saved_and_loaded_by_hand(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    first = trainer(settings, tmp_path / "run")
+    first.run.rebuild(first.run.cursor)
+    parameters = list(first.run.model.trainable().values())
+    optimizer = torch.optim.AdamW(parameters, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
+    torch.stack([p.square().sum() for p in parameters]).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    path = first.save_checkpoint(
+        task_idx=0, epoch=1, batch_idx=3, optimizer=optimizer, scheduler=scheduler, loss=0.5
+    )
+    assert path.name == "checkpoint_task0_epoch1_batch3.pt"
+
+    second = trainer(settings, tmp_path / "run")
+    latest = second.get_latest_checkpoint()
+    assert latest == path
+    optimizer_state, scheduler_state = second.load_checkpoint(str(latest))
+    assert scheduler_state["last_epoch"] == 1
+    for mine, theirs in zip(parameters, second.run.model.trainable().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    twin = torch.optim.AdamW(list(second.run.model.trainable().values()), lr=0.1)
+    twin.load_state_dict(optimizer_state)
+    for mine, theirs in zip(parameters, second.run.model.trainable().values(), strict=True):
+        assert torch.equal(optimizer.state[mine]["exp_avg"], twin.state[theirs]["exp_avg"])
