@@ -59,10 +59,9 @@ class Cursor:
     batch: int = 0
     step: int = 0
 
-    def advance(self, batches: int, *, batches_per_epoch: int) -> None:
-        """Record one optimizer step over ``batches`` micro-batches."""
-        self.step += 1
-        self.batch += batches
+    def advance(self, *, batches_per_epoch: int) -> None:
+        """Move past the batch it points at, into the next epoch after the last one."""
+        self.batch += 1
         if self.batch >= batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
 
@@ -137,7 +136,7 @@ class RandomState:
         return {
             "python": {
                 "version": version,
-                "internal": torch.tensor(internal, dtype=torch.int64),
+                "internal": torch.from_numpy(np.array(internal, dtype=np.int64)),
                 "gauss": gauss,
             },
             "numpy": {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,32 @@ def test_an_arena_serves_one_state_after_the_other_whatever_their_layout() -> No
     first = arena.copy(states[0])["a"]
     second = arena.copy(states[1])["a"]
     assert first.data_ptr() == second.data_ptr()
+
+
+def test_what_is_held_is_copied_once_by_whoever_comes_first() -> None:
+    arena = HostArena()
+    state: dict[str, Any] = {"weights": torch.randn(3), "step": 1}
+    expected = state_digest(state)
+    held = arena.hold(state)
+    with ThreadPoolExecutor(2) as threads:
+        for settled in [threads.submit(arena.settle) for _ in range(2)]:
+            settled.result()
+    state["weights"].zero_()
+    arena.settle()
+    assert state_digest(held) == expected
+
+
+def test_a_tensor_that_changes_before_it_is_copied_is_an_error_on_every_thread() -> None:
+    arena = HostArena()
+    parameter = torch.nn.Parameter(torch.randn(3))
+    arena.hold({"weights": parameter.detach()})
+    with torch.no_grad():
+        parameter.add_(1)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"before the save had copied them"):
+            arena.settle()
+    arena.hold({"weights": parameter.detach()})
+    arena.settle()
 
 
 def test_all_tensors_of_one_dtype_lie_in_one_block_and_keep_their_values() -> None:

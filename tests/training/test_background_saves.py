@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.digest import state_digest
 from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
 from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.writer import BackgroundWriter
 from plora_cl.errors import CheckpointError
+from plora_cl.training.checkpointer import Checkpointer
+from plora_cl.training.optimization import Optimization, StepResult
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.run import Run
 from plora_cl.training.trainer import CLTrainer
@@ -46,10 +51,11 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
 
     def observed_save(run: Run) -> None:
         save(run)
-        epoch, batch = run._last_done()
-        name = f"checkpoint_task{run.cursor.task}_epoch{epoch}_batch{batch}.pt"
-        live = {k: v.state_dict() for k, v in run.live().items() if k != "costs"}
-        at_save[f"{name} {run.cursor.phase}"] = state_digest(live)
+        parts = run.components
+        epoch, batch = parts.last_done()
+        name = f"checkpoint_task{parts.cursor.task}_epoch{epoch}_batch{batch}.pt"
+        live = {k: v.state_dict() for k, v in parts.live().items() if k != "costs"}
+        at_save[f"{name} {parts.cursor.phase}"] = state_digest(live)
 
     def held_write(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
         if path.name.startswith(".") and ".pt." in path.name:
@@ -73,6 +79,47 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
     train(tmp_path, settings, checkpoint_every=1, reporter=Steps())
     assert len(late) > 30
     assert written == at_save
+
+
+def test_a_copy_that_the_writer_has_not_begun_is_made_before_anything_changes(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = evidence(train(tmp_path / "expected", settings, checkpoint_every=1))
+    settle = HostArena.settle
+
+    def never_beside_training(arena: HostArena) -> None:
+        if threading.current_thread() is threading.main_thread():
+            settle(arena)
+
+    wait = HostArena.wait
+
+    def late(arena: HostArena) -> None:
+        time.sleep(0.02)  # training has gone on to the next change, or past it
+        wait(arena)
+        settle(arena)
+
+    monkeypatch.setattr(HostArena, "settle", never_beside_training)
+    monkeypatch.setattr(HostArena, "wait", late)
+    assert evidence(train(tmp_path / "late", settings, checkpoint_every=1)) == expected
+
+
+def test_a_loop_that_changes_what_is_not_copied_yet_is_stopped(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = Checkpointer.settle
+    monkeypatch.setattr(Checkpointer, "settle", lambda self: None)
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, job: None)
+    step = Optimization.step
+
+    def late(optimization: Optimization, *arguments: Any) -> StepResult:
+        result = step(optimization, *arguments)
+        settle(trainer.run.checkpointer)
+        return result
+
+    monkeypatch.setattr(Optimization, "step", late)
+    trainer = CLTrainer(**{**settings, "experiment_dir": str(tmp_path), "checkpoint_every": 1})
+    with pytest.raises(CheckpointError, match="changed before the save had copied them"):
+        trainer.train_sequence()
 
 
 def test_a_save_is_announced_only_when_it_is_durable(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.train import main
 from plora_cl.errors import RunStoppedError
@@ -71,6 +72,55 @@ def test_it_gives_up_long_work_and_does_it_again(
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     assert store.manifest(store.entries()[-1]).cursor["step"] == 10
     assert evidence(train(tmp_path, settings)) == evidence(whole)
+
+
+class StopsAtBatch(StopRequest):
+    """Asks to stop once, after a given number of training batches."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.left, self.trains = batch, False
+
+    @property
+    def requested(self) -> bool:
+        self.left -= self.trains
+        if self.left == 0:
+            self.request("SIGTEST", 99)
+        return super().requested
+
+
+class SaysWhenTrainingBegins(SilentReporter):
+    def __init__(self, stop: StopsAtBatch) -> None:
+        self._stop = stop
+
+    def task_started(self, *_: object) -> None:
+        self._stop.trains = True
+
+
+@pytest.fixture(scope="module")
+def accumulating(
+    settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings with 3 + 2 batches per optimizer step, and the evidence of their run."""
+    accumulating = {**settings, "gradient_accumulation_steps": 3, "keep_last_n_checkpoints": 1}
+    return accumulating, evidence(train(tmp_path_factory.mktemp("whole"), accumulating))
+
+
+@pytest.mark.parametrize("batch", range(1, 8))
+def test_it_stops_between_the_batches_of_one_optimizer_step(
+    tmp_path: Path, accumulating: tuple[dict[str, Any], dict[str, Any]], batch: int
+) -> None:
+    settings, expected = accumulating
+    stop = StopsAtBatch(batch)
+    with pytest.raises(RunStoppedError):
+        train(tmp_path, settings, reporter=SaysWhenTrainingBegins(stop), stop=stop)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    snapshot = decode(store.read(store.entries()[-1]))
+    cursor = snapshot.cursor
+    assert cursor["epoch"] * 5 + cursor["batch"] == batch
+    gradients = snapshot.state["gradients"].get("gradients", {})
+    assert any(g.abs().max() > 0 for g in gradients.values()) == (cursor["batch"] % 3 > 0)
+    assert evidence(train(tmp_path, settings)) == expected
 
 
 def test_time_is_up_when_the_clock_says_so() -> None:

@@ -255,7 +255,7 @@ def test_checkpoints_can_be_saved_and_loaded_by_hand(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     first = trainer(settings, tmp_path / "run")
-    first.run.rebuild(first.run.cursor)
+    first.run.components.rebuild(first.run.components.cursor)
     parameters = list(first.run.model.trainable().values())
     optimizer = torch.optim.AdamW(parameters, lr=0.1)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, TypeAlias
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plora_cl.checkpoint.digest import unsupported
+from plora_cl.errors import CheckpointError
 
 _Slot: TypeAlias = tuple[Any, str | int]
 _Kind: TypeAlias = tuple[torch.dtype, torch.device]
@@ -21,7 +23,11 @@ class HostArena:
 
     It is allocated for the layout (dtypes, shapes and devices, in order) of the first state and
     used again as long as the layout stays, so that a copy costs little more than moving the bytes.
-    The tensors of one dtype lie in one block, which `torch.save` writes as one record.
+    The tensors of one dtype lie in one block, which a checkpoint file holds as one record.
+
+    `hold` fixes everything but the bytes of tensors in host memory; `settle` copies those, on
+    whichever thread comes first. A forward or backward pass leaves them as they are, so that a
+    thread can copy beside it, and the one that trains calls `settle` before it changes them.
 
     Tensors on a CUDA device are gathered on the device, in the order of the current stream, and
     travel to pinned memory on a stream of their own: `wait` before reading.
@@ -31,11 +37,22 @@ class HostArena:
         self._layout: list[tuple[torch.dtype, torch.device, torch.Size]] = []
         self._pieces: list[Tensor] = []
         self._transfers: list[_Transfer] = []
+        self._held: _Held | None = None
 
     def copy(self, state: Any) -> Any:
         """Return a plain copy of ``state``: mappings as dicts, tuples as lists.
 
         What the copy before this one holds is overwritten. Draws no random number.
+
+        Raises:
+            TypeError: Something in it is neither a tensor nor plain; the message names where.
+        """
+        copy = self.hold(state)
+        self.settle()
+        return copy
+
+    def hold(self, state: Any) -> Any:
+        """Return what `copy` does; the bytes of its tensors come with `settle`.
 
         Raises:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
@@ -49,11 +66,19 @@ class HostArena:
         layout = [(source.dtype, source.device, source.shape) for source in sources]
         if layout != self._layout:
             self._allocate(layout)
-        if sources:
-            self._fill(sources)
         for (container, key), piece in zip(slots, self._pieces, strict=True):
             container[key] = piece
+        self._held = _Held(*self._start_transfers(sources))
         return root[0]
+
+    def settle(self) -> None:
+        """Return when the tensors that are held may change.
+
+        Raises:
+            CheckpointError: One has changed already: the copy is of no use.
+        """
+        if self._held is not None:
+            self._held.settle()
 
     def wait(self) -> None:
         """Return when the bytes of the last copy have arrived in host memory."""
@@ -78,18 +103,45 @@ class HostArena:
         self._pieces = [pieces[index] for index in range(len(layout))]
         self._layout = list(layout)
 
-    def _fill(self, sources: list[Tensor]) -> None:
-        targets = self._pieces
-        with torch.no_grad():
-            for transfer in self._transfers:
-                transfer.start([sources[index] for index in transfer.indices])
-            if self._transfers:
-                moving = {index for transfer in self._transfers for index in transfer.indices}
-                at_home = [index for index in range(len(sources)) if index not in moving]
-                sources = [sources[index] for index in at_home]
-                targets = [self._pieces[index] for index in at_home]
-            if sources:
-                torch._foreach_copy_(targets, sources)
+    def _start_transfers(self, sources: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Set tensors on a device on their way; return targets and sources of the others."""
+        if not self._transfers:
+            return self._pieces, sources
+        for transfer in self._transfers:
+            transfer.start([sources[index] for index in transfer.indices])
+        moving = {index for transfer in self._transfers for index in transfer.indices}
+        at_home = [index for index in range(len(sources)) if index not in moving]
+        return [self._pieces[i] for i in at_home], [sources[i] for i in at_home]
+
+
+class _Held:
+    """Tensors in host memory, to be copied once, by the first thread that asks."""
+
+    def __init__(self, targets: list[Tensor], sources: list[Tensor]) -> None:
+        self._targets, self._sources = targets, sources
+        # Every operation that writes into a tensor counts its version up
+        self._versions = [source._version for source in sources]
+        self._copying = threading.Lock()
+        self._is_copied = False
+        self._is_torn = False
+
+    def settle(self) -> None:
+        if not self._is_copied:
+            with self._copying:
+                if not self._is_copied:
+                    self._copy()
+        if self._is_torn:
+            raise CheckpointError(
+                "tensors changed before the save had copied them: whatever changes state has to "
+                "call Checkpointer.settle() first; this is a defect of the training loop"
+            )
+
+    def _copy(self) -> None:
+        if self._sources:
+            with torch.no_grad():
+                torch._foreach_copy_(self._targets, self._sources)
+        self._is_torn = [source._version for source in self._sources] != self._versions
+        self._is_copied = True
 
 
 class _Transfer:
@@ -105,6 +157,7 @@ class _Transfer:
         self._stream = torch.cuda.Stream(device)
         self._done = torch.cuda.Event()
 
+    @torch.no_grad()
     def start(self, sources: Sequence[Tensor]) -> None:
         current = torch.cuda.current_stream(self._stream.device)
         current.wait_event(self._done)  # the copy before this one has left the staging memory

@@ -57,8 +57,9 @@ class Snapshot:
     ) -> Self:
         """Copy every state to host memory; training may go on as soon as this returns.
 
-        Draws no random number. ``settings``, ``identity`` and ``environment`` are plain JSON, see
-        `json_copy`, and must not change any more.
+        With an ``arena`` the tensors may change only after `HostArena.settle`, and the snapshot
+        may be read then. Draws no random number. ``settings``, ``identity`` and ``environment``
+        are plain JSON, see `json_copy`, and must not change any more.
 
         Args:
             components: What changes from step to step, by name.
@@ -70,15 +71,14 @@ class Snapshot:
             settings: The resolved settings.
             identity: What must be the same for the run to be continued.
             environment: What the run is computed with.
-            arena: Memory to copy into; the snapshot is valid until the next copy into it.
+            arena: Memory to copy into; the snapshot is valid until it holds another one.
 
         Raises:
             TypeError: A state holds neither tensors nor plain values; the message names where.
         """
+        states = {name: part.state_dict() for name, part in components.items()}
         return cls(
-            state=(arena or HostArena()).copy(
-                {name: part.state_dict() for name, part in components.items()}
-            ),
+            state=HostArena().copy(states) if arena is None else arena.hold(states),
             objects=dict(objects),
             cursor=dict(cursor),
             trained_tasks=tuple(trained_tasks),

@@ -65,6 +65,7 @@ class ContinualClassifier(nn.Module):
             encoder, targets=targets, r=lora_r, alpha=lora_alpha, dropout=lora_dropout
         )
         self.heads = nn.ModuleList()
+        self._parts: dict[str, TensorPart] = {}
 
     @property
     def device(self) -> torch.device:
@@ -155,19 +156,37 @@ class ContinualClassifier(nn.Module):
         return dict(self._shared)
 
     def parts(self) -> Mapping[str, TensorPart]:
-        """Return the groups of tensors that freeze or change as a unit, by stable name.
+        """Return every group of tensors that freezes or changes as a unit, see `part`."""
+        tasks = range(self.tasks)
+        own = [f"{kind}-{task}" for task in tasks for kind in ("adapter", "head")]
+        return {name: self.part(name) for name in ("base", "shared", *own)}
+
+    def part(self, name: str) -> TensorPart:
+        """Return one group of tensors that freezes or changes as a unit, by its stable name.
 
         ``base`` never changes, ``shared`` changes with every task, ``adapter-k`` and ``head-k``
         only while task ``k`` is learned.
+
+        Raises:
+            KeyError: There is no such group.
         """
-        # Unlike parameters, buffers become other tensors when a module moves to a device
-        buffers = {name: self.encoder.get_buffer(name) for name in self._buffers_of_base}
-        base = TensorPart({**self._frozen, **buffers})
-        parts = {"base": base, "shared": TensorPart(self._shared)}
-        for task, head in enumerate(self.heads):
-            parts[f"adapter-{task}"] = TensorPart(self.adapters.parameters(task))
-            parts[f"head-{task}"] = TensorPart(dict(head.named_parameters()))
-        return parts
+        if name == "base":
+            # Unlike parameters, buffers become other tensors when a module moves to a device
+            buffers = {name: self.encoder.get_buffer(name) for name in self._buffers_of_base}
+            return TensorPart({**self._frozen, **buffers})
+        if name not in self._parts:
+            self._parts[name] = TensorPart(self._parameters_of(name))
+        return self._parts[name]
+
+    def _parameters_of(self, name: str) -> Mapping[str, nn.Parameter]:
+        kind, _, number = name.partition("-")
+        if name == "shared":
+            return self._shared
+        if number not in map(str, range(self.tasks)) or kind not in ("adapter", "head"):
+            raise KeyError(name)
+        if kind == "adapter":
+            return self.adapters.parameters(int(number))
+        return dict(self.heads[int(number)].named_parameters())
 
     def _adapter_and_head(self, task: int) -> dict[str, nn.Parameter]:
         adapter = self.adapters.parameters(task)

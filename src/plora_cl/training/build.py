@@ -19,10 +19,12 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import load_encoder, load_tokenizer
 from plora_cl.state import RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer
+from plora_cl.training.components import Components, Plan
 from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.measurement import Measurement
 from plora_cl.training.optimization import make_accelerator
 from plora_cl.training.reporting import Reporter
-from plora_cl.training.run import Plan, Run
+from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.stopping import StopRequest
 
@@ -68,49 +70,64 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     folder = experiment_folder(settings)
     run_log = RunLog(folder / "results" / "run_log.jsonl")
     digests: StateDict = {"task_digests": {task.name: task.digest for task in tasks}}
-    return Run(
+    components = Components(
         model=model,
         tasks=tasks,
         methods=MethodStack(_methods(settings)),
         accelerator=accelerator,
-        plan=Plan(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            accumulation=settings.gradient_accumulation_steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_ratio=settings.warmup_ratio,
-            max_grad_norm=settings.max_grad_norm,
-            seed=settings.seed,
-        ),
-        scorer=Scorer(
-            model,
-            batch_size=settings.eval_batch_size,
-            autocast=accelerator.autocast,
-            progress=progress,
-        ),
+        plan=_plan(settings),
         early_stopping=EarlyStopping(
             patience=settings.early_stopping_patience, min_delta=settings.early_stopping_min_delta
         ),
         matrix=ScoreMatrix(len(tasks)),
         costs=Costs(),
         run_log=run_log,
-        checkpointer=Checkpointer(
-            CheckpointStore(folder / "checkpoints") if settings.checkpoint_every else None,
-            writer=BackgroundWriter() if settings.async_checkpoint else InPlaceWriter(),
-            every=settings.checkpoint_every,
-            keep_last=settings.keep_last_n_checkpoints,
-            disk_budget=settings.checkpoint_disk_budget,
-            base=model.parts()["base"],
-            settings=settings.model_dump(mode="json"),
-            identity={**identity(settings), **digests},
-            environment=environment(device=str(accelerator.device), precision=settings.precision),
-            before_commit=run_log.sync,
-            reporter=reporter,
-        ),
-        reporter=reporter,
         random=random,
+    )
+    checkpointer = Checkpointer(
+        CheckpointStore(folder / "checkpoints") if settings.checkpoint_every else None,
+        writer=BackgroundWriter() if settings.async_checkpoint else InPlaceWriter(),
+        every=settings.checkpoint_every,
+        keep_last=settings.keep_last_n_checkpoints,
+        disk_budget=settings.checkpoint_disk_budget,
+        base=model.part("base"),
+        settings=settings.model_dump(mode="json"),
+        identity={**identity(settings), **digests},
+        environment=environment(device=str(accelerator.device), precision=settings.precision),
+        before_commit=run_log.sync,
+        reporter=reporter,
+    )
+    scorer = Scorer(
+        model,
+        batch_size=settings.eval_batch_size,
+        autocast=accelerator.autocast,
+        progress=progress,
+    )
+    return Run(
+        components=components,
+        measurement=Measurement(
+            scorer,
+            components.matrix,
+            components.costs,
+            run_log,
+            base_digest=lambda: checkpointer.base_digest,
+        ),
+        checkpointer=checkpointer,
+        reporter=reporter,
         stop=stop,
+    )
+
+
+def _plan(settings: Settings) -> Plan:
+    return Plan(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        accumulation=settings.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_ratio=settings.warmup_ratio,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
     )
 
 

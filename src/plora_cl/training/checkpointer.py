@@ -40,8 +40,8 @@ class _Moment:
 class Checkpointer:
     """Saves snapshots of one run into its store.
 
-    The training thread copies what changes and goes on; the writer encodes, hashes and commits. At
-    most one snapshot waits while another is written: a third one waits for its memory.
+    The training thread notes what changes and goes on; the writer copies it, encodes, hashes and
+    commits. At most one snapshot waits while another is written: a third one waits for its memory.
 
     Args:
         store: Where checkpoints live; None saves nothing.
@@ -83,6 +83,7 @@ class Checkpointer:
         for _ in range(_SNAPSHOTS_UNDER_WAY):
             self._arenas.put(HostArena())
         self._moment: _Moment | None = None
+        self._unsettled: HostArena | None = None
         # The rest belongs to the writer.
         self._written: _Moment | None = None
         self._refs: dict[str, ObjectRef] = {}
@@ -115,6 +116,8 @@ class Checkpointer:
     ) -> Path:
         """Save this instant; after `flush` it survives a power cut.
 
+        Call `settle` before any tensor of ``live`` changes.
+
         A disk that refuses does not stop training: it is reported, earlier checkpoints stay, and
         the next save tries again.
 
@@ -135,6 +138,7 @@ class Checkpointer:
         moment = self._moment
         if moment is None or (moment.task, moment.phase) != (cursor.task, cursor.phase.value):
             moment = self._moment = _Moment(cursor.task, cursor.phase.value, constant())
+        self.settle()
         arena = self._arenas.get()
         try:
             snapshot = Snapshot.capture(
@@ -153,8 +157,21 @@ class Checkpointer:
         except BaseException:
             self._arenas.put(arena)
             raise
+        self._unsettled = arena
         self._writer.submit(lambda: self._write(arena, snapshot, moment, path))
         return path
+
+    def settle(self) -> None:
+        """Return when the tensors that were saved last may change; call it before they do.
+
+        Most often the writer has copied them by then.
+
+        Raises:
+            CheckpointError: They have changed already.
+        """
+        if self._unsettled is not None:
+            arena, self._unsettled = self._unsettled, None
+            arena.settle()
 
     def flush(self) -> None:
         """Return when every save is durable.
@@ -186,6 +203,7 @@ class Checkpointer:
     def _write(self, arena: HostArena, snapshot: Snapshot, moment: _Moment, path: Path) -> None:
         assert self.store is not None
         try:
+            arena.settle()
             arena.wait()
             self._before_commit()
             self._store_constant(self.store, moment)

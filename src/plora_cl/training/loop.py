@@ -19,26 +19,42 @@ def train_epoch(
     cursor: Cursor,
     *,
     accumulation: int,
+    before_change: Callable[[], None],
+    after_batch: Callable[[], None],
     after_step: Callable[[StepResult], None],
 ) -> None:
-    """Advance ``cursor`` to the end of its epoch, one optimizer step at a time.
+    """Advance ``cursor`` to the end of its epoch, one batch at a time.
 
-    Continues from wherever ``cursor`` points. ``after_step`` runs when the model, the optimizer,
-    the schedule and the cursor agree: the only instant within an epoch to take a snapshot.
+    Continues from wherever ``cursor`` points, also between the batches of one optimizer step. When
+    ``after_batch`` or ``after_step`` runs, the model, the optimizer, the schedule, the accumulated
+    gradients and the cursor agree: the only instants within an epoch to take a snapshot.
 
     Args:
         model: What learns.
-        optimization: Applies the gradients.
+        optimization: Accumulates and applies the gradients.
         methods: Add batches and penalties.
         stream: The batches of the task.
         cursor: What runs next; moved on.
-        accumulation: Micro-batches per optimizer step; an epoch's last step may have fewer.
+        accumulation: Batches per optimizer step; an epoch's last step may have fewer.
+        before_change: Called before anything changes that a snapshot may hold.
+        after_batch: Called after each batch that does not complete an optimizer step.
         after_step: Called after each optimizer step.
     """
     epoch = cursor.epoch
     while cursor.epoch == epoch:
-        last = min(cursor.batch + accumulation, len(stream))
-        window = [stream.at(epoch, batch) for batch in range(cursor.batch, last)]
-        result = optimization.step(model, methods, window)
-        cursor.advance(len(window), batches_per_epoch=len(stream))
+        done = cursor.batch % accumulation
+        of_step = min(accumulation, len(stream) - cursor.batch + done)
+        if done:
+            before_change()
+        optimization.accumulate(
+            model, methods, stream.at(epoch, cursor.batch), batches_of_step=of_step
+        )
+        if done + 1 < of_step:
+            cursor.advance(batches_per_epoch=len(stream))
+            after_batch()
+            continue
+        before_change()
+        result = optimization.step(model, methods)
+        cursor.step += 1
+        cursor.advance(batches_per_epoch=len(stream))
         after_step(result)

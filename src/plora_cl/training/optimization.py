@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ class StepResult:
     """What one optimizer step reports.
 
     Attributes:
-        loss: Mean cross-entropy over the micro-batches.
+        loss: Cross-entropy, averaged over the batches of the step.
         penalties: Weighted penalty of each method that had one.
         gradient_norm: Euclidean norm before clipping.
         learning_rate: The rate that was applied.
@@ -65,6 +66,15 @@ class StepResult:
     gradient_norm: float
     learning_rate: float
     examples: int
+
+
+@dataclass(slots=True)
+class _Step:
+    """An optimizer step of which some batches are done; their gradients are with the parameters."""
+
+    task: int
+    loss: Tensor
+    examples: int = 0
 
 
 class Optimization:
@@ -96,10 +106,11 @@ class Optimization:
         max_grad_norm: float,
     ) -> None:
         self._accelerator = accelerator
-        self._parameters = list(parameters.values())
+        self._parameters = dict(parameters)
         self._max_grad_norm = max_grad_norm
-        matrices = [p for p in self._parameters if p.ndim > 1]
-        vectors = [p for p in self._parameters if p.ndim <= 1]
+        self._under_way: _Step | None = None
+        matrices = [p for p in parameters.values() if p.ndim > 1]
+        vectors = [p for p in parameters.values() if p.ndim <= 1]
         groups = [
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -112,33 +123,51 @@ class Optimization:
             self.optimizer.optimizer, round(warmup_ratio * total_steps), total_steps
         )
 
-    def step(
-        self, model: ContinualClassifier, methods: MethodStack, window: Sequence[Batch]
-    ) -> StepResult:
-        """Apply one gradient, accumulated over the micro-batches of ``window``.
+    def accumulate(
+        self,
+        model: ContinualClassifier,
+        methods: MethodStack,
+        batch: Batch,
+        *,
+        batches_of_step: int,
+    ) -> None:
+        """Add the gradient of one batch to those of the step under way, or begin a step.
+
+        Args:
+            model: What learns.
+            methods: May add batches to learn from.
+            batch: Of the task in training.
+            batches_of_step: Batches over which the loss of this step is averaged.
+        """
+        model.train()
+        if self._under_way is None:
+            self.optimizer.zero_grad()
+            self._under_way = _Step(batch.task, torch.zeros((), device=self._accelerator.device))
+        for part in (batch, *methods.extend_batch(batch)):
+            cost = self._cross_entropy(model, part) / batches_of_step
+            self._accelerator.backward(cost)
+            self._under_way.loss += cost.detach()
+        self._under_way.examples += len(batch.labels)
+
+    def step(self, model: ContinualClassifier, methods: MethodStack) -> StepResult:
+        """Apply what was accumulated, and the penalties of ``methods``.
 
         Raises:
             MethodError: A penalty cannot have an effect.
             TrainingError: The loss is not finite.
         """
-        model.train()
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self._accelerator.device)
-        for batch in window:
-            for part in (batch, *methods.extend_batch(batch)):
-                cost = self._cross_entropy(model, part) / len(window)
-                self._accelerator.backward(cost)
-                loss += cost.detach()
-        penalties = methods.penalties(model, window[0].task)
+        assert self._under_way is not None
+        done, self._under_way = self._under_way, None
+        penalties = methods.penalties(model, done.task)
         if penalties:
             terms = list(penalties.values())
             self._accelerator.backward(sum(terms[1:], terms[0]))
-        value = loss.item()
-        if not torch.isfinite(loss):
+        value = done.loss.item()
+        if not math.isfinite(value):
             raise TrainingError(
                 f"the loss is {value}; lower learning_rate, or use --precision fp32"
             )
-        norm = self._accelerator.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        norm = self._accelerator.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         rate = float(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
@@ -148,7 +177,7 @@ class Optimization:
             penalties={name: term.item() for name, term in penalties.items()},
             gradient_norm=float(norm) if norm is not None else 0.0,
             learning_rate=rate,
-            examples=sum(len(batch.labels) for batch in window),
+            examples=done.examples,
         )
 
     def _cross_entropy(self, model: ContinualClassifier, batch: Batch) -> Tensor:
@@ -156,6 +185,36 @@ class Optimization:
         with self._accelerator.autocast():
             logits = model(batch.input_ids, batch.attention_mask, batch.task)
         return functional.cross_entropy(logits.float(), batch.labels)
+
+    def accumulated(self) -> StateDict:
+        """Return what the batches of a step under way have added up to; empty between steps."""
+        step = self._under_way
+        if step is None:
+            return {}
+        return {
+            "task": step.task,
+            "loss": step.loss,
+            "examples": step.examples,
+            "gradients": {name: p.grad for name, p in self._parameters.items()},
+        }
+
+    def load_accumulated(self, state: StateDict) -> None:
+        """Restore `accumulated`.
+
+        Raises:
+            ValueError: It belongs to other parameters.
+        """
+        self.optimizer.zero_grad()
+        self._under_way = None
+        if not state:
+            return
+        if state["gradients"].keys() != self._parameters.keys():
+            raise ValueError("the accumulated gradients belong to other parameters")
+        for name, parameter in self._parameters.items():
+            gradient = state["gradients"][name]
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        loss = state["loss"].to(self._accelerator.device)
+        self._under_way = _Step(state["task"], loss, state["examples"])
 
     def scaler_state(self) -> StateDict:
         """Return the state of the gradient scaler; empty without fp16."""
@@ -166,6 +225,21 @@ class Optimization:
         """Restore `scaler_state`."""
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state)
+
+
+class AccumulatedGradients:
+    """The step under way of an `Optimization` as a `Stateful`."""
+
+    def __init__(self, optimization: Optimization) -> None:
+        self._optimization = optimization
+
+    def state_dict(self) -> StateDict:
+        """Return `Optimization.accumulated`."""
+        return self._optimization.accumulated()
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self._optimization.load_accumulated(state)
 
 
 class ScalerState:

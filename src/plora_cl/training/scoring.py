@@ -68,11 +68,10 @@ class Scorer:
             task: What is predicted.
             base: Digest of the frozen encoder weights.
         """
-        parts = self._model.parts()
-        adapters = self._model.adapters_for(task.index)
-        used = {f"adapter-{k}": parts[f"adapter-{k}"].state_dict() for k in adapters}
+        names = [f"adapter-{k}" for k in self._model.adapters_for(task.index)]
+        used = {name: self._model.part(name).state_dict() for name in ("shared", *names)}
         head = {name: p.detach() for name, p in self._head(task).named_parameters()}
-        weights = state_digest({"shared": parts["shared"].state_dict(), "head": head, **used})
+        weights = state_digest({"head": head, **used})
         key = f"{base} {weights} {task.test.digest} {self._batch_size}"
         return hashlib.sha256(key.encode()).hexdigest()
 

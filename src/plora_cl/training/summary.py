@@ -18,9 +18,9 @@ _NOTHING_SHARED = (
 
 def publish(run: Run, folder: Path) -> StateDict:
     """Write the result files of a finished run, show its table, and return the results."""
-    costs = run.costs.summary()
+    costs = run.components.costs.summary()
     results = summarise(
-        run.matrix,
+        run.components.matrix,
         tasks=[
             {
                 "name": task.name,
@@ -29,7 +29,7 @@ def publish(run: Run, folder: Path) -> StateDict:
                 "validation": len(task.validation),
                 "test": len(task.test),
             }
-            for task in run.tasks
+            for task in run.components.tasks
         ],
         costs=costs,
         parameters=_parameter_counts(run),
@@ -37,7 +37,9 @@ def publish(run: Run, folder: Path) -> StateDict:
     )
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)
-    write_results(target, results, run.matrix, costs, partial(write_durably, LocalFilesystem()))
+    write_results(
+        target, results, run.components.matrix, costs, partial(write_durably, LocalFilesystem())
+    )
     _show(run, results)
     return results
 
@@ -61,11 +63,11 @@ def _zero_by_construction(run: Run) -> dict[str, str]:
 
 
 def _show(run: Run, results: StateDict) -> None:
-    learned = run.matrix.accuracy.diagonal()
-    final = run.matrix.accuracy[-1]
+    learned = run.components.matrix.accuracy.diagonal()
+    final = run.components.matrix.accuracy[-1]
     rows = [
         [task.name, str(len(task.classes)), f"{learned[k]:.3f}", f"{final[k]:.3f}"]
-        for k, task in enumerate(run.tasks)
+        for k, task in enumerate(run.components.tasks)
     ]
     run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
     names = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting")

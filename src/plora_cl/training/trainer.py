@@ -74,7 +74,7 @@ class CLTrainer:
 
     @property
     def run(self) -> Run:
-        """The run, with its model (`run.model`), tasks and methods."""
+        """The run, with its model (`run.model`) and its other `Components`."""
         if self._run is None:
             self._run = build_run(self.settings, self._reporter, self._stop)
         return self._run
@@ -112,10 +112,11 @@ class CLTrainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(LocalFilesystem(), self.folder / "config.yaml", dump(self.settings).encode())
         if not resumed:
-            run.run_log.clear()
-        if run.finished:
+            run.components.run_log.clear()
+        if run.components.finished:
             self._reporter.message(
-                f"{self.folder}: all {len(run.tasks)} tasks are already learned; nothing to train"
+                f"{self.folder}: all {len(run.components.tasks)} tasks are already learned; "
+                "nothing to train"
             )
         else:
             self._learn(run)
@@ -145,17 +146,18 @@ class CLTrainer:
             CheckpointError: Checkpoints are disabled, or the disk refused.
         """
         run = self.run
-        cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, run.cursor.step)
-        run.rebuild(cursor)
-        run.count_batch_done()
-        live = run.live() | {"optimizer": optimizer, "scheduler": scheduler}
+        parts = run.components
+        cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, parts.cursor.step)
+        parts.rebuild(cursor)
+        cursor.advance(batches_per_epoch=len(parts.stream))
+        live = parts.live() | {"optimizer": optimizer, "scheduler": scheduler}
         path = run.checkpointer.save(
             cursor,
             (epoch, batch_idx),
             live,
-            run.constant,
+            parts.constant,
             loss=loss,
-            trained_tasks=run.trained_tasks(),
+            trained_tasks=parts.trained_tasks(),
         )
         run.checkpointer.flush()
         return path
@@ -205,7 +207,7 @@ class CLTrainer:
                 f"Warning: the environment changed, results may differ in the last bits: {change}"
             )
         self.run.checkpointer.tidy(resumable.entry)
-        cursor = self.run.cursor
+        cursor = self.run.components.cursor
         self._reporter.message(
             f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
             f"batch {cursor.batch}"
@@ -224,7 +226,8 @@ class CLTrainer:
             self.run.checkpointer.identity,
             shape_settings=SHAPE_SETTINGS,
         )
-        return self.run.restore(resumable, in_place_of)
+        self.run.components.restore(resumable, in_place_of)
+        return self.run.checkpointer.adopt(resumable)
 
 
 class _Held:

@@ -1,0 +1,193 @@
+"""What a run consists of, and what a snapshot of it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from accelerate import Accelerator
+
+from plora_cl.checkpoint.resume import Resumable
+from plora_cl.data.batches import BatchStream
+from plora_cl.data.task import Task
+from plora_cl.evaluation.costs import Costs
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.runlog import RunLog
+from plora_cl.methods.base import MethodStack
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import Cursor, Phase, RandomState, Stateful, TensorPart
+from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How each task is trained.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Examples per batch.
+        accumulation: Batches per optimizer step.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: Decoupled weight decay of matrices.
+        warmup_ratio: Share of a task's steps with a rising rate, in [0, 1].
+        max_grad_norm: Gradient clipping threshold.
+        seed: Fixes data order, initialisation and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    seed: int
+
+
+@dataclass(slots=True)
+class Components:
+    """Everything that changes while a run goes on.
+
+    Invariant: whenever a snapshot is taken, the model has the structure of tasks
+    ``0..cursor.task`` and `optimization` belongs to the last of them. Restoring rebuilds that
+    structure, then fills in the state.
+    """
+
+    model: ContinualClassifier
+    tasks: Sequence[Task]
+    methods: MethodStack
+    accelerator: Accelerator
+    plan: Plan
+    early_stopping: EarlyStopping
+    matrix: ScoreMatrix
+    costs: Costs
+    run_log: RunLog
+    random: RandomState
+    cursor: Cursor = field(default_factory=Cursor)
+    optimization: Optimization | None = None
+    loss: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task in training."""
+        return self.tasks[self.cursor.task]
+
+    @property
+    def stream(self) -> BatchStream:
+        """The training batches of the task in training."""
+        return BatchStream(
+            self.task.train,
+            task=self.cursor.task,
+            batch_size=self.plan.batch_size,
+            seed=self.plan.seed,
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether every task is learned and measured."""
+        return self.cursor.phase is Phase.DONE and self.cursor.task == len(self.tasks) - 1
+
+    def trained_tasks(self) -> list[str]:
+        """Return the names of the tasks that are finished."""
+        done = self.cursor.task + (self.cursor.phase is Phase.DONE)
+        return [task.name for task in self.tasks[:done]]
+
+    def last_done(self) -> tuple[int, int]:
+        """Return epoch and batch, zero-based, of the last batch of the task that was done."""
+        if self.cursor.batch:
+            return self.cursor.epoch, self.cursor.batch - 1
+        return self.cursor.epoch - 1, len(self.stream) - 1
+
+    def begin_task(self) -> None:
+        """Make everything ready for the first batch of the task the cursor points at."""
+        self._grow(self.task)
+        self.optimization = self._new_optimization()
+        self.early_stopping.reset()
+        self.methods.start_task(self.model, self.task)
+
+    def rebuild(self, cursor: Cursor) -> None:
+        """Grow the structure that a snapshot at ``cursor`` was taken of."""
+        self.cursor = cursor
+        while self.model.tasks <= cursor.task:
+            self._grow(self.tasks[self.model.tasks])
+        self.optimization = self._new_optimization()
+
+    def live(self) -> dict[str, Stateful]:
+        """Return the components that may change at every step, by name."""
+        assert self.optimization is not None
+        live: dict[str, Stateful] = {
+            "model/shared": self.model.part("shared"),
+            "optimizer": self.optimization.optimizer,
+            "scheduler": self.optimization.scheduler,
+            "scaler": ScalerState(self.optimization),
+            "gradients": AccumulatedGradients(self.optimization),
+            "methods": self.methods,
+            "early_stopping": self.early_stopping,
+            "scores": self.matrix,
+            "costs": self.costs,
+            "run_log": self.run_log,
+            "cursor": self.cursor,
+        }
+        if self.cursor.phase is not Phase.DONE:
+            names = (f"{kind}-{self.cursor.task}" for kind in ("adapter", "head"))
+            live |= {f"model/{name}": self.model.part(name) for name in names}
+        return {**live, "random": self.random}  # restored last: nothing may draw after it
+
+    def constant(self) -> dict[str, TensorPart]:
+        """Return the tensors that stay as they are until the phase changes, by name."""
+        done = self.cursor.task + (self.cursor.phase is Phase.DONE)
+        names = ["base", *(f"{kind}-{k}" for k in range(done) for kind in ("adapter", "head"))]
+        return {
+            **{f"model/{name}": self.model.part(name) for name in names},
+            **{f"memory/{name}": TensorPart(g) for name, g in self.methods.memory().items()},
+        }
+
+    def restore(
+        self, resumable: Resumable, in_place_of: Mapping[str, Stateful] | None = None
+    ) -> None:
+        """Become what ``resumable`` is a snapshot of.
+
+        Args:
+            resumable: A verified checkpoint.
+            in_place_of: Components that take the state instead of these, by name.
+
+        Raises:
+            IncompatibleCheckpointError: The structure is not the same.
+            CheckpointError: A component does not hold what was loaded into it.
+        """
+        snapshot, objects = resumable.snapshot, resumable.objects
+        cursor = Cursor()
+        cursor.load_state_dict(snapshot.cursor)
+        self.rebuild(cursor)
+        prefix = "memory/"
+        device = self.model.device
+        for name, tensors in objects.items():
+            if name.startswith("model/"):
+                self.model.part(name.removeprefix("model/")).load_state_dict(dict(tensors))
+        self.methods.load_memory(
+            {
+                group.removeprefix(prefix): {name: t.to(device) for name, t in tensors.items()}
+                for group, tensors in objects.items()
+                if group.startswith(prefix)
+            }
+        )
+        snapshot.restore({**self.live(), **(in_place_of or {})})
+        self.loss = snapshot.loss
+
+    def _grow(self, task: Task) -> None:
+        self.model.grow(len(task.classes))
+        self.methods.grow(self.model, task.index)
+        self.methods.check(self.model)
+
+    def _new_optimization(self) -> Optimization:
+        steps_per_epoch = -(-len(self.stream) // self.plan.accumulation)
+        return Optimization(
+            self.accelerator,
+            self.model.trainable(),
+            learning_rate=self.plan.learning_rate,
+            weight_decay=self.plan.weight_decay,
+            warmup_ratio=self.plan.warmup_ratio,
+            total_steps=self.plan.epochs * steps_per_epoch,
+            max_grad_norm=self.plan.max_grad_norm,
+        )
