@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,16 +82,37 @@ def test_an_arena_serves_one_state_after_the_other_whatever_their_layout() -> No
     assert first.data_ptr() == second.data_ptr()
 
 
-def test_what_is_held_is_copied_once_by_whoever_comes_first() -> None:
+def test_what_is_held_is_copied_once_by_whoever_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     arena = HostArena()
-    state: dict[str, Any] = {"weights": torch.randn(3), "step": 1}
-    expected = state_digest(state)
-    held = arena.hold(state)
+    weights = torch.randn(3)
+    expected = state_digest(weights)
+    begun, go_on = threading.Event(), threading.Event()
+    copy = torch._foreach_copy_
+    copies = 0
+
+    def slow_copy(*tensors: Any) -> None:
+        nonlocal copies
+        copies += 1
+        begun.set()
+        assert go_on.wait(60)
+        copy(*tensors)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", slow_copy)
+    held = arena.hold({"weights": weights})["weights"]
     with ThreadPoolExecutor(2) as threads:
-        for settled in [threads.submit(arena.settle) for _ in range(2)]:
-            settled.result()
-    state["weights"].zero_()
+        first = threads.submit(arena.settle)
+        assert begun.wait(60)
+        second = threads.submit(arena.settle)
+        with pytest.raises(TimeoutError):
+            second.result(0.05)
+        go_on.set()
+        first.result()
+        second.result()
+    weights.zero_()
     arena.settle()
+    assert copies == 1
     assert state_digest(held) == expected
 
 

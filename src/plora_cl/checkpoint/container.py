@@ -12,6 +12,7 @@ import io
 import re
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,16 +31,26 @@ _SEAL_BYTES = len("plora-cl seal 1 manifest ") + 20 + 1 + 10 + 1 + _HEX + len(" 
 _END_RECORD = struct.Struct("<4s16sH")  # signature, counts and places, length of the comment
 _END64_LOCATOR = struct.Struct("<4sIQI")  # signature, disk, place of the record, disks
 _END64_RECORD = struct.Struct("<4s36xQQ")  # signature, bytes of the directory, their place
+_LOCAL_HEADER_BYTES = 30
+_PADDING = struct.Struct("<2sH")  # the extra field that PyTorch aligns records with, and its length
+_ALIGNMENT = 64
 _MAX_DIRECTORY_BYTES = 1 << 20  # a checkpoint has a dozen records
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
 _NOT_A_ZIP = (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, struct.error)
 
 
-def seal(archive: ReadableBytes, manifest: Manifest) -> bytes:
-    """Return ``archive``, a zip as `torch.save` writes it, with ``manifest`` and a seal added.
+def seal(
+    archive: ReadableBytes, manifest: Manifest, records: Iterable[tuple[str, ReadableBytes]] = ()
+) -> bytes:
+    """Return a zip with the records of ``archive``, then ``records``, ``manifest`` and a seal.
 
     Equal input gives equal bytes.
+
+    Args:
+        archive: A zip as `torch.save` writes it, or nothing.
+        manifest: The table of contents.
+        records: Names and contents to add; each content begins at a multiple of 64 bytes.
 
     Raises:
         ValueError: The manifest is too long or not plain JSON.
@@ -47,9 +58,9 @@ def seal(archive: ReadableBytes, manifest: Manifest) -> bytes:
     content = manifest.to_json()
     buffer = io.BytesIO(archive)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as file:
-        record = zipfile.ZipInfo(MANIFEST_RECORD, _EPOCH)
-        record.create_system = 3
-        file.writestr(record, content)
+        for name, data in records:
+            file.writestr(_record(name, file.start_dir), data)
+        file.writestr(_record(MANIFEST_RECORD, file.start_dir), content)
         offset = file.start_dir - len(content)  # the record added last ends where the list begins
         file.comment = b"\0" * _SEAL_BYTES
     digest = hashlib.sha256(content).hexdigest()
@@ -58,6 +69,15 @@ def seal(archive: ReadableBytes, manifest: Manifest) -> bytes:
         view[-_SEAL_BYTES:-_HEX] = head.encode()
         view[-_HEX:] = hashlib.sha256(view[:-_HEX]).hexdigest().encode()
     return buffer.getvalue()
+
+
+def _record(name: str, place: int) -> zipfile.ZipInfo:
+    record = zipfile.ZipInfo(name, _EPOCH)
+    record.create_system = 3
+    begin = place + _LOCAL_HEADER_BYTES + len(name) + _PADDING.size
+    padding = -begin % _ALIGNMENT
+    record.extra = _PADDING.pack(b"FB", padding) + b"Z" * padding
+    return record
 
 
 def open_sealed(data: bytes) -> Manifest:

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_NUMPY = {torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8}
+"""Types that NumPy shares, and that are never lazily conjugated."""
+
 
 def state_digest(state: Any) -> str:
     """Return the SHA-256 of a nested state, 64 hexadecimal digits.
@@ -63,12 +66,20 @@ def _string_digest(text: str) -> bytes:
 def _tensor_digest(tensor: Tensor, path: str) -> bytes:
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise unsupported(tensor, path)
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    shape = ",".join(map(str, tensor.shape))
-    plain = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
-    digest = hashlib.sha256(f"t{dtype} {shape}\n".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    digest = hashlib.sha256(_tensor_header(tensor.dtype, tensor.shape))
+    is_shared = tensor.dtype in _NUMPY and tensor.device.type == "cpu" and not tensor.is_neg()
+    if is_shared and tensor.is_contiguous():
+        digest.update(tensor.detach().numpy().data)
+    else:
+        plain = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()
+
+
+@lru_cache(maxsize=1 << 12)
+def _tensor_header(dtype: torch.dtype, shape: torch.Size) -> bytes:
+    sizes = ",".join(map(str, shape))
+    return f"t{str(dtype).removeprefix('torch.')} {sizes}\n".encode()
 
 
 def unsupported(value: object, path: str) -> TypeError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from plora_cl.checkpoint import container
+from plora_cl.checkpoint.archive import records_of
 from plora_cl.checkpoint.digest import state_digest
 from plora_cl.checkpoint.manifest import (
     FORMAT_VERSION,
@@ -61,9 +61,7 @@ def encode(snapshot: Snapshot) -> bytes:
         "state": snapshot.state,
         "state_digest": digest,
     }
-    buffer = io.BytesIO()
-    torch.save(_with_shared_strings(tree, {}), buffer)
-    return container.seal(buffer.getbuffer(), _manifest(snapshot, digest))
+    return container.seal(b"", _manifest(snapshot, digest), records_of(tree))
 
 
 def decode(data: bytes) -> Snapshot:
@@ -119,20 +117,6 @@ def _manifest(snapshot: Snapshot, digest: str) -> Manifest:
         state_digest=digest,
     )
     return Manifest.from_json(manifest.to_json())
-
-
-def _with_shared_strings(node: Any, seen: dict[str, str]) -> Any:
-    # Pickle writes a string object once: sharing equal ones makes bytes depend on values alone.
-    if type(node) is str:
-        return seen.setdefault(node, node)
-    if isinstance(node, Mapping):
-        return {
-            _with_shared_strings(key, seen): _with_shared_strings(value, seen)
-            for key, value in node.items()
-        }
-    if isinstance(node, list | tuple):
-        return [_with_shared_strings(item, seen) for item in node]
-    return node
 
 
 def _require_plain(tree: object) -> None:

@@ -41,9 +41,10 @@ def rotate(
             (entry.position for entry in entries), keep_last, current=current.position, done=done
         ) | pins.pinned(store)
         stale = [entry for entry in entries if entry.position not in kept]
+        leave_objects = _leave_objects(store, stale, current)
         if stale:
             store.delete(stale)
-    if stale:
+    if leave_objects:
         collect_garbage(store)
     return stale
 
@@ -105,6 +106,20 @@ def garbage(store: CheckpointStore) -> list[Path]:
     left = [name for name in names if is_partial(name)]
     left += pins.of_nothing(names)
     return [*(store.directory / name for name in left), *store.objects.unused(live)]
+
+
+def _leave_objects(
+    store: CheckpointStore, stale: list[CheckpointEntry], current: CheckpointEntry
+) -> bool:
+    """Return whether removing ``stale`` may leave objects behind that nothing needs.
+
+    Most often it does not: then the manifests of all the other checkpoints need not be read.
+    """
+    try:
+        needed = set(store.manifest(current).objects.values())
+        return any(not needed.issuperset(store.manifest(e).objects.values()) for e in stale)
+    except CorruptCheckpointError:
+        return True
 
 
 def _is_done(store: CheckpointStore, entry: CheckpointEntry) -> bool:
