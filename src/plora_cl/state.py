@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -71,7 +71,13 @@ class Cursor:
 
     def state_dict(self) -> StateDict:
         """Return the cursor as plain integers and the name of the phase."""
-        return {**asdict(self), "phase": self.phase.value}
+        return {
+            "task": self.task,
+            "phase": self.phase.value,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+        }
 
     def load_state_dict(self, state: StateDict, /) -> None:
         """Move the cursor to ``state``."""
@@ -90,8 +96,8 @@ class TensorPart:
         self._tensors = dict(tensors)
 
     def state_dict(self) -> StateDict:
-        """Return the live tensors, detached but not copied, by name."""
-        return {name: tensor.detach() for name, tensor in self._tensors.items()}
+        """Return the live tensors, not copies of them, by name."""
+        return dict(self._tensors)
 
     def load_state_dict(self, state: StateDict, /) -> None:
         """Copy ``state`` into the tensors.

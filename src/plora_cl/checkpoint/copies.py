@@ -14,8 +14,10 @@ from plora_cl.checkpoint.digest import unsupported
 from plora_cl.errors import CheckpointError
 
 _Slot: TypeAlias = tuple[Any, str | int]
+_Layout: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
 _Kind: TypeAlias = tuple[torch.dtype, torch.device]
 _LEAVES = frozenset({str, int, float, bool, type(None)})
+_KEYS = frozenset({str, int})
 
 
 class HostArena:
@@ -34,7 +36,8 @@ class HostArena:
     """
 
     def __init__(self) -> None:
-        self._layout: list[tuple[torch.dtype, torch.device, torch.Size]] = []
+        self._sources: list[Tensor] = []
+        self._layout: list[_Layout] = []
         self._pieces: list[Tensor] = []
         self._transfers: list[_Transfer] = []
         self._held: _Held | None = None
@@ -63,9 +66,7 @@ class HostArena:
         if isinstance(state, Tensor):
             slots.append((root, 0))
             sources.append(state)
-        layout = [(source.dtype, source.device, source.shape) for source in sources]
-        if layout != self._layout:
-            self._allocate(layout)
+        self._lay_out(sources, state)
         for (container, key), piece in zip(slots, self._pieces, strict=True):
             container[key] = piece
         self._held = _Held(*self._start_transfers(sources))
@@ -85,7 +86,18 @@ class HostArena:
         for transfer in self._transfers:
             transfer.wait()
 
-    def _allocate(self, layout: Sequence[tuple[torch.dtype, torch.device, torch.Size]]) -> None:
+    def _lay_out(self, sources: list[Tensor], state: Any) -> None:
+        # Most tensors are the same objects save after save: only at the others one has to look.
+        known = len(sources) == len(self._sources)
+        new = [i for i, source in enumerate(sources) if not known or source is not self._sources[i]]
+        for index in new:
+            if not _is_dense(sources[index]):
+                raise unsupported(sources[index], _path_to(sources[index], state))
+        if not known or any(_layout_of(sources[i]) != self._layout[i] for i in new):
+            self._allocate([_layout_of(source) for source in sources])
+        self._sources = sources
+
+    def _allocate(self, layout: Sequence[_Layout]) -> None:
         self.wait()
         by_kind: dict[_Kind, list[int]] = {}
         for index, (dtype, device, _) in enumerate(layout):
@@ -137,10 +149,12 @@ class _Held:
             )
 
     def _copy(self) -> None:
-        if self._sources:
+        shapes = [source.shape for source in self._sources]
+        self._is_torn = shapes != [target.shape for target in self._targets]
+        if self._sources and not self._is_torn:
             with torch.no_grad():
                 torch._foreach_copy_(self._targets, self._sources)
-        self._is_torn = [source._version for source in self._sources] != self._versions
+        self._is_torn |= [source._version for source in self._sources] != self._versions
         self._is_copied = True
 
 
@@ -183,8 +197,33 @@ def separate_copy(state: Any) -> Any:
     sources: list[Tensor] = []
     copy = _plain(state, slots, sources)
     for (container, key), source in zip(slots, sources, strict=True):
+        if not _is_dense(source):
+            raise unsupported(source, _path_to(source, state))
         container[key] = source.detach().clone()
     return copy
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized
+
+
+def _layout_of(tensor: Tensor) -> _Layout:
+    return tensor.dtype, tensor.device, tensor.shape
+
+
+def _path_to(tensor: Tensor, node: Any) -> str:
+    """Return where in ``node`` a tensor is; it is known to be there."""
+    if node is tensor:
+        return ""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node)
+    for key, value in items:
+        if value is tensor:
+            return f"/{key}"
+        if isinstance(value, Mapping | list | tuple):
+            path = _path_to(tensor, value)
+            if path:
+                return f"/{key}{path}"
+    return ""
 
 
 def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> list[Tensor]:
@@ -214,32 +253,35 @@ def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
     if kind is dict or isinstance(node, Mapping):
         mapping: dict[str | int, Any] = {}
         for key, value in node.items():
-            if type(key) not in (str, int):
+            if type(key) not in _KEYS:
                 raise _at(_UnsupportedError(key), f"{key} (a key)")
-            _place(mapping, key, value, slots, sources)
+            # A call for each of the two most frequent kinds would double the time
+            if type(value) in _LEAVES:
+                mapping[key] = value
+            elif isinstance(value, Tensor):
+                mapping[key] = None  # keeps the order of keys
+                slots.append((mapping, key))
+                sources.append(value)
+            else:
+                mapping[key] = _walk_at(key, value, slots, sources)
         return mapping
     if isinstance(node, list | tuple):
         items: list[Any] = [None] * len(node)
         for index, value in enumerate(node):
-            _place(items, index, value, slots, sources)
+            if isinstance(value, Tensor):
+                slots.append((items, index))
+                sources.append(value)
+            else:
+                items[index] = _walk_at(index, value, slots, sources)
         return items
     raise _UnsupportedError(node)
 
 
-def _place(
-    container: Any, key: str | int, value: Any, slots: list[_Slot], sources: list[Tensor]
-) -> None:
-    if isinstance(value, Tensor):
-        if value.layout is not torch.strided or value.is_quantized:
-            raise _at(_UnsupportedError(value), str(key))
-        container[key] = None  # keeps the order of keys
-        slots.append((container, key))
-        sources.append(value)
-    else:
-        try:
-            container[key] = _walk(value, slots, sources)
-        except _UnsupportedError as error:
-            raise _at(error, str(key)) from None
+def _walk_at(key: str | int, value: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    try:
+        return _walk(value, slots, sources)
+    except _UnsupportedError as error:
+        raise _at(error, str(key)) from None
 
 
 def _at(error: _UnsupportedError, key: str) -> _UnsupportedError:

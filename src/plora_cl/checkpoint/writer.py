@@ -9,6 +9,8 @@ from typing import Protocol, TypeAlias
 
 Job: TypeAlias = Callable[[], object]
 
+_LINGER_SECONDS = 1.0  # to start a thread would cost a save a tenth of a millisecond
+
 
 class Writer(Protocol):
     """Does jobs in the order they come."""
@@ -37,13 +39,13 @@ class BackgroundWriter:
     """Does jobs on a thread of its own, one after the other.
 
     What a job raises ends the work: later jobs are dropped, and the next `submit` or `flush` raises
-    it. The thread lives only while there is something to do.
+    it. The thread ends with `flush`, or when there has been nothing to do for a second.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
-        self._is_working = False
+        self._is_alive = self._is_working = self._is_to_end = False
         self._failure: BaseException | None = None
 
     def submit(self, job: Job, /) -> None:
@@ -55,8 +57,11 @@ class BackgroundWriter:
         with self._changed:
             self._raise_failure()
             self._jobs.append(job)
-            if not self._is_working:
-                self._is_working = True
+            self._is_working, self._is_to_end = True, False
+            if self._is_alive:
+                self._changed.notify_all()
+            else:
+                self._is_alive = True
                 threading.Thread(target=self._work, name="checkpoint-writer").start()
 
     def flush(self) -> None:
@@ -67,22 +72,29 @@ class BackgroundWriter:
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._is_working)
+            self._is_to_end = True
+            self._changed.notify_all()
             self._raise_failure()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                if not self._jobs:
-                    self._is_working = False
-                    self._changed.notify_all()
-                    return
-                job = self._jobs.popleft()
+        while (job := self._next_job()) is not None:
             try:
                 job()
             except BaseException as error:  # noqa: BLE001 - raised again in the other thread
                 with self._changed:
                     self._jobs.clear()
                     self._failure = error
+
+    def _next_job(self) -> Job | None:
+        with self._changed:
+            if not self._jobs:
+                self._is_working = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._jobs or self._is_to_end, _LINGER_SECONDS)
+            if not self._jobs:
+                self._is_alive = False
+                return None
+            return self._jobs.popleft()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
