@@ -1,14 +1,16 @@
 """Runs `plora-cl train` in forked children: ``kill_server.py`` reads one JSON argv a line.
 
-Imports cost seconds and a kill only milliseconds, so they are paid once. Answers each line with
-the child's process id; the parent kills it, or not, and writes an empty line to reap it; the
-answer to that is the exit status.
+Imports cost seconds and a kill only milliseconds, so they are paid once. A child that still runs
+after ``kill_after`` seconds, where that is given, gets a SIGKILL. Answers each line with the exit
+status.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +30,9 @@ for line in sys.stdin:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         os._exit(main(request["argv"]))
-    print(child, flush=True)
-    sys.stdin.readline()
+    process = os.pidfd_open(child)
+    ended, _, _ = select.select([process], [], [], request["kill_after"])
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    os.close(process)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -33,18 +33,12 @@ class Runs:
 
     def train(self, argv: list[str], output: Path, *, kill_after: float | None) -> int:
         """Run to the end, or kill after that many seconds; return the exit status."""
-        pid = int(self._ask(json.dumps({"argv": argv, "output": str(output)})))
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)
-        return int(self._ask(""))
-
-    def _ask(self, line: str) -> str:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._server.stdin.write(line + "\n")
+        request = {"argv": argv, "output": str(output), "kill_after": kill_after}
+        self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        return self._server.stdout.readline()
+        return int(self._server.stdout.readline())
 
     def close(self) -> None:
         self._server.communicate()
