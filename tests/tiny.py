@@ -21,7 +21,7 @@ TOPICS = {
 FILLER = ["the", "a", "very", "and", "with", "of", "is", "was", "on", "it", "my", "day"]
 
 
-def make_encoder(folder: Path) -> Path:
+def make_encoder(folder: Path, *, hidden_size: int = 32) -> Path:
     """Save a two-layer BERT with random weights and its tokenizer; return the folder."""
     words = sorted({w for task in TOPICS.values() for text in task.values() for w in text.split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *FILLER]
@@ -29,7 +29,7 @@ def make_encoder(folder: Path) -> Path:
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=hidden_size,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,

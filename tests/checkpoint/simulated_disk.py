@@ -36,6 +36,14 @@ class File:
         return [*whole_or_not, *torn, garbage[:half] + self.data[half:]]
 
 
+class OpenFile(io.BytesIO):
+    """A file that was opened by a name it may have lost since."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file.data)
+        self.of = file
+
+
 @dataclass(frozen=True)
 class NameChange:
     """``gone`` loses its name, ``path`` gets it; both at once."""
@@ -89,7 +97,22 @@ class SimulatedDisk:
     def rename(self, source: Path, target: Path) -> None:
         self.before_operation(self)
         assert source.parent == target.parent
+        if self.names_now.get(target) is self.names_now[source]:
+            return  # POSIX: between two names of one file, nothing happens
         self._change(source.parent, NameChange(source, target, self.names_now[source]))
+
+    def link(self, file: BinaryIO, source: Path, target: Path) -> None:
+        self.before_operation(self)
+        assert isinstance(file, OpenFile)
+        if target in self.names_now:
+            raise FileExistsError(17, "File exists", str(target))
+        if source not in self.names_now:
+            raise FileNotFoundError(2, "No such file", str(source))
+        self._change(target.parent, NameChange(None, target, self.names_now[source]))
+        if self.names_now[target] is not file.of:
+            raise OSError(116, "Stale file handle", str(source))
+        self.before_operation(self)
+        file.of.is_durable |= self.flushes_data
 
     def remove(self, path: Path) -> None:
         self.before_operation(self)
@@ -109,10 +132,11 @@ class SimulatedDisk:
     def open(self, path: Path) -> BinaryIO:
         if path not in self.names_now:
             raise FileNotFoundError(2, "No such file", str(path))
-        return io.BytesIO(self.names_now[path].data)
+        return OpenFile(self.names_now[path])
 
     def names(self, path: Path) -> tuple[str, ...]:
-        return tuple(sorted(p.name for p in self.names_now if p.parent == path))
+        below = [p.relative_to(path) for p in self.names_now if p.is_relative_to(path)]
+        return tuple(sorted({p.parts[0] for p in below}))
 
     def size(self, path: Path) -> int | None:
         file = self.names_now.get(path)
@@ -133,10 +157,10 @@ class SimulatedDisk:
         for arrived in product(*per_directory):
             changes = chain.from_iterable(arrived)
             names = reduce(lambda n, c: c.apply(n), changes, self.names_durable)
-            unsure = [path for path, file in names.items() if not file.is_durable]
-            certain = {path: file.data for path, file in names.items() if file.is_durable}
-            for remains in product(*(names[path].remains() for path in unsure)):
-                yield {**certain, **dict(zip(unsure, remains, strict=True))}
+            unsure = {id(file): file for file in names.values() if not file.is_durable}
+            for remains in product(*(file.remains() for file in unsure.values())):
+                left = dict(zip(unsure, remains, strict=True))
+                yield {path: left.get(id(file), file.data) for path, file in names.items()}
 
 
 def _subsets(changes: list[NameChange]) -> Iterator[tuple[NameChange, ...]]:

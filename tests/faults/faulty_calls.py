@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir", "listdir", "stat")
+CALLS = ("open", "write", "fsync", "close", "replace", "link", "unlink", "mkdir", "listdir", "stat")
 
 
 class FaultyCalls:
@@ -20,12 +20,14 @@ class FaultyCalls:
     Attributes:
         count: Calls so far.
         failed_flushes: Of files.
+        is_over: Whether calls succeed again; they are watched as before.
         unsafe: Inodes whose flush failed: they must never be flushed again or get a final name.
     """
 
     def __init__(self, fault: Callable[[], Exception] | None, fails: Callable[[int], bool]) -> None:
         self._fault, self._fails = fault, fails
         self.count = self.failed_flushes = 0
+        self.is_over = False
         self.unsafe: set[int] = set()
         self._real = {name: getattr(os, name) for name in CALLS}
 
@@ -44,9 +46,11 @@ class FaultyCalls:
             if name == "replace":
                 inode = self._real["stat"](arguments[0]).st_ino
                 assert inode not in self.unsafe, "a file whose flush failed got its final name"
-            failing = self._fails(self.count - 1)
+            failing = not self.is_over and self._fails(self.count - 1)
             if name == "unlink" and not failing:
-                self.unsafe.discard(self._real["stat"](arguments[0]).st_ino)
+                status = self._real["stat"](arguments[0])
+                if status.st_nlink == 1:
+                    self.unsafe.discard(status.st_ino)
             if name == "fsync":
                 self._note_flush(arguments[0], failing)
             if not failing:

@@ -30,6 +30,14 @@ class Filesystem(Protocol):
         """Atomically give ``source`` the name ``target`` in the same directory, replacing it."""
         ...
 
+    def link(self, file: BinaryIO, source: Path, target: Path) -> None:
+        """Give ``file``, opened from ``source``, the name ``target`` too; flush its content.
+
+        Refused where it belongs to another user, or has lost the name ``source``; a ``target`` that
+        was new may be there nevertheless, and is the caller's to remove.
+        """
+        ...
+
     def sync_directory(self, path: Path) -> None:
         """Flush the names in directory ``path``."""
         ...
@@ -73,6 +81,16 @@ class LocalFilesystem:
     def rename(self, source: Path, target: Path) -> None:
         """Atomically give ``source`` the name ``target`` in the same directory, replacing it."""
         source.replace(target)
+
+    def link(self, file: BinaryIO, source: Path, target: Path) -> None:
+        """Give ``file``, opened from ``source``, the name ``target`` too; flush its content."""
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it belongs to another user", str(source))
+        os.link(source, target, follow_symlinks=False)
+        if not os.path.samestat(status, target.lstat()):
+            raise OSError(errno.ESTALE, "it was replaced meanwhile", str(source))
+        os.fsync(file.fileno())
 
     def sync_directory(self, path: Path) -> None:
         """Flush the names in directory ``path``."""

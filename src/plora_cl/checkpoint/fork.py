@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ from plora_cl.checkpoint.new_folder import (
     run_log_chunks,
     stream,
 )
+from plora_cl.checkpoint.sharing import link_verified
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CorruptCheckpointError
-
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +88,19 @@ def fork(
     store = CheckpointStore(folder / "checkpoints")
     with writing(store.objects.directory):
         store.objects.make_directories()
-    copied = [
-        ref for ref in refs if not _link(parent.objects.path(ref), store.objects.path(ref), ref)
-    ]
+    copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
     forked = replace(snapshot, settings=dict(settings), identity={**snapshot.identity, **identity})
     entry = store.commit(source.path.name, encode(forked))
     return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
 
 
-def _link(source: Path, target: Path, ref: ObjectRef) -> bool:
-    """Give the object ``ref`` a second name; where the disk cannot, copy it and return False."""
-    if target.exists():
-        try:
-            for _ in object_chunks(target, ref):
-                pass
-        except CorruptCheckpointError:
-            with writing(target):
-                target.unlink()
-        else:
-            return True
-    with writing(target):
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-        else:
-            return True
+def _link(store: CheckpointStore, source: Path, ref: ObjectRef) -> bool:
+    """Give ``store`` the object ``ref``; where the disk cannot link, copy it and return False."""
+    target = store.objects.path(ref)
+    with suppress(CorruptCheckpointError):  # or missing
+        store.objects.verify(ref)
+        return True
+    if link_verified(store.filesystem, source, target, ref):
+        return True
     stream(target, object_chunks(source, ref))
     return False

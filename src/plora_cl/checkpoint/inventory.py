@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plora_cl.checkpoint.disk_errors import naming, reading
@@ -27,7 +27,8 @@ class Summary:
         is_pinned: Whether rotation spares it.
         written: When, in seconds since 1970.
         file_bytes: Of the checkpoint file.
-        unique_bytes: Of the file and of objects that no other checkpoint refers to.
+        unique_bytes: Of the file and of objects that no other checkpoint, here or in an experiment
+            that has a hard link to them, refers to.
         shared_bytes: Of the other objects it refers to.
     """
 
@@ -75,6 +76,7 @@ class _Found:
     status: os.stat_result
     manifest: Manifest | None = None
     error: CheckpointError | None = None
+    linked: set[ObjectRef] = field(default_factory=set)
 
     @property
     def objects(self) -> list[ObjectRef]:
@@ -92,6 +94,8 @@ def _read(store: CheckpointStore, entry: CheckpointEntry) -> _Found | None:
             path = store.objects.path(ref)
             with naming(entry.path), reading(path):
                 _require_size(store, ref, path)
+                if path.lstat().st_nlink > 1:
+                    found.linked.add(ref)
     except CheckpointNotFoundError:
         return None
     except CheckpointError as error:
@@ -107,7 +111,7 @@ def _require_size(store: CheckpointStore, ref: ObjectRef, path: Path) -> None:
 
 
 def _summary(found: _Found, users: Counter[ObjectRef], *, is_pinned: bool) -> Summary:
-    shared = sum(ref.bytes for ref in found.objects if users[ref] > 1)
+    shared = sum(ref.bytes for ref in found.objects if users[ref] > 1 or ref in found.linked)
     own = sum(ref.bytes for ref in found.objects) - shared
     return Summary(
         entry=found.entry,

@@ -15,11 +15,10 @@ from plora_cl.checkpoint.filesystem import (
     write_unsynced,
 )
 from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.sharing import holds, link_from_sibling
 from plora_cl.errors import CorruptCheckpointError
 
 log = logging.getLogger(__name__)
-
-_CHUNK = 1 << 20
 
 
 class ObjectFolder:
@@ -35,6 +34,7 @@ class ObjectFolder:
         self._fs = filesystem
         self._intact: set[str] = set()
         self._uncommitted: set[str] = set()
+        self._sought: set[str] = set()
         # Names that an earlier process left may never have been flushed.
         self._synced = False
         self._has_directories = False
@@ -43,7 +43,8 @@ class ObjectFolder:
         """Store ``data`` unless it is there already; it is durable once a commit refers to it.
 
         Whatever lies under its name from earlier is compared byte by byte the first time, so that
-        no checkpoint is ever built on an object that has decayed.
+        no checkpoint is ever built on an object that has decayed. A large object that an experiment
+        beside this one has, intact, is linked from there.
 
         Raises:
             CheckpointError: The disk refused.
@@ -57,7 +58,8 @@ class ObjectFolder:
                 return ref
             self.make_directories()
             self._synced = False
-            write_unsynced(self._fs, path, data)
+            if not self._shares(path, ref):
+                write_unsynced(self._fs, path, data)
         self._intact.add(ref.sha256)
         return ref
 
@@ -90,12 +92,9 @@ class ObjectFolder:
         """
         path = self.path(ref)
         self._intact.discard(ref.sha256)
-        digest, left = hashlib.sha256(), ref.bytes + 1  # one more: a longer file is damaged too
         with reading(path), self._fs.open(path) as file:
-            while left and (chunk := file.read(min(left, _CHUNK))):
-                digest.update(chunk)
-                left -= len(chunk)
-        if left != 1 or digest.hexdigest() != ref.sha256:
+            is_intact = holds(file, ref)
+        if not is_intact:
             raise CorruptCheckpointError(f"{path} is damaged: it does not match its digest")
         self._intact.add(ref.sha256)
 
@@ -145,6 +144,13 @@ class ObjectFolder:
         """Remove a file that `unused` named; `OSError` as the disk says."""
         self._intact.discard(path.stem)
         self._fs.remove(path)
+
+    def _shares(self, path: Path, ref: ObjectRef) -> bool:
+        # Once: a flush that failed must not be tried again on the same file.
+        if ref.sha256 in self._sought:
+            return False
+        self._sought.add(ref.sha256)
+        return link_from_sibling(self._fs, path, ref)
 
     def _holds(self, path: Path, data: ReadableBytes) -> bool:
         try:

@@ -107,6 +107,17 @@ def test_list_tells_what_each_checkpoint_is_and_costs(
     assert len(call.json("list", f"{DEMO}@{LAST}")["checkpoints"]) == 1
 
 
+def test_list_counts_an_object_with_another_name_on_the_disk_as_shared(
+    call: Calls, experiment: CheckpointStore, tmp_path: Path
+) -> None:
+    alone = call.json("list", DEMO)["checkpoints"][0]
+    own = adapter(experiment, FIRST)
+    (tmp_path / "sibling").hardlink_to(own)
+    linked = call.json("list", DEMO)["checkpoints"][0]
+    assert linked["unique_bytes"] == alone["unique_bytes"] - own.stat().st_size
+    assert linked["shared_bytes"] == alone["shared_bytes"] + own.stat().st_size
+
+
 def test_list_shows_damage_and_goes_on(call: Calls, experiment: CheckpointStore) -> None:
     (experiment.directory / LAST).write_bytes(b"PK\x05\x06 not a checkpoint")
     adapter(experiment, FIRST).unlink()
