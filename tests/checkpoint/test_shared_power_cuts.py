@@ -42,17 +42,18 @@ class Promises:
 
     def __init__(self, disk: SimulatedDisk) -> None:
         self.disk = disk
+        self.stores = {home: CheckpointStore(home, disk) for home in (ONE, TWO)}
         self.made: set[Path] = set()
         self.seen: set[frozenset[tuple[Path, bytes]]] = set()
 
-    def save(self, home: Path, name: str) -> None:
-        store = CheckpointStore(home, self.disk)
-        refs = {"base": store.objects.put(BASE)}
+    def save(self, home: Path, name: str, *objects: bytes) -> None:
+        store = self.stores[home]
+        refs = {str(data): store.objects.put(data) for data in objects}
         self.made.add(store.commit(name, sealed(note=name, objects=refs)).path)
 
     def drop(self, home: Path) -> None:
         self.made = {path for path in self.made if path.parent != home}
-        store = CheckpointStore(home, self.disk)
+        store = self.stores[home]
         store.delete(store.entries())
         collect_garbage(store)
 
@@ -83,7 +84,7 @@ def require_whole(disk: SimulatedDisk, promised: set[Path]) -> None:
 
 def an_older_experiment(disk: SimulatedDisk) -> None:
     """One saved it long ago."""
-    Promises(disk).save(ONE, FIRST)
+    Promises(disk).save(ONE, FIRST, BASE)
 
 
 def a_copy_not_flushed(disk: SimulatedDisk) -> None:
@@ -104,14 +105,14 @@ BEGINNINGS: list[Beginning] = [an_older_experiment, a_copy_not_flushed, a_damage
 
 
 def experiments(promises: Promises) -> Iterator[None]:
-    """Two links an object of one and saves again; one goes; one comes back and links from two."""
-    promises.save(TWO, FIRST)
+    """Two saves and links an object of one; one goes; one comes back and links from two."""
+    promises.save(TWO, FIRST, b"own")
     yield
-    promises.save(TWO, SECOND)
+    promises.save(TWO, SECOND, b"own", BASE)
     yield
     promises.drop(ONE)
     yield
-    promises.save(ONE, SECOND)
+    promises.save(ONE, SECOND, BASE)
     yield
     promises.drop(TWO)
 
@@ -145,7 +146,7 @@ def test_the_object_is_one_file_unless_it_is_damaged() -> None:
     for beginning in BEGINNINGS:
         disk = SimulatedDisk()
         beginning(disk)
-        Promises(disk).save(TWO, FIRST)
+        Promises(disk).save(TWO, FIRST, BASE)
         assert are_one_file(disk) == (beginning is not a_damaged_experiment)
 
 
@@ -164,8 +165,8 @@ def test_no_power_cut_after_a_kill_while_objects_are_shared_loses_a_checkpoint(
         heir = Promises(replace(dead.disk, before_operation=nothing))
         heir.made = dead.made
         heir.disk.before_operation = heir.check
-        heir.save(TWO, SECOND)
-        heir.save(ONE, SECOND)
+        heir.save(TWO, SECOND, BASE)
+        heir.save(ONE, SECOND, BASE)
         heir.check(heir.disk)
         states += len(heir.seen)
     raise AssertionError("the run never ends")

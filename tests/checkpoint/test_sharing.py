@@ -298,7 +298,7 @@ def test_small_objects_and_what_is_there_already_are_not_looked_for(
 def test_only_the_layout_of_experiments_is_searched(tmp_path: Path) -> None:
     paths = []
     for name in "ab":
-        store = CheckpointStore(tmp_path / name)
+        store = CheckpointStore(tmp_path / name / "saves")
         paths.append(store.objects.path(store.objects.put(BASE)))
     assert not paths[0].samefile(paths[1])
 
