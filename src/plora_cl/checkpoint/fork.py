@@ -18,6 +18,7 @@ from plora_cl.checkpoint.new_folder import (
     object_chunks,
     put,
     run_log_chunks,
+    run_log_position,
     stream,
 )
 from plora_cl.checkpoint.sharing import link_verified
@@ -66,7 +67,7 @@ def fork(
     parent = CheckpointStore(source.path.parent)
     data = parent.read(source)
     with naming(source.path):
-        snapshot = decode(data)
+        snapshot, position = decode(data), run_log_position(data)
     refs = set(snapshot.objects.values())
     for ref in refs:
         for _ in object_chunks(parent.objects.path(ref), ref):
@@ -83,7 +84,6 @@ def fork(
     }
     claim(folder, lineage)
     put(folder / "config.yaml", config.encode())
-    position = snapshot.state["run_log"]
     stream(folder / RUN_LOG, run_log_chunks(source.path.parent.parent / RUN_LOG, position))
     store = CheckpointStore(folder / "checkpoints")
     with writing(store.objects.directory):

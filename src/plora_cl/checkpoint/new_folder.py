@@ -190,11 +190,18 @@ def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:
             tree = _Plain(io.BytesIO(archive.read("archive/data.pkl"))).load()
-        position: Mapping[str, Any] = tree["state"]["run_log"]
+        position = tree["state"].get("run_log")
     except Exception as error:
         raise CorruptCheckpointError(f"its run log position is unreadable: {error!r}") from error
-    if type(position["bytes"]) is not int or position["bytes"] < 0:
-        raise CorruptCheckpointError("its run log position is not a number of bytes")
+    if position is None:
+        raise CorruptCheckpointError("it has no position in the run log: no run can go on from it")
+    if (
+        not isinstance(position, dict)
+        or type(count := position.get("bytes")) is not int
+        or count < 0
+        or type(position.get("sha256")) is not str
+    ):
+        raise CorruptCheckpointError("its run log position is not a number of bytes and a digest")
     return position
 
 
