@@ -43,6 +43,19 @@ class Learner:
         }
 
 
+class Plain:
+    """A component whose state is ``state``."""
+
+    def __init__(self, state: StateDict) -> None:
+        self.state = state
+
+    def state_dict(self) -> StateDict:
+        return self.state
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        self.state = state
+
+
 class Holder:
     """A component that holds whatever it is given.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain, combinations, permutations, product
@@ -93,6 +93,9 @@ class SimulatedDisk:
         self._change(path.parent, NameChange(None, path, file))
         self.before_operation(self)
         file.is_durable = self.flushes_data
+
+    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
+        self.write(path, b"".join(chunks))
 
     def rename(self, source: Path, target: Path) -> None:
         self.before_operation(self)

@@ -1,15 +1,14 @@
-"""A fork of a checkpoint, without training: what it refuses, and what a power cut leaves of it."""
+"""What a fork of a checkpoint refuses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from checkpoint.components import Holder, capture
+from checkpoint.components import Holder, Plain, capture
 from plora_cl.checkpoint.bundle import export_bundle
 from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.fork import fork
@@ -27,26 +26,13 @@ def make_checkpoint(folder: Path, parts: Mapping[str, Stateful]) -> CheckpointEn
     return store.commit(NAME, encode(capture(parts, objects=refs)))
 
 
-class Log:
-    """A run log at a position that was never one."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.state
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self.state = state
-
-
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
         ({}, "no position in the run log"),
-        ({"run_log": Log({"sha256": "0" * 64})}, "not a number of bytes and a digest"),
-        ({"run_log": Log({"bytes": 0})}, "not a number of bytes and a digest"),
-        ({"run_log": Log({"bytes": -1, "sha256": ""})}, "not a number of bytes and a digest"),
+        ({"run_log": Plain({"sha256": "0" * 64})}, "not a number of bytes and a digest"),
+        ({"run_log": Plain({"bytes": 0})}, "not a number of bytes and a digest"),
+        ({"run_log": Plain({"bytes": -1, "sha256": ""})}, "not a number of bytes and a digest"),
     ],
 )
 def test_a_checkpoint_without_a_position_in_the_run_log_is_refused_and_nothing_is_made(

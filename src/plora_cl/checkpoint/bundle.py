@@ -13,13 +13,14 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from plora_cl.checkpoint.container import read_manifest
+from plora_cl.checkpoint.container import verified_manifest_of
 from plora_cl.checkpoint.disk_errors import naming, reading, writing
-from plora_cl.checkpoint.filesystem import LocalFilesystem, partial_path
+from plora_cl.checkpoint.filesystem import Filesystem, LocalFilesystem, partial_path
 from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.checkpoint.new_folder import (
     RUN_LOG,
@@ -94,7 +95,7 @@ def export_bundle(source: CheckpointEntry, out: Path, *, config: str) -> int:
         checkpoint=source.path.name,
         checkpoint_bytes=len(data),
         config_bytes=len(config.encode()),
-        run_log_bytes=run_log_length(run_log, position),
+        run_log_bytes=run_log_length(_disk, run_log, position),
         objects=[ref.to_plain() for ref in refs],
     )
     text = contents.to_json()
@@ -102,24 +103,29 @@ def export_bundle(source: CheckpointEntry, out: Path, *, config: str) -> int:
     def members() -> Iterator[bytes]:
         yield from _member(_CONTENTS, len(text), [text])
         yield from _member(_CONFIG, contents.config_bytes, [config.encode()])
-        yield from _member(RUN_LOG, contents.run_log_bytes, run_log_chunks(run_log, position))
+        yield from _member(
+            RUN_LOG, contents.run_log_bytes, run_log_chunks(_disk, run_log, position)
+        )
         for ref in refs:
             yield from _member(
-                _object_name(ref), ref.bytes, object_chunks(store.objects.path(ref), ref)
+                _object_name(ref), ref.bytes, object_chunks(_disk, store.objects.path(ref), ref)
             )
         yield from _member(f"checkpoints/{source.path.name}", len(data), [data])
 
-    stream(out, _with_digest(members()))
+    stream(_disk, out, _with_digest(members()))
     return out.stat().st_size
 
 
-def import_bundle(file: Path, folder: Path, *, config: ConfigWriter) -> CheckpointEntry:
+def import_bundle(
+    file: Path, folder: Path, *, config: ConfigWriter, filesystem: Filesystem | None = None
+) -> CheckpointEntry:
     """Make ``folder`` an experiment that goes on from the checkpoint in ``file``.
 
     Args:
         file: What `export_bundle` wrote; every byte is verified before the first is used.
         folder: Of the new experiment.
         config: Turns the manifest of the checkpoint into the text of its ``config.yaml``.
+        filesystem: What makes the experiment; the local disk by default.
 
     Raises:
         CorruptCheckpointError: It is damaged, or was made to deceive.
@@ -127,24 +133,24 @@ def import_bundle(file: Path, folder: Path, *, config: ConfigWriter) -> Checkpoi
         ExperimentExistsError: ``folder`` holds something else.
         CheckpointError: The disk refused.
     """
+    disk = filesystem or _disk
     with reading(file), _disk.open(file) as bundle:
         with naming(file):
             digest = _require_intact(bundle)
             contents = _read_contents(bundle)
             _expect(bundle, _CONFIG, contents.config_bytes)
             _skip(bundle, contents.config_bytes)
-        claim(folder, {"bundle": str(file.resolve()), "sha256": digest})
+        claim(disk, folder, {"bundle": str(file.resolve()), "sha256": digest})
         with naming(file):
-            stream(folder / RUN_LOG, _content(bundle, RUN_LOG, contents.run_log_bytes))
+            stream(disk, folder / RUN_LOG, _content(bundle, RUN_LOG, contents.run_log_bytes))
             _skip_padding(bundle, contents.run_log_bytes)
-            store = CheckpointStore(folder / "checkpoints")
+            store = CheckpointStore(folder / "checkpoints", disk)
             with writing(store.objects.directory):
                 store.objects.make_directories()
             for ref in contents.refs:
                 name = _object_name(ref)
-                stream(
-                    store.objects.path(ref), verified(_content(bundle, name, ref.bytes), ref, name)
-                )
+                chunks = verified(_content(bundle, name, ref.bytes), ref, name)
+                stream(disk, store.objects.path(ref), chunks)
                 _skip_padding(bundle, ref.bytes)
             return _commit(bundle, contents, store, folder, config)
 
@@ -156,24 +162,27 @@ def _commit(
     folder: Path,
     config: ConfigWriter,
 ) -> CheckpointEntry:
+    disk = store.filesystem
     entry = CheckpointEntry.at(store.directory / contents.checkpoint)
     waiting = partial_path(entry.path)
     name = f"checkpoints/{contents.checkpoint}"
-    stream(waiting, _content(bundle, name, contents.checkpoint_bytes))
+    stream(disk, waiting, _content(bundle, name, contents.checkpoint_bytes))
     try:
         _skip_padding(bundle, contents.checkpoint_bytes)
         if bundle.tell() != os.fstat(bundle.fileno()).st_size - _DIGEST_BYTES:
             raise CorruptCheckpointError("something follows its last member")
-        manifest = read_manifest(waiting, verify=True)
+        with reading(waiting), disk.open(waiting) as file:
+            manifest = verified_manifest_of(file)
         if set(manifest.objects.values()) != set(contents.refs):
             raise CorruptCheckpointError("its objects are not those of its checkpoint")
-        put(folder / _CONFIG, config(manifest).encode())
+        put(disk, folder / _CONFIG, config(manifest).encode())
         with writing(entry.path):
             store.objects.sync()
-            _disk.rename(waiting, entry.path)
-            _disk.sync_directory(store.directory)
+            disk.rename(waiting, entry.path)
+            disk.sync_directory(store.directory)
     finally:
-        waiting.unlink(missing_ok=True)
+        with suppress(OSError):
+            disk.remove(waiting)
     return entry
 
 

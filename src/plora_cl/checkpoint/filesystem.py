@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
@@ -24,6 +25,10 @@ class Filesystem(Protocol):
 
     def write(self, path: Path, data: ReadableBytes) -> None:
         """Create ``path``, which must not exist, with ``data`` and flush its content."""
+        ...
+
+    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
+        """Write ``chunks``, one after the other, like `write`; what they raise ends it."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -68,12 +73,17 @@ class LocalFilesystem:
 
     def write(self, path: Path, data: ReadableBytes) -> None:
         """Create ``path``, which must not exist, with ``data`` and flush its content."""
+        self.write_chunks(path, (data,))
+
+    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
+        """Write ``chunks``, one after the other, like `write`; what they raise ends it."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
-            rest = memoryview(data).cast("B")
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            for chunk in chunks:
+                rest = memoryview(chunk).cast("B")
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -11,6 +11,7 @@ from typing import Any
 
 from plora_cl.checkpoint.disk_errors import naming, writing
 from plora_cl.checkpoint.encoding import decode, encode
+from plora_cl.checkpoint.filesystem import Filesystem, LocalFilesystem
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.new_folder import (
     RUN_LOG,
@@ -48,6 +49,7 @@ def fork(
     settings: Mapping[str, Any],
     identity: Mapping[str, Any],
     config: str,
+    filesystem: Filesystem | None = None,
 ) -> Fork:
     """Make ``folder`` an experiment that goes on from ``source``; its checkpoint comes last.
 
@@ -57,6 +59,7 @@ def fork(
         settings: Every setting of the new experiment, as plain JSON.
         identity: The part of its identity that settings decide; the rest is the parent's.
         config: Text of its ``config.yaml``.
+        filesystem: What performs the operations; the local disk by default.
 
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
@@ -64,13 +67,14 @@ def fork(
         ExperimentExistsError: ``folder`` holds something else.
         CheckpointError: The disk refused.
     """
-    parent = CheckpointStore(source.path.parent)
+    disk = filesystem or LocalFilesystem()
+    parent = CheckpointStore(source.path.parent, disk)
     data = parent.read(source)
     with naming(source.path):
         snapshot, position = decode(data), run_log_position(data)
     refs = set(snapshot.objects.values())
     for ref in refs:
-        for _ in object_chunks(parent.objects.path(ref), ref):
+        for _ in object_chunks(disk, parent.objects.path(ref), ref):
             pass
     lineage = {
         "parent": str(source.path.parent.parent.resolve()),
@@ -82,10 +86,11 @@ def fork(
             if snapshot.settings.get(name) != value
         },
     }
-    claim(folder, lineage)
-    put(folder / "config.yaml", config.encode())
-    stream(folder / RUN_LOG, run_log_chunks(source.path.parent.parent / RUN_LOG, position))
-    store = CheckpointStore(folder / "checkpoints")
+    claim(disk, folder, lineage)
+    put(disk, folder / "config.yaml", config.encode())
+    run_log = source.path.parent.parent / RUN_LOG
+    stream(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
+    store = CheckpointStore(folder / "checkpoints", disk)
     with writing(store.objects.directory):
         store.objects.make_directories()
     copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
@@ -102,5 +107,5 @@ def _link(store: CheckpointStore, source: Path, ref: ObjectRef) -> bool:
         return True
     if link_verified(store.filesystem, source, target, ref):
         return True
-    stream(target, object_chunks(source, ref))
+    stream(store.filesystem, target, object_chunks(store.filesystem, source, ref))
     return False

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import (
-    LocalFilesystem,
+    Filesystem,
     ReadableBytes,
     is_partial,
     partial_path,
@@ -34,11 +33,10 @@ LINEAGE = "lineage.json"
 RUN_LOG = "results/run_log.jsonl"
 
 _CHUNK = 1 << 20
-_disk = LocalFilesystem()
 log = logging.getLogger(__name__)
 
 
-def claim(folder: Path, lineage: Mapping[str, Any]) -> None:
+def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
     """Make ``folder``, or take over one that an earlier try left unfinished, and say whence it is.
 
     Raises:
@@ -46,8 +44,8 @@ def claim(folder: Path, lineage: Mapping[str, Any]) -> None:
         CheckpointError: The disk refused.
     """
     with reading(folder):
-        checkpoints = [n for n in _disk.names(folder / "checkpoints") if parse_name(n)]
-        names = [name for name in _disk.names(folder) if not is_partial(name)]
+        checkpoints = [n for n in filesystem.names(folder / "checkpoints") if parse_name(n)]
+        names = [name for name in filesystem.names(folder) if not is_partial(name)]
     if checkpoints:
         raise ExperimentExistsError(
             f"{folder} already holds {len(checkpoints)} checkpoints: choose a new folder"
@@ -57,7 +55,7 @@ def claim(folder: Path, lineage: Mapping[str, Any]) -> None:
             f"{folder} already holds {names[0]} and is not an unfinished copy: choose a new folder"
         )
     text = json.dumps(lineage, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    put(folder / LINEAGE, text.encode())
+    put(filesystem, folder / LINEAGE, text.encode())
 
 
 def lineage_of(folder: Path) -> dict[str, Any] | None:
@@ -79,38 +77,34 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
     return lineage if isinstance(lineage, dict) else None
 
 
-def put(path: Path, data: ReadableBytes) -> None:
+def put(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
     """Write ``data`` durably to ``path``; make its folder.
 
     Raises:
         CheckpointError: The disk refused.
     """
     with writing(path):
-        _disk.make_directory(path.parent)
-        write_durably(_disk, path, data)
+        filesystem.make_directory(path.parent)
+        write_durably(filesystem, path, data)
 
 
-def stream(path: Path, chunks: Iterable[bytes]) -> None:
+def stream(filesystem: Filesystem, path: Path, chunks: Iterable[bytes]) -> None:
     """Write ``chunks`` durably to ``path``, all of them or nothing.
 
     Raises:
         CheckpointError: The disk refused; or what ``chunks`` raises.
     """
     with writing(path):
-        _disk.make_directory(path.parent)
+        filesystem.make_directory(path.parent)
         partial = partial_path(path)
         try:
-            with partial.open("xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            _disk.rename(partial, path)
+            filesystem.write_chunks(partial, chunks)
+            filesystem.rename(partial, path)
         except BaseException:
             with suppress(OSError):
-                partial.unlink()
+                filesystem.remove(partial)
             raise
-        _disk.sync_directory(path.parent)
+        filesystem.sync_directory(path.parent)
 
 
 def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
@@ -141,29 +135,31 @@ def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[byt
         raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
 
 
-def object_chunks(path: Path, ref: ObjectRef) -> Iterator[bytes]:
+def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterator[bytes]:
     """Yield the bytes of the object at ``path``, verified once the last one was taken.
 
     Raises:
         CorruptCheckpointError: It is missing or damaged.
         CheckpointError: The disk refused.
     """
-    with reading(path), _disk.open(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    with reading(path), filesystem.open(path) as file:
+        size = filesystem.size(path)
         if size != ref.bytes:
             raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
         yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
 
 
-def run_log_chunks(path: Path, position: Mapping[str, Any]) -> Iterator[bytes]:
+def run_log_chunks(
+    filesystem: Filesystem, path: Path, position: Mapping[str, Any]
+) -> Iterator[bytes]:
     """Yield the run log at ``path`` up to ``position``, the state of the log in a checkpoint.
 
     A log that was lost or edited is reported and yields what is there of it: training does not
     depend on it, and the run says so too when it goes on.
     """
     digest = hashlib.sha256()
-    if left := run_log_length(path, position):
-        with reading(path), _disk.open(path) as file:
+    if left := run_log_length(filesystem, path, position):
+        with reading(path), filesystem.open(path) as file:
             for chunk in chunks_of(file, left, str(path)):
                 digest.update(chunk)
                 yield chunk
@@ -171,14 +167,14 @@ def run_log_chunks(path: Path, position: Mapping[str, Any]) -> Iterator[bytes]:
         log.warning("%s is not the log that the checkpoint knows of: it was lost or edited", path)
 
 
-def run_log_length(path: Path, position: Mapping[str, Any]) -> int:
+def run_log_length(filesystem: Filesystem, path: Path, position: Mapping[str, Any]) -> int:
     """Return how many bytes of the run log at ``path`` lie before ``position``.
 
     Raises:
         CheckpointError: The disk refused.
     """
     with reading(path):
-        return min(position["bytes"], _disk.size(path) or 0)
+        return min(position["bytes"], filesystem.size(path) or 0)
 
 
 def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
