@@ -13,7 +13,7 @@ from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.objects import encode_object
 from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.resume import load, newest_usable, require_same
+from plora_cl.checkpoint.resume import load, newest_usable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import (
     CheckpointNotFoundError,
@@ -138,33 +138,3 @@ def test_a_checkpoint_asked_for_by_path_is_loaded_or_refused(store: CheckpointSt
         load(store, missing)
     with pytest.raises(CheckpointNotFoundError, match="not the name of a checkpoint"):
         CheckpointEntry.at(store.directory / "latest.pt")
-
-
-def test_a_run_with_the_same_settings_goes_on() -> None:
-    require_same({"lora_r": 8, "x": None}, {"lora_r": 8, "x": None}, shape_settings={"lora_r"})
-
-
-def test_every_setting_that_differs_is_listed_in_one_line_with_the_way_out() -> None:
-    saved = {"learning_rate": 1e-4, "seed": 1, "tasks": ["a"], "old": 1}
-    current = {"learning_rate": 2e-4, "seed": 1, "tasks": ["b"], "new": 2}
-    with pytest.raises(IncompatibleCheckpointError) as caught:
-        require_same(saved, current, shape_settings={"lora_r"})
-    message = str(caught.value)
-    assert message.startswith(
-        "the settings of this run differ from the checkpoint's: "
-        "learning_rate: saved in checkpoint 0.0001, now 0.0002; new: saved in checkpoint nothing, "
-        "now 2; old: saved in checkpoint 1, now nothing; "
-        "tasks: saved in checkpoint ['a'], now ['b']"
-    )
-    assert "seed" not in message
-    assert "--overwrite" in message
-    assert "--experiment-name" in message
-    assert "\n" not in message
-
-
-def test_settings_that_change_shapes_are_called_a_size_mismatch() -> None:
-    with pytest.raises(
-        IncompatibleCheckpointError,
-        match=r"^state_dict size mismatch: lora_r: saved in checkpoint 8, now 16; seed: ",
-    ):
-        require_same({"lora_r": 8, "seed": 1}, {"lora_r": 16, "seed": 2}, shape_settings={"lora_r"})

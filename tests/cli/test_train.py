@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 
+from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.cli.flags import flag_of, flag_settings, train_parser
 from plora_cl.cli.train import main
 from plora_cl.config.schema import Settings
@@ -40,8 +43,11 @@ class Trainer:
         self.reporters.append(reporter)
         return self
 
-    def train_sequence(self, resume: bool | str = False, *, overwrite: bool = False) -> None:
-        self.calls.append({"resume": resume, "overwrite": overwrite})
+    def train_sequence(
+        self, resume: bool | str = False, *, overwrite: bool = False, accept_changes: bool = False
+    ) -> None:
+        call = {"resume": resume, "overwrite": overwrite, "accept_changes": accept_changes}
+        self.calls.append(call)
         if self.error is not None:
             raise self.error
 
@@ -64,7 +70,7 @@ def train(trainer: Trainer, *argv: str) -> Settings:
 
 def test_nothing_typed_means_the_defaults_and_a_fresh_start(trainer: Trainer) -> None:
     assert train(trainer) == Settings()
-    assert trainer.calls == [{"resume": False, "overwrite": False}]
+    assert trainer.calls == [{"resume": False, "overwrite": False, "accept_changes": False}]
 
 
 @pytest.mark.parametrize(
@@ -125,11 +131,15 @@ def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:
         (["--resume", "auto"], {"resume": "auto", "overwrite": False}),
         (["--resume", "a/b.pt"], {"resume": "a/b.pt", "overwrite": False}),
         (["--overwrite"], {"resume": False, "overwrite": True}),
+        (
+            ["--resume", "auto", "--accept-changes"],
+            {"resume": "auto", "overwrite": False, "accept_changes": True},
+        ),
     ],
 )
 def test_how_to_begin_is_passed_on(argv: list[str], call: dict[str, Any], trainer: Trainer) -> None:
     train(trainer, *argv)
-    assert trainer.calls == [call]
+    assert trainer.calls == [{"accept_changes": False, **call}]
 
 
 def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
@@ -141,9 +151,34 @@ def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
     assert not trainer.calls
 
 
+def test_nothing_heavy_is_imported_to_find_that_another_process_has_the_experiment(
+    tmp_path: Path,
+) -> None:
+    script = (
+        "import sys; from plora_cl.cli.train import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'plora_cl.training.trainer'} & sys.modules.keys(); "
+        "print(sorted(heavy)); sys.exit(code)"
+    )
+    argv = ["--experiment-dir", str(tmp_path), "--resume", "auto"]
+    with ExperimentLock.acquire(tmp_path / "default"):
+        outcome = subprocess.run(
+            [sys.executable, "-c", script, *argv], capture_output=True, text=True, check=False
+        )
+    assert (outcome.returncode, outcome.stdout) == (2, "[]\n")
+    assert f"default is in use by process {os.getpid()} on " in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "argv",
-    [["--resume", "--overwrite"], ["--epoch", "3"], ["--tasks"], ["stray"]],
+    [
+        ["--resume", "--overwrite"],
+        ["--epoch", "3"],
+        ["--tasks"],
+        ["stray"],
+        ["--accept-changes"],
+        ["--accept-changes", "--overwrite"],
+    ],
 )
 def test_a_usage_error_exits_with_2(
     argv: list[str], trainer: Trainer, capsys: pytest.CaptureFixture[str]

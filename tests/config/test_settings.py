@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from plora_cl.config.consistency import ineffective
-from plora_cl.config.schema import HARMLESS_SETTINGS, SHAPE_SETTINGS, Settings, identity
+from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, identity, impact_of
 from plora_cl.config.sources import validate
 from plora_cl.errors import SettingsError
+from plora_cl.impact import Impact
 
 
 def problems(**values: Any) -> tuple[str, ...]:
@@ -214,12 +216,33 @@ def test_all_problems_are_reported_at_once() -> None:
     assert len(problems(epochs=0, batch_size="many", lora_rank=4)) == 3
 
 
-def test_identity_holds_every_setting_but_the_harmless_ones() -> None:
-    everything = set(Settings.model_fields)
-    assert everything > HARMLESS_SETTINGS
-    assert everything > SHAPE_SETTINGS
-    assert identity(Settings()).keys() == everything - HARMLESS_SETTINGS
-    assert SHAPE_SETTINGS.isdisjoint(HARMLESS_SETTINGS)
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_says_what_another_value_does_to_a_resumed_run(name: str) -> None:
+    marks = [m for m in Settings.model_fields[name].metadata if isinstance(m, Impact)]
+    assert marks == [IMPACTS[name]]
+
+
+def test_a_setting_that_does_not_say_changes_the_trajectory() -> None:
+    undeclared = FieldInfo.from_annotation(int)
+    assert impact_of(undeclared) is Impact.TRAJECTORY
+
+
+def test_only_where_a_run_is_kept_and_where_to_look_is_harmless() -> None:
+    harmless = {name for name, impact in IMPACTS.items() if impact is Impact.HARMLESS}
+    assert harmless == {
+        "experiment_dir",
+        "experiment_name",
+        "checkpoint_every",
+        "keep_last_n_checkpoints",
+        "async_checkpoint",
+        "checkpoint_disk_budget",
+        "cache_dir",
+        "model_name",
+        "tasks",
+        "device",
+    }
+    assert identity(Settings()).keys() == set(Settings.model_fields) - harmless
+    assert {IMPACTS[name] for name in SHAPE_SETTINGS - harmless} == {Impact.STRUCTURAL}
 
 
 def test_identity_is_plain_json() -> None:
@@ -233,7 +256,7 @@ def test_identity_is_plain_json() -> None:
         ({"experiment_dir": "elsewhere", "experiment_name": "other"}, True),
         ({"checkpoint_every": 7, "keep_last_n_checkpoints": 1, "cache_dir": "c"}, True),
         ({"checkpoint_disk_budget": "1 GB"}, True),
-        ({"device": "cpu"}, False),
+        ({"device": "cpu"}, True),
         ({"learning_rate": 2e-4}, False),
         ({"lora_r": 4}, False),
     ],

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny
+from training.going_on import cut, train
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,21 @@ def settings(
         "checkpoint_every": 3,
         "ewc_fisher_examples": 6,
     }
+
+
+@pytest.fixture(scope="session")
+def whole(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings, tmp_path_factory.mktemp("whole"))[0]
+
+
+@pytest.fixture(scope="session")
+def stopped(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    return cut(settings, folder)
+
+
+@pytest.fixture
+def here(stopped: Path, tmp_path: Path) -> Path:
+    """Return a copy of a run that was stopped inside its second task."""
+    shutil.copytree(stopped.parent, tmp_path / "here")
+    return tmp_path / "here"

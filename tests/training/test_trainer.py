@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from plora_cl.checkpoint.lock import ExperimentLock, is_held
 from plora_cl.errors import (
     CheckpointNotFoundError,
     ExperimentExistsError,
+    ExperimentLockedError,
     IncompatibleCheckpointError,
     MethodError,
 )
@@ -134,8 +136,9 @@ def test_a_run_may_go_on_from_any_checkpoint(
     listener = Listener()
     first = copy / "checkpoints" / "checkpoint_task0_epoch1_batch4.pt"
     trainer(settings, copy, reporter=listener).train_sequence(resume=first)
-    assert listener.messages[:2] == [
+    assert listener.messages[:3] == [
         f"Loading checkpoint from {first}...",
+        f"harmless: experiment_dir: {str(finished.parent)!r} -> {str(copy.parent)!r}",
         "Checkpoint loaded! Resuming from task 0, epoch 2, batch 0",
     ]
     assert listener.steps == 20
@@ -163,6 +166,7 @@ def test_a_damaged_newest_checkpoint_is_skipped(
         ({"lora_r": 4}, r"state_dict size mismatch: lora_r: saved in checkpoint 2, now 4"),
         ({"learning_rate": 0.02}, r"learning_rate: saved in checkpoint 0.01, now 0.02"),
         ({"epochs": 3, "seed": 1}, r"epochs: saved in checkpoint 2, now 3; seed: saved"),
+        ({"seed": 1}, r"with --accept-changes"),
     ],
 )
 def test_other_settings_are_refused_by_name(
@@ -278,3 +282,53 @@ def test_checkpoints_can_be_saved_and_loaded_by_hand(
     twin.load_state_dict(optimizer_state)
     for mine, theirs in zip(parameters, second.run.model.trainable().values(), strict=True):
         assert torch.equal(optimizer.state[mine]["exp_avg"], twin.state[theirs]["exp_avg"])
+
+
+def test_a_checkpoint_is_saved_by_hand_by_nobody_but_the_holder_of_the_lock(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    mine = trainer(settings, tmp_path / "run")
+    mine.run.components.rebuild(mine.run.components.cursor)
+    assert mine.run.components.optimization is not None
+    steps = {
+        "optimizer": mine.run.components.optimization.optimizer,
+        "scheduler": mine.run.components.optimization.scheduler,
+    }
+    with (
+        ExperimentLock.acquire(tmp_path / "run"),
+        pytest.raises(ExperimentLockedError, match="in use by process"),
+    ):
+        mine.save_checkpoint(task_idx=0, epoch=0, batch_idx=0, **steps)
+    assert mine.get_latest_checkpoint() is None
+    path = mine.save_checkpoint(task_idx=0, epoch=0, batch_idx=0, **steps)
+    assert mine.get_latest_checkpoint() == path
+    assert not is_held(tmp_path / "run")
+
+
+def test_a_checkpoint_may_be_saved_by_hand_while_the_same_trainer_trains(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    class Saves(Listener):
+        def step(self, *_: object) -> None:
+            super().step()
+            if self.steps == 2:
+                optimization = mine.run.components.optimization
+                assert optimization is not None
+                mine.run.checkpointer.flush()
+                saved.append(
+                    mine.save_checkpoint(
+                        task_idx=0,
+                        epoch=0,
+                        batch_idx=1,
+                        optimizer=optimization.optimizer,
+                        scheduler=optimization.scheduler,
+                    )
+                )
+                assert is_held(tmp_path / "run")
+                raise KeyboardInterrupt
+
+    saved: list[Path] = []
+    mine = trainer(settings, tmp_path / "run", reporter=Saves())
+    with pytest.raises(KeyboardInterrupt):
+        mine.train_sequence()
+    assert [path.name for path in saved] == ["checkpoint_task0_epoch0_batch1.pt"]

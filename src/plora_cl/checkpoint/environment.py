@@ -2,35 +2,83 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy")
+from plora_cl.impact import Impact
+
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers")
+_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_MAX_CPU_ISA",
+)
+"""Environment variables by which numerical libraries choose how to compute."""
+
+FACTS: Mapping[str, Impact] = {
+    "host": Impact.HARMLESS,
+    "device_index": Impact.HARMLESS,  # the state of its random generator moves along
+    "device_count": Impact.HARMLESS,
+    **dict.fromkeys(
+        (
+            "python",
+            "machine",
+            *_LIBRARIES,
+            "threads",
+            "interop_threads",
+            "cpu_capability",
+            "isa",
+            "mkl",
+            "onednn",
+            "device",
+            "cuda",
+            "cudnn",
+            "variables",
+            "float32_matmul_precision",
+            "deterministic_algorithms",
+            "cudnn_deterministic",
+            "cudnn_benchmark",
+        ),
+        Impact.TRAJECTORY,
+    ),
+}
+"""Everything that `environment` finds out, and what another value of it does to a run."""
 
 
-def environment(*, device: str, precision: str) -> dict[str, Any]:
+def environment(*, device: str) -> dict[str, Any]:
     """Return everything known to change the last bits of a result, as plain JSON.
 
     Args:
         device: Where tensors live, for instance ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
     """
-    is_cuda = torch.device(device).type == "cuda"
+    kind = torch.device(device)
+    is_cuda = kind.type == "cuda"
     return {
+        "host": platform.node(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         **{library: _version(library) for library in _LIBRARIES},
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "isa": _instruction_sets(),
         "mkl": torch.backends.mkl.is_available(),
         "onednn": torch.backends.mkldnn.is_available(),
-        "device": torch.cuda.get_device_name(device) if is_cuda else torch.device(device).type,
-        "precision": precision,
+        "device": torch.cuda.get_device_name(device) if is_cuda else kind.type,
+        "device_index": _index(device) if is_cuda else 0,
+        "device_count": torch.cuda.device_count() if is_cuda else 0,
+        "cuda": torch.version.cuda if is_cuda else None,
+        "cudnn": torch.backends.cudnn.version() if is_cuda else None,
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
@@ -38,13 +86,30 @@ def environment(*, device: str, precision: str) -> dict[str, Any]:
     }
 
 
-def difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return one line for each thing that changed; none means that bitwise equality holds."""
-    return [
-        f"{name}: saved with {saved.get(name)}, now {current.get(name)}"
-        for name in sorted({*saved, *current})
-        if saved.get(name) != current.get(name)
-    ]
+def instruction_sets(cpuinfo: str) -> str:
+    """Return the maker of a processor and the vector instructions it has.
+
+    Numerical libraries choose their kernels by both.
+
+    Args:
+        cpuinfo: Text of ``/proc/cpuinfo``.
+    """
+    maker = re.search(r"^(?:vendor_id|CPU implementer)\s*:\s*(\S+)", cpuinfo, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    wanted = re.compile(r"sse4|avx|amx|fma$|f16c$|asimd|sve|sme|bf16$|i8mm$")
+    found = sorted(flag for flag in (flags.group(1).split() if flags else ()) if wanted.match(flag))
+    return " ".join([maker.group(1) if maker else "unknown", *found])
+
+
+def _instruction_sets() -> str:
+    try:
+        return instruction_sets(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return platform.processor()
+
+
+def _index(device: str) -> int:
+    return torch.device(device).index if ":" in device else torch.cuda.current_device()
 
 
 def _version(library: str) -> str | None:

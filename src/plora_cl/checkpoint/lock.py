@@ -12,7 +12,6 @@ import fcntl
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -24,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from plora_cl.checkpoint.disk_errors import writing
-from plora_cl.checkpoint.lock_holder import STALE_SECONDS, Holder
+from plora_cl.checkpoint.lock_holder import Holder, refusal
 from plora_cl.errors import ExperimentLockedError
 
 LOCK_NAME = ".lock"
@@ -73,7 +72,7 @@ class ExperimentLock:
                 if descriptor is not None:
                     break
             else:
-                raise ExperimentLockedError(_refusal(folder, _read(path)))
+                raise ExperimentLockedError(refusal(folder, _read(path)))
             try:
                 _take_over(folder, descriptor)
                 record = json.dumps(asdict(Holder.this_process())).encode()
@@ -151,6 +150,23 @@ def holder_of(folder: Path) -> Holder | None:
             os.close(descriptor)
 
 
+def require_free(folder: Path) -> None:
+    """Refuse to go near the experiment in ``folder`` while a living process writes to it.
+
+    Takes no lock, so that it may be asked before anything heavy is loaded.
+
+    Raises:
+        ExperimentLockedError: Somebody holds it.
+        CheckpointError: The disk refused.
+    """
+    attempts = _ATTEMPTS
+    while (holder := holder_of(folder)) is not None:
+        attempts -= 1
+        if not attempts:
+            raise ExperimentLockedError(refusal(folder, holder))
+        time.sleep(_PAUSE_SECONDS)
+
+
 def is_held(folder: Path) -> bool:
     """Tell whether a living process writes to the experiment in ``folder``.
 
@@ -198,7 +214,7 @@ def _take_over(folder: Path, descriptor: int) -> None:
         return
     reason = earlier.gone_because(_silence(folder, descriptor))
     if reason is None:
-        raise ExperimentLockedError(_refusal(folder, earlier))
+        raise ExperimentLockedError(refusal(folder, earlier))
     log.warning(
         "%s: taking over the lock of process %d on %s (since %s): %s",
         folder,
@@ -228,25 +244,6 @@ def _read(path: Path) -> Holder | None:
         return Holder.from_json(path.read_bytes()[:_MAX_RECORD_BYTES])
     except OSError:
         return None
-
-
-def _refusal(folder: Path, holder: Holder | None) -> str:
-    other = "choose another --experiment-name"
-    if holder is None:
-        return f"{folder} is in use by another process; wait until it has ended, or {other}"
-    if holder.host != socket.gethostname():
-        wait = (
-            "wait until it has ended (if that machine is down, it is taken over "
-            f"{STALE_SECONDS / 60:.0f} minutes after its last sign of life)"
-        )
-    elif holder.pid == os.getpid():
-        wait = "this very process: let its other trainer finish"
-    else:
-        wait = "wait until it has ended, stop it"
-    return (
-        f"{folder} is in use by process {holder.pid} on {holder.host} since {holder.since}; "
-        f"{wait}, or {other}"
-    )
 
 
 def _leave_locks_to_parent() -> None:

@@ -70,6 +70,31 @@ class Holder:
         return None
 
 
+def refusal(folder: Path, holder: Holder | None) -> str:
+    """Return why nobody else may write to ``folder``, and the ways out.
+
+    Args:
+        folder: Of the experiment.
+        holder: Who writes to it; None where that is not known.
+    """
+    other = "choose another --experiment-name"
+    if holder is None:
+        return f"{folder} is in use by another process; wait until it has ended, or {other}"
+    if holder.host != socket.gethostname():
+        wait = (
+            "wait until it has ended (if that machine is down, it is taken over "
+            f"{STALE_SECONDS / 60:.0f} minutes after its last sign of life)"
+        )
+    elif holder.pid == os.getpid():
+        wait = "this very process: let its other trainer finish"
+    else:
+        wait = "wait until it has ended, stop it"
+    return (
+        f"{folder} is in use by process {holder.pid} on {holder.host} since {holder.since}; "
+        f"{wait}, or {other}"
+    )
+
+
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

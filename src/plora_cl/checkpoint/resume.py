@@ -1,11 +1,10 @@
-"""What resuming means: which checkpoint to take, and when to refuse."""
+"""What resuming means: which checkpoint to take, and that all of it is intact."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.objects import decode_object
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
+from plora_cl.errors import CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -88,44 +87,3 @@ def newest_usable(store: CheckpointStore, *, known: Collection[str] = ()) -> Res
             "restore the folder from a copy: " + "; ".join(damaged)
         )
     return None
-
-
-def require_same(
-    saved: Mapping[str, Any], current: Mapping[str, Any], *, shape_settings: Collection[str]
-) -> None:
-    """Make sure that a run may go on from a checkpoint.
-
-    Args:
-        saved: What the checkpoint was made with.
-        current: What this run was asked for.
-        shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
-
-    Raises:
-        IncompatibleCheckpointError: Something differs; one line lists all of it.
-    """
-    absent = object()
-    changed = [
-        name
-        for name in sorted({*saved, *current})
-        if saved.get(name, absent) != current.get(name, absent)
-    ]
-    if not changed:
-        return
-    shapes_differ = not set(shape_settings).isdisjoint(changed)
-    reason = (
-        "state_dict size mismatch: "
-        if shapes_differ
-        else "the settings of this run differ from the checkpoint's: "
-    )
-    raise IncompatibleCheckpointError(
-        reason
-        + "; ".join(difference(name, saved, current) for name in changed)
-        + " (restore them, start afresh with --overwrite, or choose another --experiment-name)"
-    )
-
-
-def difference(name: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
-    """Return how a value differs, for a person: ``lora_r: saved in checkpoint 8, now 16``."""
-    before = repr(saved[name]) if name in saved else "nothing"
-    now = repr(current[name]) if name in current else "nothing"
-    return f"{name}: saved in checkpoint {before}, now {now}"

@@ -168,6 +168,13 @@ def _add_resuming(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="remove the checkpoints of an earlier run of this name and start afresh",
     )
+    group.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on although settings, data, libraries or the machine differ from "
+        "the checkpoint in a way that changes the result; without it that is refused with exit "
+        "code 2. What changed is shown and recorded in the run log",
+    )
 
 
 def _help(setting: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plora_cl.checkpoint.lock import require_free
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
@@ -23,7 +24,10 @@ from plora_cl.training.stopping import StopRequest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with the flags in ``argv``, by default those of the process; return the exit code."""
-    typed = vars(train_parser().parse_args(argv))
+    parser = train_parser()
+    typed = vars(parser.parse_args(argv))
+    if "accept_changes" in typed and "resume" not in typed:
+        parser.error("--accept-changes needs --resume")
     return exit_code(lambda: _train(typed))
 
 
@@ -34,7 +38,9 @@ def _train(typed: dict[str, Any]) -> None:
 
     request = {name: typed.get(name, False) for name in ("resume", "overwrite")}
     folder = experiment_folder(resolved.settings)
+    require_free(folder)
     require_startable(CheckpointStore(folder / "checkpoints"), **request)
+    request["accept_changes"] = "accept_changes" in typed
 
     stop = StopRequest()
     with stopping(stop):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.task_source import TaskEntry, as_text
+from plora_cl.impact import Impact
 
 _Entry = TypeVar("_Entry")
 
@@ -69,15 +70,23 @@ _Ratio = Annotated[_Number, Field(ge=0, le=1)]
 _Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
 _Place = Annotated[_Text, AfterValidator(os.path.expanduser)]
 
+# What another value does to a run that is resumed; every setting below carries one of them.
+_HARMLESS, _TRAJECTORY, _STRUCTURAL = Impact.HARMLESS, Impact.TRAJECTORY, Impact.STRUCTURAL
+
 
 class SettingFields(BaseModel):
-    """Settings that are right one by one; `Settings` also fit together."""
+    """Settings that are right one by one; `Settings` also fit together.
+
+    The metadata of each field hold the `Impact` of another value on a run that is resumed.
+    ``model_name``, ``tasks`` and ``device`` only say where to look: the weights, the texts and the
+    kind of device that are found there are compared themselves.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model_name: _Place = "distilbert-base-uncased"
+    model_name: Annotated[_Place, _HARMLESS] = "distilbert-base-uncased"
     """Pretrained encoder: hub id, local folder or packaged:minilm-l6."""
-    tasks: Annotated[tuple[TaskEntry, ...], AfterValidator(_not_empty)] = (
+    tasks: Annotated[tuple[TaskEntry, ...], AfterValidator(_not_empty), _HARMLESS] = (
         "ag_news",
         "yelp_polarity",
         "amazon_polarity",
@@ -85,101 +94,105 @@ class SettingFields(BaseModel):
         "yahoo_answers_topics",
     )
     """Tasks in learning order: names, folders or mappings (name, path|hub|packaged, columns)."""
-    experiment_name: Annotated[_Text, AfterValidator(_plain_folder_name)] = "default"
+    experiment_name: Annotated[_Text, AfterValidator(_plain_folder_name), _HARMLESS] = "default"
     """Folder below experiment_dir that holds everything of the run."""
-    experiment_dir: _Place = "experiments"
+    experiment_dir: Annotated[_Place, _HARMLESS] = "experiments"
     """Folder that holds the experiments."""
-    seed: Annotated[_Count, Field(lt=2**63)] = 42
+    seed: Annotated[_Count, Field(lt=2**63), _TRAJECTORY] = 42
     """Fixes data order, initial values and dropout."""
-    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    device: Annotated[str, AfterValidator(_known_device), _HARMLESS] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:N or mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], _TRAJECTORY] = "fp32"
     """Arithmetic of the forward pass; fp16 needs a GPU."""
 
-    epochs: _Positive = 3
+    epochs: Annotated[_Positive, _TRAJECTORY] = 3
     """Passes over the training split of each task."""
-    batch_size: _Positive = 32
+    batch_size: Annotated[_Positive, _TRAJECTORY] = 32
     """Training examples per batch."""
-    learning_rate: _AboveZero = 1e-4
+    learning_rate: Annotated[_AboveZero, _TRAJECTORY] = 1e-4
     """Peak learning rate of AdamW."""
-    weight_decay: _NotNegative = 0.01
+    weight_decay: Annotated[_NotNegative, _TRAJECTORY] = 0.01
     """Decoupled weight decay of matrices."""
-    warmup_ratio: _Ratio = 0.1
+    warmup_ratio: Annotated[_Ratio, _TRAJECTORY] = 0.1
     """Share of a task's steps over which the learning rate rises, in [0, 1]."""
-    max_grad_norm: _AboveZero = 1.0
+    max_grad_norm: Annotated[_AboveZero, _TRAJECTORY] = 1.0
     """Gradients are scaled down to this Euclidean norm."""
-    gradient_accumulation_steps: _Positive = 1
+    gradient_accumulation_steps: Annotated[_Positive, _TRAJECTORY] = 1
     """Batches per optimizer step."""
-    max_length: Annotated[_Positive, Field(ge=2)] = 128
+    max_length: Annotated[_Positive, Field(ge=2), _TRAJECTORY] = 128
     """Longest text in tokens; the rest is cut off."""
-    max_train_examples: _Count = 0
+    max_train_examples: Annotated[_Count, _TRAJECTORY] = 0
     """Training examples per task, a stratified sample; 0 takes all."""
-    max_eval_examples: _Count = 0
+    max_eval_examples: Annotated[_Count, _TRAJECTORY] = 0
     """Examples per validation and test split, a stratified sample; 0 takes all."""
-    eval_batch_size: _Positive = 64
+    eval_batch_size: Annotated[_Positive, _TRAJECTORY] = 64
     """Examples per batch when measuring."""
-    early_stopping_patience: _Count = 0
+    early_stopping_patience: Annotated[_Count, _TRAJECTORY] = 0
     """Epochs without a better validation accuracy before a task ends; 0 never stops early."""
-    early_stopping_min_delta: _NotNegative = 0.0
+    early_stopping_min_delta: Annotated[_NotNegative, _TRAJECTORY] = 0.0
     """Gain in validation accuracy that counts as better."""
 
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Annotated[Literal["cls", "mean"], _TRAJECTORY] = "cls"
     """How tokens become one vector: cls takes the first, mean averages them."""
-    composition: Literal["isolated", "cumulative"] = "isolated"
+    composition: Annotated[Literal["isolated", "cumulative"], _TRAJECTORY] = "isolated"
     """Which adapters act: isolated takes the task's own, cumulative the sum of all so far."""
-    shared: Annotated[_Text, AfterValidator(_available_shared)] = "layernorm"
+    shared: Annotated[_Text, AfterValidator(_available_shared), _STRUCTURAL] = "layernorm"
     """Encoder parameters all tasks change: none, layernorm, embeddings or a regular expression."""
-    lora_r: _Positive = 8
+    lora_r: Annotated[_Positive, _STRUCTURAL] = 8
     """Rank of the adapters."""
-    lora_alpha: _Positive = 16
+    lora_alpha: Annotated[_Positive, _TRAJECTORY] = 16
     """Scale of the adapters; they contribute lora_alpha / lora_r."""
-    lora_dropout: Annotated[_NotNegative, Field(lt=1)] = 0.05
+    lora_dropout: Annotated[_NotNegative, Field(lt=1), _TRAJECTORY] = 0.05
     """Dropout in front of the adapter in training, in [0, 1)."""
-    lora_target_modules: Annotated[tuple[_Text, ...], AfterValidator(_not_empty)] | None = None
+    lora_target_modules: Annotated[
+        Annotated[tuple[_Text, ...], AfterValidator(_not_empty)] | None, _STRUCTURAL
+    ] = None
     """Endings of layer names to adapt; null takes the attention projections."""
 
-    use_ewc: _Switch = True
+    use_ewc: Annotated[_Switch, _STRUCTURAL] = True
     """Elastic weight consolidation: hold shared parameters that earlier tasks need."""
-    lambda_ewc: _NotNegative = 100.0
+    lambda_ewc: Annotated[_NotNegative, _TRAJECTORY] = 100.0
     """Strength of EWC."""
-    ewc_mode: Literal["offline", "online"] = "online"
+    ewc_mode: Annotated[Literal["offline", "online"], _STRUCTURAL] = "online"
     """EWC memory: offline keeps one Fisher estimate per task, online a decayed sum."""
-    ewc_fisher: Annotated[Literal["empirical", "exact"], BeforeValidator(_available_estimator)] = (
-        "empirical"
-    )
+    ewc_fisher: Annotated[
+        Literal["empirical", "exact"], BeforeValidator(_available_estimator), _TRAJECTORY
+    ] = "empirical"
     """Fisher estimator: empirical uses the true label, exact the expectation over classes."""
-    ewc_gamma: _Ratio = 1.0
+    ewc_gamma: Annotated[_Ratio, _TRAJECTORY] = 1.0
     """Decay of the online sum per task, in [0, 1]."""
-    ewc_fisher_examples: _Positive = 200
+    ewc_fisher_examples: Annotated[_Positive, _TRAJECTORY] = 200
     """Training examples per task for the Fisher estimate."""
-    use_orthogonal: _Switch = True
+    use_orthogonal: Annotated[_Switch, _STRUCTURAL] = True
     """O-LoRA: keep each adapter orthogonal to earlier ones."""
-    lambda_ortho: _NotNegative = 0.1
+    lambda_ortho: Annotated[_NotNegative, _TRAJECTORY] = 0.1
     """Strength of the orthogonality penalty."""
-    ortho_form: Literal["absolute", "squared"] = "absolute"
+    ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"
     """Overlaps are summed as absolute values or squared."""
-    use_replay: _Switch = False
+    use_replay: Annotated[_Switch, _STRUCTURAL] = False
     """Generative replay of earlier tasks (not available yet)."""
-    replay_ratio: _NotNegative = 0.2
+    replay_ratio: Annotated[_NotNegative, _TRAJECTORY] = 0.2
     """Replayed examples per training example."""
-    generation_model: _Text = "gpt2"
+    generation_model: Annotated[_Text, _TRAJECTORY] = "gpt2"
     """Language model that writes replay examples."""
-    max_gen_length: _Positive = 50
+    max_gen_length: Annotated[_Positive, _TRAJECTORY] = 50
     """Longest generated text in tokens."""
-    temperature: _AboveZero = 0.7
+    temperature: Annotated[_AboveZero, _TRAJECTORY] = 0.7
     """Sampling temperature of the generator."""
-    top_p: Annotated[_AboveZero, Field(le=1)] = 0.9
+    top_p: Annotated[_AboveZero, Field(le=1), _TRAJECTORY] = 0.9
     """Nucleus sampling threshold of the generator, in (0, 1]."""
-    use_lateral: _Switch = False
+    use_lateral: Annotated[_Switch, _STRUCTURAL] = False
     """Lateral connections from earlier adapters (not available yet)."""
 
-    checkpoint_every: _Count = 100
+    checkpoint_every: Annotated[_Count, _HARMLESS] = 100
     """Optimizer steps between checkpoints; 0 disables checkpoints."""
-    keep_last_n_checkpoints: _Positive = 3
+    keep_last_n_checkpoints: Annotated[_Positive, _HARMLESS] = 3
     """Checkpoints to keep of the task in training; the last of a finished task always stays."""
-    async_checkpoint: _Switch = True
+    async_checkpoint: Annotated[_Switch, _HARMLESS] = True
     """Write checkpoints while training goes on; off: each save returns when it is durable."""
-    checkpoint_disk_budget: Annotated[_Positive, BeforeValidator(as_bytes)] | None = None
+    checkpoint_disk_budget: Annotated[
+        Annotated[_Positive, BeforeValidator(as_bytes)] | None, _HARMLESS
+    ] = None
     """Most that checkpoints may take, in bytes or like 500 MB; null for no bound."""
-    cache_dir: _Place | None = None
+    cache_dir: Annotated[_Place | None, _HARMLESS] = None
     """Folder for tokenised texts; null takes the user's cache folder."""

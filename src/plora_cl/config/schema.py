@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from plora_cl.config.consistency import contradictions
 from plora_cl.config.fields import SettingFields
+from plora_cl.impact import Impact
 
-HARMLESS_SETTINGS = frozenset(
-    {
-        "experiment_dir",
-        "experiment_name",
-        "checkpoint_every",
-        "keep_last_n_checkpoints",
-        "async_checkpoint",
-        "checkpoint_disk_budget",
-        "cache_dir",
-    }
-)
-"""Settings that change where a run is kept and how often, never what it computes."""
+
+def impact_of(field: FieldInfo) -> Impact:
+    """Return what another value of a setting does to a run that is resumed, as it declares it."""
+    marks = (mark for mark in field.metadata if isinstance(mark, Impact))
+    return next(marks, Impact.TRAJECTORY)
+
+
+IMPACTS: Mapping[str, Impact] = {
+    name: impact_of(field) for name, field in SettingFields.model_fields.items()
+}
+"""What another value of each setting does to a run that is resumed."""
 
 SHAPE_SETTINGS = frozenset(
     {"model_name", "tasks", "shared", "lora_r", "lora_target_modules", "use_lateral"}
@@ -51,11 +53,13 @@ class Settings(SettingFields):
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return what must be equal for a run to be continued, as plain JSON values.
+    """Return the settings that must be equal for a run to be continued, as plain JSON values.
 
-    Every setting that may change a single bit of the result is in it.
+    Every setting that may change a single bit of the result is in it, except those that only say
+    where to look: what is found there is part of the identity of a run instead.
     """
-    return settings.model_dump(mode="json", exclude=set(HARMLESS_SETTINGS))
+    harmless = {name for name, impact in IMPACTS.items() if impact is Impact.HARMLESS}
+    return settings.model_dump(mode="json", exclude=harmless)
 
 
 def experiment_folder(settings: Settings) -> Path:

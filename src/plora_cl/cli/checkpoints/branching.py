@@ -24,6 +24,7 @@ _FIXED = SHAPE_SETTINGS | {"seed", "max_length", "max_train_examples", "max_eval
 _STATE = frozenset({"use_ewc", "ewc_mode", "use_orthogonal", "use_replay", "precision"})
 _STEPS = frozenset({"batch_size", "gradient_accumulation_steps"})
 _OPTIMIZER = ("learning_rate", "weight_decay")
+_SOURCES = ("model_name", "tasks", "device")
 
 
 def fork_main(argv: Sequence[str]) -> int:
@@ -198,7 +199,7 @@ def _settings(manifest: Manifest, folder: Path, assignments: Sequence[str]) -> S
 
 
 def _changed(manifest: Manifest, settings: Settings) -> set[str]:
-    plain = identity(settings)
+    plain = settings.model_dump(mode="json", include={*identity(settings), *_SOURCES})
     saved = manifest.settings
     return {name for name in plain if saved.get(name) != plain[name]}
 

@@ -1,0 +1,159 @@
+"""How a run differs from the checkpoint it is to go on from, and when that is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plora_cl.errors import IncompatibleCheckpointError
+from plora_cl.impact import Impact
+
+INSIDE_A_TASK = (
+    "the checkpoint lies inside a task, whose steps it counts: go on from the last checkpoint of a "
+    "task to change it"
+)
+_NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        impact: What it does to the run.
+        key: What differs, for instance the name of a setting.
+        before: In the checkpoint, as text.
+        now: In this run, as text.
+        reason: Why it is structural, where its key does not tell.
+    """
+
+    impact: Impact
+    key: str
+    before: str
+    now: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the line of a diff."""
+        return f"{self.impact}: {self.key}: {self.before} -> {self.now}"
+
+
+def value_changes(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    impacts: Mapping[str, Impact],
+    *,
+    prefix: str = "",
+) -> list[Change]:
+    """Return how plain values differ, sorted by key.
+
+    Args:
+        saved: What the checkpoint was made with.
+        current: What this run has.
+        impacts: Class of each key; one without is trajectory-changing.
+        prefix: Put before each key in the result.
+    """
+    absent = object()
+    return [
+        Change(
+            impacts.get(key, Impact.TRAJECTORY),
+            prefix + key,
+            _text(saved[key]) if key in saved else _NOTHING,
+            _text(current[key]) if key in current else _NOTHING,
+        )
+        for key in sorted({*saved, *current})
+        if saved.get(key, absent) != current.get(key, absent)
+    ]
+
+
+def task_changes(
+    saved: Sequence[Mapping[str, Any]],
+    current: Sequence[Mapping[str, Any]],
+    *,
+    task: int,
+    inside: bool,
+) -> list[Change]:
+    """Return how two streams of tasks differ.
+
+    A task that was begun keeps its name and classes. Appended tasks change nothing of what happens
+    to those before them.
+
+    Args:
+        saved: For each task of the checkpoint ``name``, ``classes``, number of training
+            ``examples``, and the digests of ``train``, ``validation`` and ``test``.
+        current: The same of this run.
+        task: Zero-based task at which the checkpoint stands.
+        inside: That task is not finished.
+    """
+    found: list[Change] = []
+    for index in range(max(len(saved), len(current))):
+        name = f"tasks[{index}]"
+        impact = Impact.STRUCTURAL if index <= task else Impact.TRAJECTORY
+        if index >= len(saved):
+            appended = f"{current[index]['name']!r}, appended"
+            found.append(Change(Impact.HARMLESS, name, _NOTHING, appended))
+        elif index >= len(current):
+            found.append(Change(impact, name, _text(saved[index]["name"]), _NOTHING))
+        else:
+            impacts = {"name": impact, "classes": impact}
+            found += value_changes(saved[index], current[index], impacts, prefix=f"{name}.")
+    if not inside:
+        return found
+    counted = f"tasks[{task}].examples"
+    return [as_structural(c, INSIDE_A_TASK) if c.key == counted else c for c in found]
+
+
+def as_structural(change: Change, reason: str) -> Change:
+    """Return ``change`` as one that is always refused, for ``reason``."""
+    return Change(Impact.STRUCTURAL, change.key, change.before, change.now, reason)
+
+
+def require_acceptable(
+    changes: Sequence[Change], *, accept: bool, shape_settings: Collection[str]
+) -> list[Change]:
+    """Make sure that a run may go on from a checkpoint; return what was accepted.
+
+    Args:
+        changes: How they differ.
+        accept: Changes of the trajectory are wanted.
+        shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
+
+    Raises:
+        IncompatibleCheckpointError: There is a structural change, or one of the trajectory that
+            was not accepted; one line lists all of both kinds, and the way out.
+    """
+    structural = [change for change in changes if change.impact is Impact.STRUCTURAL]
+    trajectory = [change for change in changes if change.impact is Impact.TRAJECTORY]
+    if not structural and (accept or not trajectory):
+        return trajectory
+    if structural:
+        shapes_differ = any(change.key in shape_settings for change in structural)
+        what = (
+            "state_dict size mismatch: "
+            if shapes_differ
+            else "the checkpoint has no place in this run: "
+        )
+        listed = structural if accept else sorted(structural + trajectory, key=lambda c: c.key)
+        way_out = (
+            "restore them, start afresh with --overwrite, or choose another --experiment-name; "
+            "--accept-changes does not help here"
+        )
+    else:
+        what = "going on would not compute what the checkpoint's run would have: "
+        listed = trajectory
+        way_out = "restore them, or go on all the same with --accept-changes"
+    lines = "; ".join(_refusal(change) for change in listed)
+    raise IncompatibleCheckpointError(f"{what}{lines} ({way_out})")
+
+
+def _refusal(change: Change) -> str:
+    line = f"{change.key}: saved in checkpoint {change.before}, now {change.now}"
+    return f"{line} - {change.reason}" if change.reason else line
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]
+    return repr(value)
