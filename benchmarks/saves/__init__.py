@@ -1,0 +1,1 @@
+"""The parts of the checkpoint benchmark; `benchmarks/checkpointing.py` runs them."""
