@@ -97,7 +97,7 @@ class Ours:
     def load_with(self, known: set[str]) -> None:
         """Read the last save but for the objects ``known``, verify and apply it."""
         store = self._store()
-        self.subject.parts.restore(load(store, store.entries()[-1], known=known))
+        self.subject.parts.restore(load(store, store.entries()[-1], is_known=known.__contains__))
 
     def _store(self) -> CheckpointStore:
         return CheckpointStore(self.subject.checkpoints)

@@ -4,9 +4,11 @@ import json
 import struct
 
 import pytest
+import safetensors.torch
 import torch
 
-from plora_cl.checkpoint.objects import decode_object, encode_object
+from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.objects import decode_object, encode_object, object_ref
 from plora_cl.errors import CorruptCheckpointError
 
 
@@ -44,6 +46,23 @@ def test_views_parameters_and_tied_tensors_are_stored_by_value() -> None:
     assert not found["a"].requires_grad
     same = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     assert encode_object(tensors) == encode_object(same)
+
+
+def test_the_digest_is_known_without_making_the_bytes_and_they_are_those_of_the_library() -> None:
+    tensors = {
+        "\u00e9 b": torch.randn(3, 4),
+        "a": torch.randn(2).double(),
+        "half": torch.randn(5).to(torch.bfloat16),
+        "empty": torch.empty(0, 3),
+    }
+    data = encode_object(tensors)
+    assert data == safetensors.torch.save(tensors)
+    assert object_ref(tensors) == ObjectRef.of(data)
+
+
+def test_a_type_that_the_format_does_not_know_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"wide is a tensor of torch\.complex128"):
+        encode_object({"wide": torch.zeros(1, dtype=torch.complex128)})
 
 
 def test_no_tensors_are_an_object_too() -> None:

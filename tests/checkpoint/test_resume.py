@@ -108,7 +108,7 @@ def test_when_every_checkpoint_is_damaged_all_are_listed(store: CheckpointStore)
 def test_objects_that_are_known_are_neither_read_nor_returned(store: CheckpointStore) -> None:
     object_path(store, BASE).unlink()
     known = {ObjectRef.of(encode_object(BASE)).sha256}
-    found = newest_usable(store, known=known)
+    found = newest_usable(store, is_known=known.__contains__)
     assert found is not None
     assert found.objects.keys() == {"adapter-0"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from plora_cl.checkpoint.disk_errors import reading, writing
@@ -16,7 +16,7 @@ from plora_cl.checkpoint.filesystem import (
 )
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.sharing import holds, link_from_sibling
-from plora_cl.errors import CorruptCheckpointError
+from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -42,26 +42,44 @@ class ObjectFolder:
     def put(self, data: ReadableBytes) -> ObjectRef:
         """Store ``data`` unless it is there already; it is durable once a commit refers to it.
 
-        Whatever lies under its name from earlier is compared byte by byte the first time, so that
-        no checkpoint is ever built on an object that has decayed. A large object that an experiment
-        beside this one has, intact, is linked from there.
-
         Raises:
             CheckpointError: The disk refused.
         """
         ref = ObjectRef.of(data)
+        self.ensure(ref, lambda: data)
+        return ref
+
+    def ensure(self, ref: ObjectRef, make: Callable[[], ReadableBytes]) -> None:
+        """Store an object unless it is there already; it is durable once a commit refers to it.
+
+        Every byte of what lies under its name from earlier is verified the first time, so that no
+        checkpoint is ever built on an object that has decayed. A large object that an experiment
+        beside this one has, intact, is linked from there.
+
+        Args:
+            ref: The object.
+            make: Returns its bytes; called only if they have to be written.
+
+        Raises:
+            CheckpointError: The disk refused, or ``make`` returned something else.
+        """
         path = self.path(ref)
         self._uncommitted.add(ref.sha256)
         with writing(path, ref.bytes):
-            if self.has(ref) and (ref.sha256 in self._intact or self._holds(path, data)):
+            if self.has(ref) and (ref.sha256 in self._intact or self._holds(path, ref)):
                 self._intact.add(ref.sha256)
-                return ref
+                return
             self.make_directories()
             self._synced = False
             if not self._shares(path, ref):
+                data = make()
+                if ObjectRef.of(data) != ref:
+                    raise CheckpointError(
+                        f"{path} was not written: what should go there changed since it was "
+                        "hashed; expected tensors that stay as they are"
+                    )
                 write_unsynced(self._fs, path, data)
         self._intact.add(ref.sha256)
-        return ref
 
     def get(self, ref: ObjectRef) -> bytes:
         """Return the bytes of an object, verified.
@@ -152,10 +170,10 @@ class ObjectFolder:
         self._sought.add(ref.sha256)
         return link_from_sibling(self._fs, path, ref)
 
-    def _holds(self, path: Path, data: ReadableBytes) -> bool:
+    def _holds(self, path: Path, ref: ObjectRef) -> bool:
         try:
             with self._fs.open(path) as file:
-                return file.read() == data
+                return holds(file, ref)
         except OSError as error:
             log.warning("%s is unreadable and will be written again: %s", path, error)
             return False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -16,6 +17,12 @@ from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CorruptCheckpointError
 
 log = logging.getLogger(__name__)
+
+IsKnown: TypeAlias = Callable[[str], bool]
+
+
+def _nothing_is(_: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +41,15 @@ class Resumable:
 
 
 def load(
-    store: CheckpointStore, entry: CheckpointEntry, *, known: Collection[str] = ()
+    store: CheckpointStore, entry: CheckpointEntry, *, is_known: IsKnown = _nothing_is
 ) -> Resumable:
     """Read and verify one checkpoint and everything it refers to.
 
     Args:
         store: Where it is.
         entry: Which one.
-        known: Digests of objects that need not be read, for instance of base weights in memory.
+        is_known: Tells by its digest whether an object need not be read, for instance base weights
+            that are in memory.
 
     Raises:
         CheckpointNotFoundError: There is no such file.
@@ -53,14 +61,14 @@ def load(
         snapshot = decode(data)
     objects: dict[str, Mapping[str, Tensor]] = {}
     for name, ref in snapshot.objects.items():
-        if ref.sha256 in known:
+        if is_known(ref.sha256):
             continue
         with naming(f"{entry.path}: object {name}"):
             objects[name] = decode_object(store.objects.get(ref))
     return Resumable(entry, snapshot, objects)
 
 
-def newest_usable(store: CheckpointStore, *, known: Collection[str] = ()) -> Resumable | None:
+def newest_usable(store: CheckpointStore, *, is_known: IsKnown = _nothing_is) -> Resumable | None:
     """Return the newest intact checkpoint; None where there is no checkpoint at all.
 
     A damaged one is skipped with a warning. One of another version of the format is not: going on
@@ -68,7 +76,8 @@ def newest_usable(store: CheckpointStore, *, known: Collection[str] = ()) -> Res
 
     Args:
         store: Where to look.
-        known: Digests of objects that need not be read, for instance of base weights in memory.
+        is_known: Tells by its digest whether an object need not be read, for instance base weights
+            that are in memory.
 
     Raises:
         CorruptCheckpointError: There are checkpoints and every one is damaged.
@@ -77,7 +86,7 @@ def newest_usable(store: CheckpointStore, *, known: Collection[str] = ()) -> Res
     damaged: list[str] = []
     for entry in reversed(store.entries()):
         try:
-            return load(store, entry, known=known)
+            return load(store, entry, is_known=is_known)
         except CorruptCheckpointError as error:
             log.warning("skipping a damaged checkpoint: %s", error)
             damaged.append(str(error))

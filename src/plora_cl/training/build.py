@@ -111,7 +111,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
             components.matrix,
             components.costs,
             run_log,
-            checkpointer.base_digest,
+            base_digest=lambda: checkpointer.base_digest,
         ),
         checkpointer=checkpointer,
         reporter=reporter,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import encode_object
+from plora_cl.checkpoint.objects import encode_object, object_ref
 from plora_cl.checkpoint.pins import pinned
 from plora_cl.checkpoint.policy import checkpoint_name, save_due
 from plora_cl.checkpoint.retention import rotate, tidy
@@ -76,7 +76,9 @@ class Checkpointer:
         self._settings, self.identity = json_copy(settings), json_copy(identity)
         self.environment = json_copy(environment)
         self._before_commit, self._reporter = before_commit, reporter
-        self._base_digest = hashlib.sha256(encode_object(base.state_dict())).hexdigest()
+        hashing = ThreadPoolExecutor(1, "base-digest")  # while a checkpoint is read
+        self._base = hashing.submit(lambda: object_ref(base.state_dict()))
+        hashing.shutdown(wait=False)
         self._arenas: queue.SimpleQueue[HostArena] = queue.SimpleQueue()
         for _ in range(_SNAPSHOTS_UNDER_WAY):
             self._arenas.put(HostArena())
@@ -96,7 +98,11 @@ class Checkpointer:
     @property
     def base_digest(self) -> str:
         """SHA-256 of the frozen encoder weights."""
-        return self._base_digest
+        return self._base.result().sha256
+
+    def is_base(self, digest: str) -> bool:
+        """Tell whether ``digest`` is that of the frozen encoder weights."""
+        return digest == self.base_digest
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after optimizer step ``step``."""
@@ -234,7 +240,14 @@ class Checkpointer:
         self._refs = {
             name: self._refs[name]
             if name.startswith("model/") and name in self._refs  # finished: never changes again
-            else store.objects.put(encode_object(part.state_dict()))
+            else self._stored(store, name, part)
             for name, part in moment.constant.items()
         }
         self._written = moment
+
+    def _stored(self, store: CheckpointStore, name: str, part: TensorPart) -> ObjectRef:
+        if name != "model/base":
+            return store.objects.put(encode_object(part.state_dict()))
+        ref = self._base.result()
+        store.objects.ensure(ref, lambda: encode_object(part.state_dict()))
+        return ref

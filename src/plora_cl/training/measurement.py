@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from plora_cl.data.task import Task
 from plora_cl.evaluation.costs import Costs
@@ -21,7 +21,7 @@ class Measurement:
         matrix: Takes the test scores.
         costs: Takes the time of measuring the untrained model.
         run_log: Takes an event for each measurement.
-        base_digest: SHA-256 of the frozen encoder weights.
+        base_digest: Returns the SHA-256 of the frozen encoder weights.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Measurement:
         matrix: ScoreMatrix,
         costs: Costs,
         run_log: RunLog,
-        base_digest: str,
+        base_digest: Callable[[], str],
     ) -> None:
         self._scorer, self._matrix, self._costs, self._run_log = scorer, matrix, costs, run_log
         self._base_digest = base_digest
@@ -40,12 +40,12 @@ class Measurement:
         for task in tasks:
             with self._costs.measure(task.name, "untrained"):
                 accuracy, f1 = self._test(task, f"untrained on {task.name}")
-            digest = self._scorer.dependencies(task, self._base_digest)
+            digest = self._scorer.dependencies(task, self._base_digest())
             self._matrix.record_untrained(task.index, accuracy, f1, digest)
 
     def test(self, row: int, task: Task, *, step: int) -> None:
         """Record test scores on ``task`` after task ``row`` was learned."""
-        digest = self._scorer.dependencies(task, self._base_digest)
+        digest = self._scorer.dependencies(task, self._base_digest())
         known = self._matrix.reusable(task.index, digest)
         if known is None:
             known = self._test(task, f"evaluation on {task.name}")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
 from transformers import get_linear_schedule_with_warmup
 
 from plora_cl.data.batches import Batch
@@ -115,9 +117,11 @@ class Optimization:
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        accelerator.free_memory()  # forget the optimizer of the task before
-        self.optimizer = accelerator.prepare_optimizer(
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
+        # Not accelerator.prepare_optimizer(), which would keep the optimizers of all tasks
+        self.optimizer = AcceleratedOptimizer(
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate),
+            device_placement=accelerator.device_placement,
+            scaler=accelerator.scaler,
         )
         self.scheduler = get_linear_schedule_with_warmup(
             self.optimizer.optimizer, round(warmup_ratio * total_steps), total_steps
@@ -167,7 +171,8 @@ class Optimization:
             raise TrainingError(
                 f"the loss is {value}; lower learning_rate, or use --precision fp32"
             )
-        norm = self._accelerator.clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
+        self._accelerator.unscale_gradients(self.optimizer)
+        norm = clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         rate = float(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
@@ -175,7 +180,7 @@ class Optimization:
         return StepResult(
             loss=value,
             penalties={name: term.item() for name, term in penalties.items()},
-            gradient_norm=float(norm) if norm is not None else 0.0,
+            gradient_norm=float(norm),
             learning_rate=rate,
             examples=done.examples,
         )

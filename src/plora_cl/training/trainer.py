@@ -236,10 +236,10 @@ class CLTrainer:
             raise
 
     def _resume(self, store: CheckpointStore, resume: bool | str | Path, *, accept: bool) -> bool:
-        known = {self.run.checkpointer.base_digest}
+        is_known = self.run.checkpointer.is_base
         resumable: Resumable | None
         if isinstance(resume, bool) or resume == "auto":
-            resumable = newest_usable(store, known=known)
+            resumable = newest_usable(store, is_known=is_known)
         else:
             resumable = self._read(Path(resume))
         if resumable is None:
@@ -257,4 +257,4 @@ class CLTrainer:
 
     def _read(self, path: Path) -> Resumable:
         store = CheckpointStore(path.parent)
-        return load(store, CheckpointEntry.at(path), known={self.run.checkpointer.base_digest})
+        return load(store, CheckpointEntry.at(path), is_known=self.run.checkpointer.is_base)
