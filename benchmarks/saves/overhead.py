@@ -60,7 +60,7 @@ def _run(place: Workplace, every: int, steps: int) -> tuple[float, float]:
     """Return seconds of training and of the median step of one run."""
     reporter = _Steps()
     tasks = place.tasks([steps * BATCH] * TASKS)
-    settings = place.settings("overhead", place.minilm(), tasks)
+    settings = place.settings("overhead", place.distilbert(), tasks)
     trainer = CLTrainer(reporter=reporter, **{**settings, "checkpoint_every": every})
     trainer.train_sequence()
     seconds = trainer.run.components.costs.summary()["seconds"].values()

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    BertConfig,
-    BertModel,
     BertTokenizer,
     DistilBertConfig,
     DistilBertModel,
@@ -44,16 +42,6 @@ class Workplace:
     def distilbert(self) -> Path:
         """Return an encoder with the shapes of DistilBERT-base."""
         return self._encoder("distilbert", lambda: DistilBertModel(DistilBertConfig()))
-
-    def minilm(self) -> Path:
-        """Return an encoder with the shapes of MiniLM-L6."""
-        config = BertConfig(
-            hidden_size=384,
-            num_hidden_layers=6,
-            num_attention_heads=12,
-            intermediate_size=1536,
-        )
-        return self._encoder("minilm", lambda: BertModel(config, add_pooling_layer=False))
 
     def tasks(self, sizes: Sequence[int], *, words: int = TOKENS) -> list[Path]:
         """Return a task for each number of training examples, of texts of ``words`` words."""
