@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=_positive, default=50, help="saves of each kind")
     parser.add_argument("--pairs", type=_positive, default=5, help="of training runs")
-    parser.add_argument("--steps", type=_positive, default=40, help="of a task of a training run")
+    parser.add_argument("--steps", type=_positive, default=12, help="of a task of a training run")
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--folder", type=Path, help="on the disk to measure")

@@ -8,12 +8,14 @@ import time
 from itertools import pairwise
 from typing import Any
 
+from plora_cl.config.schema import Settings
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer
 from saves.timing import spread
-from saves.workplace import BATCH, Workplace
+from saves.workplace import Workplace
 
 TASKS = 2
+BATCH = Settings.model_fields["batch_size"].default
 
 
 class _Steps(SilentReporter):
@@ -34,7 +36,9 @@ class _Steps(SilentReporter):
 def measure(place: Workplace, pairs: int, steps: int) -> dict[str, Any]:
     """Train with ``checkpoint_every`` 0 and 1 in turn; return the ratios of training time.
 
-    The time is that of the phase ``train`` and of every save, as the run itself counts it.
+    The time is that of the phase ``train`` and of every save, as the run itself counts it, with the
+    batch size that is the default: what a save costs does not depend on it, what a step takes does.
+    The first save of a run writes the base weights too, which weighs the more the shorter the run.
 
     Args:
         place: Where everything is.
@@ -61,7 +65,9 @@ def _run(place: Workplace, every: int, steps: int) -> tuple[float, float]:
     reporter = _Steps()
     tasks = place.tasks([steps * BATCH] * TASKS)
     settings = place.settings("overhead", place.distilbert(), tasks)
-    trainer = CLTrainer(reporter=reporter, **{**settings, "checkpoint_every": every})
+    trainer = CLTrainer(
+        reporter=reporter, **{**settings, "batch_size": BATCH, "checkpoint_every": every}
+    )
     trainer.train_sequence()
     seconds = trainer.run.components.costs.summary()["seconds"].values()
     shutil.rmtree(trainer.folder)
