@@ -397,3 +397,25 @@ def test_the_error_names_the_file_its_size_and_the_reason(tmp_path: Path) -> Non
     (tmp_path / "objects").mkdir()
     with pytest.raises(CheckpointError, match=rf"batch1\.pt \({len(data)} bytes\): No space left"):
         store.commit(name(1), data)
+
+
+def test_objects_behind_a_link_are_read_but_never_written_or_removed(tmp_path: Path) -> None:
+    other = CheckpointStore(tmp_path / "other")
+    ref = other.objects.put(b"weights")
+    other.commit(name(1), sealed(objects={"w": ref}))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "objects").symlink_to(other.objects.directory)
+    mine = CheckpointStore(tmp_path / "mine")
+    assert mine.objects.get(ref) == b"weights"
+    with pytest.raises(CheckpointError, match=r"symbolic link.*link the whole folder checkpoints"):
+        mine.commit(name(1), sealed(objects={"w": ref}))
+    assert collect_garbage(mine) == []
+    assert other.objects.get(ref) == b"weights"
+
+
+def test_the_folder_of_checkpoints_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "disk")
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.commit(name(1), sealed(objects={"w": store.objects.put(b"weights")}))
+    assert [entry.path.name for entry in CheckpointStore(tmp_path / "disk").entries()] == [name(1)]

@@ -125,7 +125,12 @@ class ObjectFolder:
         return self._fs.size(self.path(ref)) == ref.bytes
 
     def make_directories(self) -> None:
-        """Make the folder, its parent and grandparent durable; `OSError` as the disk says."""
+        """Make the folder, its parent and grandparent durable; `OSError` as the disk says.
+
+        Raises:
+            CheckpointError: The folder is a symbolic link.
+        """
+        self._require_own()
         if not self._has_directories:
             for directory in (*reversed(self.directory.parents[:2]), self.directory):
                 self._fs.make_directory(directory)
@@ -147,8 +152,9 @@ class ObjectFolder:
         What was put since this folder was opened counts as used until a commit refers to it.
 
         Raises:
-            CheckpointError: The directory cannot be listed.
+            CheckpointError: The directory cannot be listed, or is a symbolic link.
         """
+        self._require_own()
         used = {*live, *self._uncommitted}
         with reading(self.directory):
             names = self._fs.names(self.directory)
@@ -162,6 +168,13 @@ class ObjectFolder:
         """Remove a file that `unused` named; `OSError` as the disk says."""
         self._intact.discard(path.stem)
         self._fs.remove(path)
+
+    def _require_own(self) -> None:
+        if self.directory.is_symlink():
+            raise CheckpointError(
+                f"{self.directory} is a symbolic link: where it leads, others may need what no "
+                "checkpoint here does; to use another disk, link the whole folder checkpoints/"
+            )
 
     def _shares(self, path: Path, ref: ObjectRef) -> bool:
         # Once: a flush that failed must not be tried again on the same file.

@@ -20,7 +20,7 @@ from plora_cl.methods.olora import OrthogonalLora
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import configuration_digest, load_encoder, load_tokenizer
 from plora_cl.state import RandomState, StateDict
-from plora_cl.training.checkpointer import Checkpointer
+from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.measurement import Measurement
@@ -47,16 +47,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     accelerator = make_accelerator(device=settings.device, precision=settings.precision)
     random = RandomState.seeded(settings.seed)
     progress = stop.polled_by(reporter.activity)
-    tasks = load_tasks(
-        settings.tasks,
-        load_tokenizer(settings.model_name),
-        max_length=settings.max_length,
-        max_train_examples=settings.max_train_examples,
-        max_eval_examples=settings.max_eval_examples,
-        seed=settings.seed,
-        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
-        progress=progress,
-    )
+    tokenizer = load_tokenizer(settings.model_name)
     model = ContinualClassifier(
         load_encoder(settings.model_name),
         pooling=settings.pooling,
@@ -69,6 +60,17 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         seed=settings.seed,
     )
     model.to(accelerator.device)
+    base = begin_hashing(model.part("base"))
+    tasks = load_tasks(
+        settings.tasks,
+        tokenizer,
+        max_length=settings.max_length,
+        max_train_examples=settings.max_train_examples,
+        max_eval_examples=settings.max_eval_examples,
+        seed=settings.seed,
+        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
+        progress=progress,
+    )
     folder = experiment_folder(settings)
     run_log = RunLog(folder / "results" / "run_log.jsonl")
     components = Components(
@@ -91,7 +93,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         every=settings.checkpoint_every,
         keep_last=settings.keep_last_n_checkpoints,
         disk_budget=settings.checkpoint_disk_budget,
-        base=model.part("base"),
+        base=base,
         settings=settings.model_dump(mode="json"),
         identity={**identity(settings), **_content(model, tasks)},
         environment=environment(device=str(accelerator.device)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,14 @@ class _Moment:
     constant: Mapping[str, TensorPart]
 
 
+def begin_hashing(part: TensorPart) -> Future[ObjectRef]:
+    """Hash tensors that stay as they are on a thread, while tasks and a checkpoint are read."""
+    thread = ThreadPoolExecutor(1, "hashing")
+    reference = thread.submit(lambda: object_ref(part.state_dict()))
+    thread.shutdown(wait=False)
+    return reference
+
+
 class Checkpointer:
     """Saves snapshots of one run into its store.
 
@@ -47,7 +55,7 @@ class Checkpointer:
         every: Optimizer steps between two saves within an epoch.
         keep_last: Checkpoints of the task in training that stay.
         disk_budget: Most that checkpoints may take, in bytes; None for no bound.
-        base: The frozen encoder weights; hashed here.
+        base: The reference to the frozen encoder weights, see `begin_hashing`.
         settings: Every resolved setting, recorded in each checkpoint.
         identity: What must be equal for a run to go on from a checkpoint.
         environment: Fingerprint of the machine and the libraries.
@@ -63,7 +71,7 @@ class Checkpointer:
         every: int,
         keep_last: int,
         disk_budget: int | None,
-        base: TensorPart,
+        base: Future[ObjectRef],
         settings: StateDict,
         identity: StateDict,
         environment: StateDict,
@@ -76,9 +84,7 @@ class Checkpointer:
         self._settings, self.identity = json_copy(settings), json_copy(identity)
         self.environment = json_copy(environment)
         self._before_commit, self._reporter = before_commit, reporter
-        hashing = ThreadPoolExecutor(1, "base-digest")  # while a checkpoint is read
-        self._base = hashing.submit(lambda: object_ref(base.state_dict()))
-        hashing.shutdown(wait=False)
+        self._base = base
         self._arenas: queue.SimpleQueue[HostArena] = queue.SimpleQueue()
         for _ in range(_SNAPSHOTS_UNDER_WAY):
             self._arenas.put(HostArena())
