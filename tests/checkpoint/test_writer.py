@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from functools import partial
 
@@ -70,3 +71,12 @@ def test_a_failure_nobody_waited_for_surfaces_at_the_next_submit() -> None:
             thread.join()
     with pytest.raises(KeyError, match="lost"):
         writer.submit(partial(str, "dropped"))
+
+
+def test_other_threads_get_the_interpreter_soon_while_a_job_runs_and_only_then() -> None:
+    before = sys.getswitchinterval()
+    during: list[float] = []
+    writer = BackgroundWriter()
+    writer.submit(lambda: during.append(sys.getswitchinterval()))
+    writer.flush()
+    assert during[0] < before == sys.getswitchinterval()
