@@ -154,9 +154,9 @@ class ObjectFolder:
         Raises:
             CheckpointError: The directory cannot be listed, or is a symbolic link.
         """
-        self._require_own()
         used = {*live, *self._uncommitted}
         with reading(self.directory):
+            self._require_own()
             names = self._fs.names(self.directory)
         return [
             self.directory / name
