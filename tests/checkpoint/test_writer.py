@@ -73,10 +73,25 @@ def test_a_failure_nobody_waited_for_surfaces_at_the_next_submit() -> None:
         writer.submit(partial(str, "dropped"))
 
 
-def test_other_threads_get_the_interpreter_soon_while_a_job_runs_and_only_then() -> None:
+def test_other_threads_get_the_interpreter_soon_while_any_job_runs_and_only_then() -> None:
     before = sys.getswitchinterval()
     during: list[float] = []
-    writer = BackgroundWriter()
-    writer.submit(lambda: during.append(sys.getswitchinterval()))
-    writer.flush()
-    assert during[0] < before == sys.getswitchinterval()
+    both = threading.Barrier(2, action=lambda: during.append(sys.getswitchinterval()))
+    first, second = BackgroundWriter(), BackgroundWriter()
+    ended = threading.Event()
+
+    def early() -> None:
+        both.wait(60)
+
+    def late() -> None:
+        both.wait(60)
+        ended.wait(60)
+        during.append(sys.getswitchinterval())
+
+    first.submit(early)
+    second.submit(late)
+    first.flush()
+    ended.set()
+    second.flush()
+    assert max(during) < before == sys.getswitchinterval()
+    assert len(during) == 2

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 Job: TypeAlias = Callable[[], object]
@@ -82,7 +81,7 @@ class BackgroundWriter:
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
             try:
-                with _polite():
+                with _polite:
                     job()
             except BaseException as error:  # noqa: BLE001 - raised again in the other thread
                 with self._changed:
@@ -106,16 +105,29 @@ class BackgroundWriter:
             raise failure
 
 
-@contextmanager
-def _polite() -> Iterator[None]:
-    """Give the interpreter back to the other threads soon, as long as the block lasts.
+class _Polite:
+    """Gives the interpreter back to the other threads soon, as long as any writer works.
 
     Training needs it for an instant between two operations; with Python's 5 ms it would wait that
     long each time, which doubles what a save costs it.
     """
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(interval, _SWITCH_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
+
+    def __init__(self) -> None:
+        self._entering = threading.Lock()
+        self._writers, self._interval = 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._entering:
+            if not self._writers:
+                self._interval = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._interval, _SWITCH_SECONDS))
+            self._writers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._entering:
+            self._writers -= 1
+            if not self._writers:
+                sys.setswitchinterval(self._interval)
+
+
+_polite = _Polite()
