@@ -31,13 +31,6 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "generative replay is not available yet; remove use_replay / --use-replay",
             )
         )
-    if settings.use_lateral:
-        found.append(
-            Contradiction(
-                ("use_lateral",),
-                "lateral connections are not available yet; remove use_lateral / --use-lateral",
-            )
-        )
     if settings.use_ewc and settings.shared == "none":
         found.append(
             Contradiction(
@@ -79,6 +72,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (lambda s: not s.use_orthogonal, "use_orthogonal is false", ("lambda_ortho", "ortho_form")),
     (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", ("ortho_form",)),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
+    (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
     (
         lambda s: s.early_stopping_patience == 0,
         "early_stopping_patience is 0",
@@ -92,7 +86,10 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (
         lambda s: len(s.tasks) == 1,
         "there is only one task",
-        ("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", "ortho_form"),
+        (
+            *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", "ortho_form"),
+            *("use_lateral", "lateral_rank"),
+        ),
     ),
 )
 

@@ -182,7 +182,9 @@ class SettingFields(BaseModel):
     top_p: Annotated[_AboveZero, Field(le=1), _TRAJECTORY] = 0.9
     """Nucleus sampling threshold of the generator, in (0, 1]."""
     use_lateral: Annotated[_Switch, _STRUCTURAL] = False
-    """Lateral connections from earlier adapters (not available yet)."""
+    """Lateral connections: each task also reads the features of earlier adapters."""
+    lateral_rank: Annotated[_Positive, _STRUCTURAL] = 32
+    """Inner size of the network of a lateral connection."""
 
     checkpoint_every: Annotated[_Count, _HARMLESS] = 100
     """Optimizer steps between checkpoints; 0 disables checkpoints."""

@@ -27,7 +27,15 @@ IMPACTS: Mapping[str, Impact] = {
 """What another value of each setting does to a run that is resumed."""
 
 SHAPE_SETTINGS = frozenset(
-    {"model_name", "tasks", "shared", "lora_r", "lora_target_modules", "use_lateral"}
+    {
+        "model_name",
+        "tasks",
+        "shared",
+        "lora_r",
+        "lora_target_modules",
+        "use_lateral",
+        "lateral_rank",
+    }
 )
 """Settings that decide which tensors a run has and how large they are."""
 
@@ -60,6 +68,14 @@ def identity(settings: Settings) -> dict[str, Any]:
     """
     harmless = {name for name, impact in IMPACTS.items() if impact is Impact.HARMLESS}
     return settings.model_dump(mode="json", exclude=harmless)
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint with the defaults of those that it does not know yet.
+
+    A setting that was added since then does by default what was done before.
+    """
+    return {**Settings().model_dump(mode="json"), **saved}
 
 
 def experiment_folder(settings: Settings) -> Path:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
+from plora_cl.model.lateral import LateralConnection, as_at_test_time
 from plora_cl.state import TensorPart, derived_seed
 
 Pooling: TypeAlias = Literal["cls", "mean"]
@@ -24,6 +25,9 @@ class ContinualClassifier(nn.Module):
     Which adapters contribute is the composition: ``isolated`` uses the adapter of the task asked
     for; ``cumulative`` uses the sum of all adapters learned so far, whatever the task (O-LoRA).
 
+    With lateral connections every task but the first one also reads the features of the tasks
+    before it, see `represent`.
+
     Args:
         encoder: Returns ``last_hidden_state [batch, tokens, hidden]``; owned by the model.
         pooling: ``cls`` takes the first token, ``mean`` averages over the tokens of the text.
@@ -33,7 +37,9 @@ class ContinualClassifier(nn.Module):
         lora_alpha: Adapter scale; contributions are multiplied by ``lora_alpha / lora_r``.
         lora_dropout: Dropout in front of the trainable adapter, in [0, 1).
         lora_target_modules: Endings of layer names to adapt; None for the attention projections.
-        seed: Adapters and heads start from values that depend on this and their task alone.
+        lateral_rank: Inner size of the lateral connection of each task but the first; None for
+            none.
+        seed: What a task adds starts from values that depend on this and the task alone.
     """
 
     def __init__(
@@ -47,12 +53,13 @@ class ContinualClassifier(nn.Module):
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
         lora_target_modules: Sequence[str] | None = None,
+        lateral_rank: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.pooling: Pooling = pooling
         self.composition: Composition = composition
-        self._seed = seed
+        self._seed, self._lateral_rank = seed, lateral_rank
         encoder.requires_grad_(False)
         names = shared_names(encoder, shared)
         targets = adapter_targets(encoder, lora_target_modules)
@@ -65,6 +72,7 @@ class ContinualClassifier(nn.Module):
             encoder, targets=targets, r=lora_r, alpha=lora_alpha, dropout=lora_dropout
         )
         self.heads = nn.ModuleList()
+        self.laterals = nn.ModuleDict()  # by the number of their task
         self._parts: dict[str, TensorPart] = {}
 
     @property
@@ -73,12 +81,17 @@ class ContinualClassifier(nn.Module):
         return next(self.encoder.parameters()).device
 
     @property
+    def _hidden(self) -> int:
+        hidden: int = self.encoder.config.hidden_size  # type: ignore[assignment, union-attr]
+        return hidden
+
+    @property
     def tasks(self) -> int:
         """Number of tasks that have an adapter and a head."""
         return len(self.heads)
 
     def grow(self, classes: int) -> None:
-        """Add the adapter and the head of the next task and freeze those of earlier ones.
+        """Add what the next task owns, see `parts_of`, and freeze what earlier ones do.
 
         Deterministic: depends on the seed and the number of the task, and leaves the process-wide
         random generators as they were.
@@ -86,6 +99,8 @@ class ContinualClassifier(nn.Module):
         task = self.tasks
         generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 1))
         self.adapters.add(generator)
+        if "lateral" in self._kinds(task):
+            self.laterals[str(task)] = self._closed_lateral(task)
         self.heads.append(self.untrained_head(task, classes))
         self.requires_grad_(False)  # PEFT leaves every adapter trainable
         for parameter in self.trainable().values():
@@ -95,18 +110,48 @@ class ContinualClassifier(nn.Module):
     def untrained_head(self, task: int, classes: int) -> nn.Linear:
         """Return the head ``[classes, hidden]`` with which ``task`` starts, or would start."""
         generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 0))
-        hidden: int = self.encoder.config.hidden_size  # type: ignore[assignment, union-attr]
-        head = nn.utils.skip_init(nn.Linear, hidden, classes)
+        head = nn.utils.skip_init(nn.Linear, self._hidden, classes)
         assert isinstance(head, nn.Linear)
         nn.init.normal_(head.weight, std=_HEAD_STD, generator=generator)
         nn.init.zeros_(head.bias)
         return head.to(self.device)
 
+    def _closed_lateral(self, task: int) -> LateralConnection:
+        assert self._lateral_rank is not None
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 3))
+        lateral = LateralConnection(self._hidden, self._lateral_rank, generator)
+        return lateral.to(self.device)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None, task: int) -> Tensor:
         """Return the logits ``[batch, classes of task]``."""
-        features = self.features(input_ids, attention_mask, self.adapters_for(task))
-        logits: Tensor = self.heads[task](features)
+        logits: Tensor = self.heads[task](self.represent(input_ids, attention_mask, task))
         return logits
+
+    def represent(self, input_ids: Tensor, attention_mask: Tensor | None, task: int) -> Tensor:
+        """Return what the head of ``task`` reads, ``[batch, hidden]``.
+
+        That is `features` under `adapters_for` the task, ``h_k``. A lateral connection makes it
+        ``h_k + g * f([h_k ; mean_j<k h_j])``, where ``h_j`` is what task ``j`` saw when it had
+        just been learned: features under adapter ``j`` (``isolated``), or under adapters ``0..j``
+        (``cumulative``). They come without dropout and, as in the source, without gradient: what
+        is shared learns through ``h_k``. For task ``k`` this takes ``k`` forward passes more.
+
+        Args:
+            input_ids: Token ids ``[batch, tokens]``.
+            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
+            task: Which task; one that is not learned yet has no lateral connection.
+        """
+        # Before the earlier ones: autocast would keep casts that were made without gradient
+        own = self.features(input_ids, attention_mask, self.adapters_for(task))
+        if str(task) not in self.laterals:
+            return own
+        with as_at_test_time(self.encoder):
+            earlier = [
+                self.features(input_ids, attention_mask, self._adapters_then(j))
+                for j in range(task)
+            ]
+        represented: Tensor = self.laterals[str(task)](own, torch.stack(earlier).mean(0))
+        return represented
 
     def adapters_for(self, task: int) -> list[int]:
         """Return the tasks whose adapters contribute to predictions of ``task``.
@@ -116,6 +161,18 @@ class ContinualClassifier(nn.Module):
         if self.composition == "cumulative":
             return list(range(self.tasks))
         return [task] if task < self.tasks else []
+
+    def _adapters_then(self, task: int) -> list[int]:
+        """Return `adapters_for` an earlier task as it was when that had just been learned."""
+        return list(range(task + 1)) if self.composition == "cumulative" else [task]
+
+    def dependencies(self, task: int) -> list[str]:
+        """Return the names of the parts, beside base and head, that `represent` depends on."""
+        adapters = self.adapters_for(task)
+        if str(task) not in self.laterals:
+            return ["shared", *(f"adapter-{k}" for k in adapters)]
+        read = sorted({*adapters, *range(task)})
+        return ["shared", *(f"adapter-{k}" for k in read), f"lateral-{task}"]
 
     def features(
         self, input_ids: Tensor, attention_mask: Tensor | None, adapters: Sequence[int]
@@ -148,8 +205,12 @@ class ContinualClassifier(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that the current task may change, in a stable order."""
         task = self.tasks - 1
-        own = {**self._adapter_and_head(task)} if task >= 0 else {}
-        return {**{f"shared.{name}": p for name, p in self._shared.items()}, **own}
+        groups = ["shared", *(self.parts_of(task) if task >= 0 else ())]
+        return {
+            f"{group}.{name}": parameter
+            for group in groups
+            for name, parameter in self._parameters_of(group).items()
+        }
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that all tasks share and change, by their name in the encoder."""
@@ -157,15 +218,22 @@ class ContinualClassifier(nn.Module):
 
     def parts(self) -> Mapping[str, TensorPart]:
         """Return every group of tensors that freezes or changes as a unit, see `part`."""
-        tasks = range(self.tasks)
-        own = [f"{kind}-{task}" for task in tasks for kind in ("adapter", "head")]
+        own = [name for task in range(self.tasks) for name in self.parts_of(task)]
         return {name: self.part(name) for name in ("base", "shared", *own)}
+
+    def parts_of(self, task: int) -> list[str]:
+        """Return the names of the parts that change only while ``task`` is learned."""
+        return [f"{kind}-{task}" for kind in self._kinds(task)]
+
+    def _kinds(self, task: int) -> list[str]:
+        lateral = self._lateral_rank is not None and task > 0
+        return ["adapter", "head", *(["lateral"] if lateral else [])]
 
     def part(self, name: str) -> TensorPart:
         """Return one group of tensors that freezes or changes as a unit, by its stable name.
 
-        ``base`` never changes, ``shared`` changes with every task, ``adapter-k`` and ``head-k``
-        only while task ``k`` is learned.
+        ``base`` never changes, ``shared`` changes with every task, ``adapter-k``, ``head-k`` and
+        ``lateral-k`` only while task ``k`` is learned.
 
         Raises:
             KeyError: There is no such group.
@@ -182,16 +250,9 @@ class ContinualClassifier(nn.Module):
         kind, _, number = name.partition("-")
         if name == "shared":
             return self._shared
-        if number not in map(str, range(self.tasks)) or kind not in ("adapter", "head"):
+        if number not in map(str, range(self.tasks)) or kind not in self._kinds(int(number)):
             raise KeyError(name)
         if kind == "adapter":
             return self.adapters.parameters(int(number))
-        return dict(self.heads[int(number)].named_parameters())
-
-    def _adapter_and_head(self, task: int) -> dict[str, nn.Parameter]:
-        adapter = self.adapters.parameters(task)
-        head = self.heads[task].named_parameters()
-        return {
-            **{f"adapter-{task}.{name}": p for name, p in adapter.items()},
-            **{f"head-{task}.{name}": p for name, p in head},
-        }
+        module = self.heads[int(number)] if kind == "head" else self.laterals[number]
+        return dict(module.named_parameters())

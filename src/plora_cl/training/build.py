@@ -57,6 +57,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         lora_target_modules=settings.lora_target_modules,
+        lateral_rank=settings.lateral_rank if settings.use_lateral else None,
         seed=settings.seed,
     )
     model.to(accelerator.device)

@@ -130,14 +130,14 @@ class Components:
             "cursor": self.cursor,
         }
         if self.cursor.phase is not Phase.DONE:
-            names = (f"{kind}-{self.cursor.task}" for kind in ("adapter", "head"))
+            names = self.model.parts_of(self.cursor.task)
             live |= {f"model/{name}": self.model.part(name) for name in names}
         return {**live, "random": self.random}  # restored last: nothing may draw after it
 
     def constant(self) -> dict[str, TensorPart]:
         """Return the tensors that stay as they are until the phase changes, by name."""
         done = self.cursor.task + (self.cursor.phase is Phase.DONE)
-        names = ["base", *(f"{kind}-{k}" for k in range(done) for kind in ("adapter", "head"))]
+        names = ["base", *(name for k in range(done) for name in self.model.parts_of(k))]
         return {
             **{f"model/{name}": self.model.part(name) for name in names},
             **{f"memory/{name}": TensorPart(g) for name, g in self.methods.memory().items()},

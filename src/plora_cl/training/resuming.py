@@ -18,7 +18,7 @@ from plora_cl.checkpoint.changes import (
 from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
-from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings
+from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, completed
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.optimization import Optimization
@@ -95,7 +95,8 @@ class Held:
 def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change]:
     """Return every difference between a checkpoint and a run that is to go on from it."""
     inside = snapshot.cursor["phase"] != Phase.DONE
-    found = value_changes(snapshot.settings, settings.model_dump(mode="json"), IMPACTS)
+    then, now = completed(snapshot.settings), settings.model_dump(mode="json")
+    found = value_changes(then, now, IMPACTS)
     found = [_in_context(change, inside=inside) for change in found]
     base = {"base weights": snapshot.objects["model/base"].sha256}
     found += value_changes(

@@ -46,7 +46,7 @@ class Scorer:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return predicted and true labels, ``[examples]`` each, in the same order."""
         model = self._model
-        head, adapters = self._head(task), model.adapters_for(task.index)
+        head = self._head(task)
         predicted, true = [], []
         done = 0
         model.eval()
@@ -54,7 +54,8 @@ class Scorer:
             for cpu_batch in split.in_order(self._batch_size):
                 batch = on_device(cpu_batch, model.device)
                 with self._autocast():
-                    logits = head(model.features(batch.input_ids, batch.attention_mask, adapters))
+                    represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
+                    logits = head(represented)
                 predicted.append(logits.argmax(-1).cpu().numpy())
                 true.append(cpu_batch.labels.numpy())
                 done += len(cpu_batch.labels)
@@ -68,8 +69,8 @@ class Scorer:
             task: What is predicted.
             base: Digest of the frozen encoder weights.
         """
-        names = [f"adapter-{k}" for k in self._model.adapters_for(task.index)]
-        used = {name: self._model.part(name).state_dict() for name in ("shared", *names)}
+        names = self._model.dependencies(task.index)
+        used = {name: self._model.part(name).state_dict() for name in names}
         head = {name: p.detach() for name, p in self._head(task).named_parameters()}
         weights = state_digest({"head": head, **used})
         key = f"{base} {weights} {task.test.digest} {self._batch_size}"

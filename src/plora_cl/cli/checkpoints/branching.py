@@ -14,7 +14,7 @@ from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.exit import exit_code
 from plora_cl.config.assignment import assign, split_assignment
-from plora_cl.config.schema import SHAPE_SETTINGS, Settings, identity
+from plora_cl.config.schema import SHAPE_SETTINGS, Settings, completed, identity
 from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError, SettingsError
 
@@ -200,8 +200,8 @@ def _settings(manifest: Manifest, folder: Path, assignments: Sequence[str]) -> S
 
 def _changed(manifest: Manifest, settings: Settings) -> set[str]:
     plain = settings.model_dump(mode="json", include={*identity(settings), *_SOURCES})
-    saved = manifest.settings
-    return {name for name in plain if saved.get(name) != plain[name]}
+    saved = completed(manifest.settings)
+    return {name for name in plain if saved[name] != plain[name]}
 
 
 def _require_possible(manifest: Manifest, changed: set[str]) -> None:
