@@ -74,6 +74,7 @@ _SWITCHES = {
     "use_orthogonal": "methods",
     "use_replay": "methods",
     "use_lateral": "methods",
+    "use_router": "model and tasks",
 }
 """Settings that are on or off, and the group each belongs to."""
 

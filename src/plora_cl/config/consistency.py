@@ -73,6 +73,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", ("ortho_form",)),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
     (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
+    (lambda s: not s.use_router, "use_router is false", ("router_examples", "router_abstain")),
     (
         lambda s: s.early_stopping_patience == 0,
         "early_stopping_patience is 0",

@@ -186,6 +186,13 @@ class SettingFields(BaseModel):
     lateral_rank: Annotated[_Positive, _STRUCTURAL] = 32
     """Inner size of the network of a lateral connection."""
 
+    use_router: Annotated[_Switch, _TRAJECTORY] = True
+    """Measure with the task of a text inferred, too, beside the scores with the task known."""
+    router_examples: Annotated[_Positive, _TRAJECTORY] = 500
+    """Training examples per task that the router learns from, a stratified sample."""
+    router_abstain: Annotated[_Ratio, Field(lt=1), _TRAJECTORY] = 0.05
+    """Texts scoring below this quantile of training texts count as doubtful; 0 never doubts."""
+
     checkpoint_every: Annotated[_Count, _HARMLESS] = 100
     """Optimizer steps between checkpoints; 0 disables checkpoints."""
     keep_last_n_checkpoints: Annotated[_Positive, _HARMLESS] = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from plora_cl.evaluation.routing import Routed
 from plora_cl.state import StateDict
 
 Cell = tuple[float, float, str]
@@ -21,6 +22,7 @@ class ScoreMatrix:
         self._tasks = tasks
         self._cells: dict[tuple[int, int], Cell] = {}
         self._untrained: dict[int, Cell] = {}
+        self._routed: dict[tuple[int, int], Routed] = {}
 
     def record(self, row: int, column: int, accuracy: float, f1: float, digest: str) -> None:
         """Record scores in [0, 1]; ``digest`` identifies all that the predictions depended on."""
@@ -29,6 +31,14 @@ class ScoreMatrix:
     def record_untrained(self, column: int, accuracy: float, f1: float, digest: str) -> None:
         """Record the scores on a task before anything was learned."""
         self._untrained[column] = (accuracy, f1, digest)
+
+    def record_routed(self, row: int, column: int, routed: Routed) -> None:
+        """Record how the texts of ``column`` fared, their task inferred, after task ``row``."""
+        self._routed[row, column] = routed
+
+    def routed(self, row: int) -> list[Routed | None]:
+        """Return what was measured with the task inferred after task ``row``, by task."""
+        return [self._routed.get((row, column)) for column in self._columns]
 
     def reusable(self, column: int, digest: str) -> tuple[float, float] | None:
         """Return scores on ``column`` that depended on exactly what ``digest`` identifies."""
@@ -65,8 +75,13 @@ class ScoreMatrix:
         return self._untrained_array(1)
 
     def state_dict(self) -> StateDict:
-        """Return every cell as plain numbers and strings."""
+        """Return every cell as plain numbers and strings; ``routed`` only if there is any."""
+        routed = [
+            [row, list(c.chosen), c.abstained, c.right_of_answered, column, c.accuracy, c.f1, ""]
+            for (row, column), c in sorted(self._routed.items())
+        ]
         return {
+            **({"routed": routed} if routed else {}),
             "cells": [[row, column, *cell] for (row, column), cell in sorted(self._cells.items())],
             "untrained": [[column, *cell] for column, cell in sorted(self._untrained.items())],
         }
@@ -75,6 +90,10 @@ class ScoreMatrix:
         """Restore `state_dict`."""
         self._cells = {(row, column): tuple(cell) for row, column, *cell in state["cells"]}
         self._untrained = {column: tuple(cell) for column, *cell in state["untrained"]}
+        self._routed = {
+            (row, column): Routed(tuple(chosen), abstained, right, accuracy, f1)
+            for row, chosen, abstained, right, column, accuracy, f1, _ in state.get("routed", [])
+        }
 
     @property
     def _columns(self) -> range:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from plora_cl.evaluation import metrics
 from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.routing import side_by_side
 from plora_cl.state import StateDict
 
 Write = Callable[[Path, bytes], None]
@@ -39,6 +40,7 @@ def summarise(
     return {
         **_summary(accuracy, matrix.untrained_accuracy),
         "f1": _summary(f1, matrix.untrained_f1),
+        **_with_and_without_task_id(matrix, [task["name"] for task in tasks]),
         "accuracy_matrix": _plain(accuracy),
         "f1_matrix": _plain(f1),
         "untrained_accuracy": _plain(matrix.untrained_accuracy),
@@ -71,6 +73,17 @@ def _summary(
         "forgetting": metrics.forgetting(results),
         "learning_accuracy": metrics.learning_accuracy(results),
         "average_anytime_accuracy": metrics.average_anytime_accuracy(results),
+    }
+
+
+def _with_and_without_task_id(matrix: ScoreMatrix, names: Sequence[str]) -> StateDict:
+    rows = [matrix.routed(row) for row in range(len(names))]
+    last = zip(matrix.accuracy[-1].tolist(), matrix.f1[-1].tolist(), strict=True)
+    oracle = [None if np.isnan(accuracy) else (accuracy, f1) for accuracy, f1 in last]
+    return {
+        **side_by_side(names, oracle, rows[-1]),
+        "routed_accuracy_matrix": [[c and c.accuracy for c in row] for row in rows],
+        "routed_f1_matrix": [[c and c.f1 for c in row] for row in rows],
     }
 
 

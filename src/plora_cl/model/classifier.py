@@ -7,6 +7,7 @@ from typing import Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
@@ -175,7 +176,12 @@ class ContinualClassifier(nn.Module):
         return ["shared", *(f"adapter-{k}" for k in read), f"lateral-{task}"]
 
     def features(
-        self, input_ids: Tensor, attention_mask: Tensor | None, adapters: Sequence[int]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        adapters: Sequence[int],
+        *,
+        shared: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Encode token ids ``[batch, tokens]`` into ``[batch, hidden]``.
 
@@ -183,11 +189,17 @@ class ContinualClassifier(nn.Module):
             input_ids: Token ids.
             attention_mask: 1 for text, 0 for padding; None where nothing is padded.
             adapters: Tasks whose adapters contribute.
+            shared: Values to use in place of the shared parameters, by name.
         """
         self.adapters.select(adapters)
-        hidden: Tensor = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).last_hidden_state
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask}
+        hidden: Tensor
+        if shared:
+            # Never written into the parameters: a checkpoint may be reading them meanwhile
+            values = self._by_present_name(shared)
+            hidden = functional_call(self.encoder, values, (), texts).last_hidden_state
+        else:
+            hidden = self.encoder(**texts).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         if attention_mask is None:
@@ -245,6 +257,10 @@ class ContinualClassifier(nn.Module):
         if name not in self._parts:
             self._parts[name] = TensorPart(self._parameters_of(name))
         return self._parts[name]
+
+    def _by_present_name(self, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        present = {id(p): name for name, p in self.encoder.named_parameters()}  # adapters rename
+        return {present[id(self._shared[name])]: value for name, value in shared.items()}
 
     def _parameters_of(self, name: str) -> Mapping[str, nn.Parameter]:
         kind, _, number = name.partition("-")

@@ -26,6 +26,7 @@ from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.measurement import Measurement
 from plora_cl.training.optimization import make_accelerator
 from plora_cl.training.reporting import Reporter
+from plora_cl.training.routing import Router
 from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.stopping import StopRequest
@@ -74,6 +75,14 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     )
     folder = experiment_folder(settings)
     run_log = RunLog(folder / "results" / "run_log.jsonl")
+    router = Router(
+        model,
+        examples=settings.router_examples,
+        abstain=settings.router_abstain,
+        batch_size=settings.eval_batch_size,
+        seed=settings.seed,
+        progress=progress,
+    )
     components = Components(
         model=model,
         tasks=tasks,
@@ -87,6 +96,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         costs=Costs(),
         run_log=run_log,
         random=random,
+        router=router if settings.use_router else None,
     )
     checkpointer = Checkpointer(
         CheckpointStore(folder / "checkpoints") if settings.checkpoint_every else None,
@@ -115,6 +125,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
             components.costs,
             run_log,
             base_digest=lambda: checkpointer.base_digest,
+            router=components.router,
         ),
         checkpointer=checkpointer,
         reporter=reporter,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.data.batches import BatchStream
@@ -18,6 +19,9 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, RandomState, Stateful, TensorPart
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
+from plora_cl.training.routing import Router
+
+_ROUTER = "memory/router/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Components:
     costs: Costs
     run_log: RunLog
     random: RandomState
+    router: Router | None = None
     cursor: Cursor = field(default_factory=Cursor)
     optimization: Optimization | None = None
     loss: float | None = None
@@ -141,6 +146,7 @@ class Components:
         return {
             **{f"model/{name}": self.model.part(name) for name in names},
             **{f"memory/{name}": TensorPart(g) for name, g in self.methods.memory().items()},
+            **{f"{_ROUTER}{name}": TensorPart(g) for name, g in self._router_memory().items()},
         }
 
     def restore(
@@ -169,11 +175,19 @@ class Components:
             {
                 group.removeprefix(prefix): {name: t.to(device) for name, t in tensors.items()}
                 for group, tensors in objects.items()
-                if group.startswith(prefix)
+                if group.startswith(prefix) and not group.startswith(_ROUTER)
             }
         )
+        if self.router is not None:
+            known = {
+                g.removeprefix(_ROUTER): t for g, t in objects.items() if g.startswith(_ROUTER)
+            }
+            self.router.load_memory(known)
         snapshot.restore({**self.live(), **(in_place_of or {})})
         self.loss = snapshot.loss
+
+    def _router_memory(self) -> Mapping[str, Mapping[str, Tensor]]:
+        return self.router.memory() if self.router is not None else {}
 
     def _grow(self, task: Task) -> None:
         self.model.grow(len(task.classes))

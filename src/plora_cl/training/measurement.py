@@ -8,9 +8,11 @@ from plora_cl.data.task import Task
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.metrics import scores
+from plora_cl.evaluation.routing import routed_scores
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.state import Cursor
-from plora_cl.training.scoring import Scorer
+from plora_cl.training.routing import Router
+from plora_cl.training.scoring import Predictions, Scorer
 
 
 class Measurement:
@@ -22,6 +24,7 @@ class Measurement:
         costs: Takes the time of measuring the untrained model.
         run_log: Takes an event for each measurement.
         base_digest: Returns the SHA-256 of the frozen encoder weights.
+        router: Infers the task of a text; None measures with the task known only.
     """
 
     def __init__(
@@ -31,15 +34,20 @@ class Measurement:
         costs: Costs,
         run_log: RunLog,
         base_digest: Callable[[], str],
+        router: Router | None = None,
     ) -> None:
         self._scorer, self._matrix, self._costs, self._run_log = scorer, matrix, costs, run_log
         self._base_digest = base_digest
+        self._router = router
+        self._predicted: dict[int, tuple[str, Predictions]] = {}
 
     def untrained(self, tasks: Sequence[Task]) -> None:
         """Record test scores of the model before it has learned anything."""
         for task in tasks:
             with self._costs.measure(task.name, "untrained"):
-                accuracy, f1 = self._test(task, f"untrained on {task.name}")
+                what = f"untrained on {task.name}"
+                predictions = self._scorer.predict(task, task.test, what)
+            accuracy, f1 = scores(*predictions, classes=len(task.classes))
             digest = self._scorer.dependencies(task, self._base_digest())
             self._matrix.record_untrained(task.index, accuracy, f1, digest)
 
@@ -48,7 +56,7 @@ class Measurement:
         digest = self._scorer.dependencies(task, self._base_digest())
         known = self._matrix.reusable(task.index, digest)
         if known is None:
-            known = self._test(task, f"evaluation on {task.name}")
+            known = self._test(task, f"evaluation on {task.name}", digest)
         self._matrix.record(row, task.index, *known, digest)
         self._run_log.append(
             {
@@ -60,6 +68,13 @@ class Measurement:
                 "f1": known[1],
             }
         )
+        if self._router is not None and task.index <= row and self._router.knows(row + 1):
+            self._test_routed(self._router, row, task, digest, step=step)
+
+    def learn_routes(self, tasks: Sequence[Task]) -> None:
+        """Let the router, if there is one, learn to tell ``tasks`` apart."""
+        if self._router is not None:
+            self._router.learn(tasks)
 
     def validate(self, task: Task, cursor: Cursor) -> float:
         """Return the accuracy on the validation split after the epoch that has just ended."""
@@ -78,5 +93,27 @@ class Measurement:
         )
         return accuracy
 
-    def _test(self, task: Task, what: str) -> tuple[float, float]:
-        return scores(*self._scorer.predict(task, task.test, what), classes=len(task.classes))
+    def _test_routed(self, router: Router, row: int, task: Task, digest: str, *, step: int) -> None:
+        routes, doubtful = router.route(task, row + 1)
+        routed = routed_scores(
+            routes,
+            doubtful,
+            *self._predictions(task, f"evaluation on {task.name}", digest),
+            task=task.index,
+            tasks=row + 1,
+            classes=len(task.classes),
+        )
+        self._matrix.record_routed(row, task.index, routed)
+        event = {"event": "routing", "step": step, "task": row, "on": task.index}
+        self._run_log.append({**event, **routed._asdict()})
+
+    def _test(self, task: Task, what: str, digest: str) -> tuple[float, float]:
+        return scores(*self._predictions(task, what, digest), classes=len(task.classes))
+
+    def _predictions(self, task: Task, what: str, digest: str) -> Predictions:
+        """Return test predictions; those that depend on the same ``digest`` are made once."""
+        known = self._predicted.get(task.index)
+        if known is None or known[0] != digest:
+            known = digest, self._scorer.predict(task, task.test, what)
+            self._predicted[task.index] = known
+        return known[1]

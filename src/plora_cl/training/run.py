@@ -180,6 +180,7 @@ class Run:
         parts = self.components
         progress = self.stop.polled_by(self.reporter.activity)
         parts.methods.finish_task(parts.model, parts.task, progress)
+        self.measurement.learn_routes(parts.tasks[: parts.cursor.task + 1])
         parts.cursor.phase = Phase.EVALUATE
         self.save()
 

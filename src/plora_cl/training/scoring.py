@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training.optimization import on_device
+
+Predictions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Predicted and true labels, ``[examples]`` each."""
 
 
 class Scorer:
@@ -41,9 +45,7 @@ class Scorer:
         self._model, self._batch_size = model, batch_size
         self._autocast, self._progress = autocast, progress
 
-    def predict(
-        self, task: Task, split: Split, what: str
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def predict(self, task: Task, split: Split, what: str) -> Predictions:
         """Return predicted and true labels, ``[examples]`` each, in the same order."""
         model = self._model
         head = self._head(task)
