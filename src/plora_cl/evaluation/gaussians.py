@@ -1,9 +1,8 @@
 """Which task a text belongs to: one Gaussian per class over frozen features, one covariance.
 
 Linear discriminant analysis (Hastie, Tibshirani, Friedman, "The Elements of Statistical Learning",
-2nd edition, section 4.3) from sums that add up over tasks, so that no earlier text is needed; as a
-classifier of tasks compare Pelosin 2022 and SLDA, Hayes and Kanan 2020 (arXiv 1909.01520).
-Everything is float64 on the CPU.
+2nd edition, section 4.3) from sums that add up over tasks, so that no earlier text is needed;
+on a frozen encoder, compare Hayes and Kanan 2020 (arXiv 1909.01520). All in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> tuple[Tensor, float]:
 
     ``(1 - a) S + a tr(S)/p I`` with ``S`` the pooled scatter over the number of examples and ``a``
     of Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
-    matrices", lemma 3.1 ff.; as `sklearn.covariance.ledoit_wolf` computes it of the centred
+    matrices", section 3.3; as `sklearn.covariance.ledoit_wolf` computes it of the centred
     features, but from sums: ``sum_n |x_n x_n^T - S|^2 = sum_n |x_n|^4 - n |S|^2``.
     """
     examples = float(sum(task.counts.sum() for task in tasks))
