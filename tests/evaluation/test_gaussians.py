@@ -107,7 +107,7 @@ def test_covariance_and_shrinkage_are_those_of_scikit_learn(rows: int) -> None:
 
 
 def test_the_score_is_the_density_of_a_mixture_up_to_what_all_share() -> None:
-    tasks = [some_task(task) for task in range(3)]
+    tasks = [some_task(task, rows=31, classes=task + 2) for task in range(3)]
     statistics = [of(*task) for task in tasks]
     covariance, _ = shrunk_covariance(statistics)
     x = some_task(5)[0].double()

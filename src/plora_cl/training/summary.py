@@ -72,6 +72,9 @@ def _show(run: Run, results: StateDict) -> None:
     run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
     names = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting")
     summary = [[name.replace("_", " "), _number(results[name])] for name in names]
+    routed = results["routed"]["average_accuracy"]
+    if routed is not None:
+        summary.append(["average accuracy, task inferred", _number(routed)])
     for name, reason in results["zero_by_construction"].items():
         summary.append([name.replace("_", " "), f"zero by construction: {reason}"])
     run.reporter.table("Continual learning", ["metric", "value"], summary)
