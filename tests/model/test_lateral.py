@@ -208,7 +208,7 @@ def test_what_a_connection_reads_depends_on_all_earlier_adapters_and_no_later_on
 
 
 def test_earlier_features_come_without_dropout_and_leave_modes_and_gradients_alone() -> None:
-    model = lateral_model(2, 2)
+    model = lateral_model(2, 2, shared="layernorm")
     learn_something(model)
     seen = []
     lateral = model.laterals["1"]

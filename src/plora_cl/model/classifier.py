@@ -142,7 +142,7 @@ class ContinualClassifier(nn.Module):
             attention_mask: 1 for text, 0 for padding; None where nothing is padded.
             task: Which task; one that is not learned yet has no lateral connection.
         """
-        # Before the earlier ones: autocast would keep casts that were made without gradient
+        # First: older PyTorch reuses casts under autocast, also those made without gradient
         own = self.features(input_ids, attention_mask, self.adapters_for(task))
         if str(task) not in self.laterals:
             return own
