@@ -63,6 +63,23 @@ def nothing(disk: SimulatedDisk) -> None:
     """Let the disk go on."""
 
 
+class KilledError(BaseException):
+    """The process is gone: no Exception, so that nothing catches it."""
+
+
+def kill_after(operations: int) -> Callable[[SimulatedDisk], None]:
+    """Return a ``before_operation`` that lets so many pass and kills the process at the next."""
+    left = operations
+
+    def count_down(_: SimulatedDisk) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+
+    return count_down
+
+
 @dataclass
 class SimulatedDisk:
     """A `Filesystem` of which the volatile and the durable image are both known.

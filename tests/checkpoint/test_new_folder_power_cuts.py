@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, Plain, capture
-from checkpoint.simulated_disk import Image, SimulatedDisk, nothing
+from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint import bundle, new_folder
 from plora_cl.checkpoint import fork as forking
 from plora_cl.checkpoint.bundle import export_bundle, import_bundle
@@ -31,10 +31,6 @@ LOG = b'{"step": 1}\n'
 
 class LostCheckpointError(Exception):
     """What was acknowledged is not there, or what is there cannot be used."""
-
-
-class KilledError(BaseException):
-    """SIGKILL: nothing may catch it."""
 
 
 class WithoutLinks(SimulatedDisk):
@@ -164,15 +160,7 @@ def test_what_was_killed_at_any_operation_is_completed_by_the_same_command(
 ) -> None:
     for operation in range(1000):
         making = begin()
-        left = operation
-
-        def count_down(_: SimulatedDisk) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KilledError
-
-        making.disk.before_operation = count_down
+        making.disk.before_operation = kill_after(operation)
         try:
             making.make(making.disk)
         except KilledError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import sealed
-from checkpoint.simulated_disk import Image, SimulatedDisk, nothing
+from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint import container
 from plora_cl.checkpoint.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.retention import collect_garbage, rotate
@@ -21,10 +21,6 @@ HOME = Path("/experiments/run/checkpoints")
 
 class LostCheckpointError(Exception):
     """What was acknowledged is not there, or what is there cannot be used."""
-
-
-class KilledError(BaseException):
-    """SIGKILL: nothing may catch it."""
 
 
 class Run:
@@ -202,15 +198,7 @@ def test_a_store_that_does_not_rename_last_is_caught(
 
 def killed_run(operation: int) -> tuple[Run, bool]:
     """Return a run that was killed before its ``operation``-th one, and whether it was."""
-    left = operation
-
-    def count_down(_: SimulatedDisk) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KilledError
-
-    run = Run(SimulatedDisk(count_down), CheckpointStore)
+    run = Run(SimulatedDisk(kill_after(operation)), CheckpointStore)
     try:
         train(run)
     except KilledError:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from checkpoint.samples import sealed
-from checkpoint.simulated_disk import File, SimulatedDisk, nothing
+from checkpoint.simulated_disk import File, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint import container, sharing
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.policy import checkpoint_name
@@ -26,10 +26,6 @@ FIRST, SECOND = checkpoint_name(0, 0, 9), checkpoint_name(0, 0, 19)
 
 class LostCheckpointError(Exception):
     """What was acknowledged is not there, or what is there cannot be used."""
-
-
-class KilledError(BaseException):
-    """SIGKILL: nothing may catch it."""
 
 
 @pytest.fixture(autouse=True)
@@ -175,15 +171,7 @@ def test_no_power_cut_after_a_kill_while_objects_are_shared_loses_a_checkpoint(
 def killed(operation: int, beginning: Beginning) -> tuple[Promises, bool]:
     disk = SimulatedDisk()
     beginning(disk)
-    left = operation
-
-    def count_down(_: SimulatedDisk) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KilledError
-
-    disk.before_operation = count_down
+    disk.before_operation = kill_after(operation)
     promises = Promises(disk)
     try:
         for _ in experiments(promises):

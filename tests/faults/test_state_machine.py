@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from checkpoint.samples import sealed
-from checkpoint.simulated_disk import SimulatedDisk, nothing
+from checkpoint.simulated_disk import KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint.policy import checkpoint_name
 from plora_cl.checkpoint.retention import collect_garbage, rotate
 from plora_cl.checkpoint.store import CheckpointStore
 
 HOME = Path("/experiments/run/checkpoints")
 KEEP = 2
-
-
-class KilledError(BaseException):
-    """SIGKILL: nothing may catch it."""
 
 
 class Experiment(RuleBasedStateMachine):
@@ -86,16 +82,8 @@ class Experiment(RuleBasedStateMachine):
 
     @rule(operation=st.integers(0, 40), power=st.booleans(), data=st.data())
     def be_interrupted_while_saving(self, operation: int, power: bool, data: st.DataObject) -> None:
-        left = operation
-
-        def count_down(_: SimulatedDisk) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KilledError
-
         self.batch += 1
-        self.disk.before_operation = count_down
+        self.disk.before_operation = kill_after(operation)
         with suppress(KilledError):
             self._save("train")
         self.disk.before_operation = nothing
