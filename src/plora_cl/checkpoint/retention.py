@@ -8,6 +8,7 @@ from pathlib import Path
 from plora_cl.checkpoint import pins
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
+from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.policy import retained
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
@@ -32,7 +33,9 @@ def rotate(
         CheckpointError: The disk refused.
         ValueError: ``keep_last`` is below 1.
     """
-    done = [current.position.task] if _is_done(store, current) else []
+    manifest = _manifest(store, current)
+    is_done = manifest is not None and manifest.cursor["phase"] == "done"
+    done = [current.position.task] if is_done else []
     with pins.held(store.directory, wait=False) as is_held:
         if not is_held:
             return []
@@ -41,7 +44,7 @@ def rotate(
             (entry.position for entry in entries), keep_last, current=current.position, done=done
         ) | pins.pinned(store)
         stale = [entry for entry in entries if entry.position not in kept]
-        leave_objects = _leave_objects(store, stale, current)
+        leave_objects = _leave_objects(store, stale, manifest)
         if stale:
             store.delete(stale)
     if leave_objects:
@@ -109,21 +112,19 @@ def garbage(store: CheckpointStore) -> list[Path]:
 
 
 def _leave_objects(
-    store: CheckpointStore, stale: list[CheckpointEntry], current: CheckpointEntry
+    store: CheckpointStore, stale: list[CheckpointEntry], current: Manifest | None
 ) -> bool:
     """Return whether removing ``stale`` may leave objects behind that nothing needs.
 
     Most often it does not: then the manifests of all the other checkpoints need not be read.
     """
-    try:
-        needed = set(store.manifest(current).objects.values())
-        return any(not needed.issuperset(store.manifest(e).objects.values()) for e in stale)
-    except CorruptCheckpointError:
-        return True
+    needed = set(current.objects.values()) if current is not None else set()
+    manifests = (_manifest(store, entry) for entry in stale)
+    return any(m is None or not needed.issuperset(m.objects.values()) for m in manifests)
 
 
-def _is_done(store: CheckpointStore, entry: CheckpointEntry) -> bool:
+def _manifest(store: CheckpointStore, entry: CheckpointEntry) -> Manifest | None:
     try:
-        return bool(store.manifest(entry).cursor["phase"] == "done")
+        return store.manifest(entry)
     except CorruptCheckpointError:
-        return False
+        return None
