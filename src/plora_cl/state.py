@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -172,6 +172,16 @@ class RandomState:
         torch.set_rng_state(state["torch"])
         if state["cuda"]:
             torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class SeedFor(IntEnum):
+    """Last part of the key of a task's seed: what draws from it."""
+
+    HEAD = 0
+    ADAPTER = 1
+    FISHER = 2
+    ROUTER = 3
+    LATERAL = 4
 
 
 def derived_seed(*key: int) -> int:

@@ -69,13 +69,13 @@ def test_the_router_changes_nothing_else(
     whole: Path, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     without, _ = train(settings, tmp_path, use_router=False)
-    changed = ("/scores", "run_log", "memory/router/")
+    changed = ("/scores", "run_log", "/router/")
     one, other = (
         {key: value for key, value in evidence(run).items() if not any(c in key for c in changed)}
         for run in (whole, without)
     )
     assert one == other
-    assert any(key.endswith("memory/router/task-2") for key in evidence(whole))
+    assert any(key.endswith("/router/task-2") for key in evidence(whole))
     results = results_of(without)
     assert results["routed"]["average_accuracy"] is None
     assert results["oracle"]["average_accuracy"] == results["average_accuracy"]

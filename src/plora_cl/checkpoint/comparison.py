@@ -62,7 +62,7 @@ class Comparison:
     Attributes:
         cursor: What runs next.
         settings: All settings; those that decide nothing about the result do not count.
-        identity: What must be equal for a run to be continued.
+        identity: What decides the result: settings, encoder and data.
         environment: Machine and libraries; does not count.
         tensors: Of the state and of objects.
         values: Everything else in the state, and tensors that have no counterpart of their shape.

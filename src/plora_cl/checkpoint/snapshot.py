@@ -26,7 +26,7 @@ class Snapshot:
         seed: Of the run.
         loss: Of the last optimizer step; None before the first.
         settings: The resolved settings of the run.
-        identity: What must be the same for the run to be continued.
+        identity: What decides the result: settings, encoder and data.
         environment: What the run was computed with; see `plora_cl.checkpoint.environment`.
     """
 
@@ -69,7 +69,7 @@ class Snapshot:
             seed: Of the run.
             loss: Of the last optimizer step.
             settings: The resolved settings.
-            identity: What must be the same for the run to be continued.
+            identity: What decides the result: settings, encoder and data.
             environment: What the run is computed with.
             arena: Memory to copy into; the snapshot is valid until it holds another one.
 

@@ -26,6 +26,9 @@ IMPACTS: Mapping[str, Impact] = {
 }
 """What another value of each setting does to a run that is resumed."""
 
+_BEFORE = {"use_router": False}
+"""Settings added later whose default is not what was done before."""
+
 SHAPE_SETTINGS = frozenset(
     {
         "model_name",
@@ -61,7 +64,7 @@ class Settings(SettingFields):
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """Return the settings that must be equal for a run to be continued, as plain JSON values.
+    """Return the settings that decide the result, as plain JSON values.
 
     Every setting that may change a single bit of the result is in it, except those that only say
     where to look: what is found there is part of the identity of a run instead.
@@ -71,11 +74,11 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a checkpoint with the defaults of those that it does not know yet.
+    """Return the settings of a checkpoint with those that it does not know yet.
 
-    A setting that was added since then does by default what was done before.
+    They get the values that do what was done before there was such a setting.
     """
-    return {**Settings().model_dump(mode="json"), **saved}
+    return {**Settings().model_dump(mode="json"), **_BEFORE, **saved}
 
 
 def experiment_folder(settings: Settings) -> Path:

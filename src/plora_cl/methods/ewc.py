@@ -14,7 +14,7 @@ from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.methods.base import ContinualMethod, Progress
 from plora_cl.methods.fisher import Estimator, diagonal_fisher
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import derived_seed
+from plora_cl.state import SeedFor, derived_seed
 
 Mode: TypeAlias = Literal["offline", "online"]
 Group: TypeAlias = Mapping[str, Tensor]
@@ -98,7 +98,7 @@ class Ewc(ContinualMethod):
     def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
         """Add the Fisher information of ``task`` and anchor the weights as they are."""
         wanted = self._examples or len(task.train)
-        seed = derived_seed(self._seed, task.index, 2)
+        seed = derived_seed(self._seed, task.index, SeedFor.FISHER)
         examples = task.train.subset(stratified_rows(task.train.labels, wanted, seed))
         fisher = diagonal_fisher(
             model,

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
-from plora_cl.state import TensorPart, derived_seed
+from plora_cl.state import SeedFor, TensorPart, derived_seed
 
 Pooling: TypeAlias = Literal["cls", "mean"]
 Composition: TypeAlias = Literal["isolated", "cumulative"]
@@ -98,7 +98,7 @@ class ContinualClassifier(nn.Module):
         random generators as they were.
         """
         task = self.tasks
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 1))
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, SeedFor.ADAPTER))
         self.adapters.add(generator)
         if "lateral" in self._kinds(task):
             self.laterals[str(task)] = self._closed_lateral(task)
@@ -110,7 +110,7 @@ class ContinualClassifier(nn.Module):
 
     def untrained_head(self, task: int, classes: int) -> nn.Linear:
         """Return the head ``[classes, hidden]`` with which ``task`` starts, or would start."""
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 0))
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, SeedFor.HEAD))
         head = nn.utils.skip_init(nn.Linear, self._hidden, classes)
         assert isinstance(head, nn.Linear)
         nn.init.normal_(head.weight, std=_HEAD_STD, generator=generator)
@@ -119,7 +119,7 @@ class ContinualClassifier(nn.Module):
 
     def _closed_lateral(self, task: int) -> LateralConnection:
         assert self._lateral_rank is not None
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, 3))
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, SeedFor.LATERAL))
         lateral = LateralConnection(self._hidden, self._lateral_rank, generator)
         return lateral.to(self.device)
 

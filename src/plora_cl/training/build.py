@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from plora_cl.checkpoint.environment import environment
+from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter
 from plora_cl.config.schema import Settings, experiment_folder, identity
@@ -29,7 +33,7 @@ from plora_cl.training.reporting import Reporter
 from plora_cl.training.routing import Router
 from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
-from plora_cl.training.stopping import StopRequest
+from plora_cl.training.stopping import Progress, StopRequest
 
 
 def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
@@ -49,40 +53,10 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     random = RandomState.seeded(settings.seed)
     progress = stop.polled_by(reporter.activity)
     tokenizer = load_tokenizer(settings.model_name)
-    model = ContinualClassifier(
-        load_encoder(settings.model_name),
-        pooling=settings.pooling,
-        composition=settings.composition,
-        shared=settings.shared,
-        lora_r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        lora_target_modules=settings.lora_target_modules,
-        lateral_rank=settings.lateral_rank if settings.use_lateral else None,
-        seed=settings.seed,
-    )
-    model.to(accelerator.device)
+    model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
-    tasks = load_tasks(
-        settings.tasks,
-        tokenizer,
-        max_length=settings.max_length,
-        max_train_examples=settings.max_train_examples,
-        max_eval_examples=settings.max_eval_examples,
-        seed=settings.seed,
-        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
-        progress=progress,
-    )
-    folder = experiment_folder(settings)
-    run_log = RunLog(folder / "results" / "run_log.jsonl")
-    router = Router(
-        model,
-        examples=settings.router_examples,
-        abstain=settings.router_abstain,
-        batch_size=settings.eval_batch_size,
-        seed=settings.seed,
-        progress=progress,
-    )
+    tasks = _tasks(settings, tokenizer, progress)
+    run_log = RunLog(experiment_folder(settings) / "results" / "run_log.jsonl")
     components = Components(
         model=model,
         tasks=tasks,
@@ -96,40 +70,83 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         costs=Costs(),
         run_log=run_log,
         random=random,
-        router=router if settings.use_router else None,
+        router=_router(settings, model, progress) if settings.use_router else None,
     )
-    checkpointer = Checkpointer(
-        CheckpointStore(folder / "checkpoints") if settings.checkpoint_every else None,
+    checkpointer = _checkpointer(settings, components, base, reporter)
+    measurement = Measurement(
+        Scorer(
+            model,
+            batch_size=settings.eval_batch_size,
+            autocast=accelerator.autocast,
+            progress=progress,
+        ),
+        components.matrix,
+        components.costs,
+        run_log,
+        base_digest=lambda: checkpointer.base_digest,
+        router=components.router,
+    )
+    return Run(components, measurement, checkpointer, reporter, stop)
+
+
+def _model(settings: Settings) -> ContinualClassifier:
+    return ContinualClassifier(
+        load_encoder(settings.model_name),
+        pooling=settings.pooling,
+        composition=settings.composition,
+        shared=settings.shared,
+        lora_r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        lora_target_modules=settings.lora_target_modules,
+        lateral_rank=settings.lateral_rank if settings.use_lateral else None,
+        seed=settings.seed,
+    )
+
+
+def _tasks(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> Sequence[Task]:
+    return load_tasks(
+        settings.tasks,
+        tokenizer,
+        max_length=settings.max_length,
+        max_train_examples=settings.max_train_examples,
+        max_eval_examples=settings.max_eval_examples,
+        seed=settings.seed,
+        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
+        progress=progress,
+    )
+
+
+def _router(settings: Settings, model: ContinualClassifier, progress: Progress) -> Router:
+    return Router(
+        model,
+        examples=settings.router_examples,
+        abstain=settings.router_abstain,
+        batch_size=settings.eval_batch_size,
+        seed=settings.seed,
+        progress=progress,
+    )
+
+
+def _checkpointer(
+    settings: Settings, components: Components, base: Future[ObjectRef], reporter: Reporter
+) -> Checkpointer:
+    store = CheckpointStore(experiment_folder(settings) / "checkpoints")
+    device = str(components.accelerator.device)
+    return Checkpointer(
+        store if settings.checkpoint_every else None,
         writer=BackgroundWriter() if settings.async_checkpoint else InPlaceWriter(),
         every=settings.checkpoint_every,
         keep_last=settings.keep_last_n_checkpoints,
         disk_budget=settings.checkpoint_disk_budget,
         base=base,
         settings=settings.model_dump(mode="json"),
-        identity={**identity(settings), **_content(model, tasks)},
-        environment=environment(device=str(accelerator.device)),
-        before_commit=run_log.sync,
+        identity={**identity(settings), **_content(components.model, components.tasks)},
+        environment=environment(device=device),
+        before_commit=components.run_log.sync,
         reporter=reporter,
-    )
-    scorer = Scorer(
-        model,
-        batch_size=settings.eval_batch_size,
-        autocast=accelerator.autocast,
-        progress=progress,
-    )
-    return Run(
-        components=components,
-        measurement=Measurement(
-            scorer,
-            components.matrix,
-            components.costs,
-            run_log,
-            base_digest=lambda: checkpointer.base_digest,
-            router=components.router,
-        ),
-        checkpointer=checkpointer,
-        reporter=reporter,
-        stop=stop,
     )
 
 

@@ -57,7 +57,7 @@ class Checkpointer:
         disk_budget: Most that checkpoints may take, in bytes; None for no bound.
         base: The reference to the frozen encoder weights, see `begin_hashing`.
         settings: Every resolved setting, recorded in each checkpoint.
-        identity: What must be equal for a run to go on from a checkpoint.
+        identity: What decides the result: settings, encoder and data.
         environment: Fingerprint of the machine and the libraries.
         before_commit: Makes durable what a checkpoint relies on outside the store.
         reporter: Told about each durable checkpoint, and each one that failed.

@@ -21,7 +21,7 @@ from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
 from plora_cl.training.routing import Router
 
-_ROUTER = "memory/router/"
+_MEMORY, _ROUTER = "memory/", "router/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,12 @@ class Components:
     def constant(self) -> dict[str, TensorPart]:
         """Return the tensors that stay as they are until the phase changes, by name."""
         done = self.cursor.task + (self.cursor.phase is Phase.DONE)
+        routes = self.router.memory() if self.router is not None else {}
         names = ["base", *(name for k in range(done) for name in self.model.parts_of(k))]
         return {
             **{f"model/{name}": self.model.part(name) for name in names},
-            **{f"memory/{name}": TensorPart(g) for name, g in self.methods.memory().items()},
-            **{f"{_ROUTER}{name}": TensorPart(g) for name, g in self._router_memory().items()},
+            **{_MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
+            **{_ROUTER + name: TensorPart(g) for name, g in routes.items()},
         }
 
     def restore(
@@ -166,28 +167,20 @@ class Components:
         cursor = Cursor()
         cursor.load_state_dict(snapshot.cursor)
         self.rebuild(cursor)
-        prefix = "memory/"
         device = self.model.device
         for name, tensors in objects.items():
             if name.startswith("model/"):
                 self.model.part(name.removeprefix("model/")).load_state_dict(dict(tensors))
         self.methods.load_memory(
             {
-                group.removeprefix(prefix): {name: t.to(device) for name, t in tensors.items()}
-                for group, tensors in objects.items()
-                if group.startswith(prefix) and not group.startswith(_ROUTER)
+                group: {name: tensor.to(device) for name, tensor in tensors.items()}
+                for group, tensors in _below(_MEMORY, objects).items()
             }
         )
         if self.router is not None:
-            known = {
-                g.removeprefix(_ROUTER): t for g, t in objects.items() if g.startswith(_ROUTER)
-            }
-            self.router.load_memory(known)
+            self.router.load_memory(_below(_ROUTER, objects))
         snapshot.restore({**self.live(), **(in_place_of or {})})
         self.loss = snapshot.loss
-
-    def _router_memory(self) -> Mapping[str, Mapping[str, Tensor]]:
-        return self.router.memory() if self.router is not None else {}
 
     def _grow(self, task: Task) -> None:
         self.model.grow(len(task.classes))
@@ -205,3 +198,13 @@ class Components:
             total_steps=self.plan.epochs * steps_per_epoch,
             max_grad_norm=self.plan.max_grad_norm,
         )
+
+
+def _below(
+    prefix: str, objects: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Mapping[str, Tensor]]:
+    return {
+        name.removeprefix(prefix): tensors
+        for name, tensors in objects.items()
+        if name.startswith(prefix)
+    }

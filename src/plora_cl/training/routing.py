@@ -14,7 +14,7 @@ from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.evaluation.gaussians import TaskModel, TaskStatistics
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import derived_seed
+from plora_cl.state import SeedFor, derived_seed
 from plora_cl.training.optimization import on_device
 
 _CACHE_BYTES = 1 << 30
@@ -110,7 +110,7 @@ class Router:
         self._task_model, self._features = None, {}
 
     def _summarised(self, task: Task) -> TaskStatistics:
-        seed = derived_seed(self._seed, task.index, 3)
+        seed = derived_seed(self._seed, task.index, SeedFor.ROUTER)
         texts = task.train.subset(stratified_rows(task.train.labels, self._examples, seed))
         order = np.argsort(texts.lengths, kind="stable")  # that of Split.in_order
         return TaskStatistics.of(
