@@ -105,7 +105,7 @@ def token_task(folder: Path, index: int, *, classes: int = 2, rows: int = 12) ->
     ids = [generator.integers(5, VOCABULARY, 3 + row % 5).tolist() for row in range(rows)]
     with TokenFileWriter(path) as writer:
         writer.append(
-            ids, [row % classes for row in range(rows)], [bytes([row]) * 16 for row in range(rows)]
+            ids, [row % classes for row in range(rows)], [f"text {row}" for row in range(rows)]
         )
     split = Split(TokenFile(path), task=index, pad_token_id=1)
     names = tuple(f"class {c}" for c in range(classes))

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.samples import WORDS, Rows, WriteTask, build_tokenizer, numbered, write_split
 from plora_cl.data.split import Split
-from plora_cl.data.token_file import TokenFile, TokenFileWriter, text_digest
+from plora_cl.data.token_file import TokenFile, TokenFileWriter
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +57,8 @@ def make_split(tmp_path: Path) -> Callable[..., Split]:
         with TokenFileWriter(path) as writer:
             for first in range(0, len(labels), block):
                 rows = slice(first, first + block)
-                digests = [text_digest(str(ids)) for ids in input_ids[rows]]
-                writer.append(input_ids[rows], labels[rows], digests)
+                texts = [str(ids) for ids in input_ids[rows]]
+                writer.append(input_ids[rows], labels[rows], texts)
         return Split(TokenFile(path), task=5, pad_token_id=9)
 
     return make

@@ -80,6 +80,21 @@ def test_the_same_content_in_another_format_is_the_same_task(
         assert torch.equal(left.labels, right.labels)
 
 
+def test_a_split_knows_its_whole_texts_also_as_a_subset_and_from_the_cache(
+    load: Load, write_task: WriteTask
+) -> None:
+    long = " ".join(["red cat"] * 50)
+    train = [(f"{long} \u00e9\n{n}", "ab"[n % 2]) for n in range(40)]
+    folder = write_task({"train": train, "validation": train[:4], "test": train[4:9]})
+    for _ in range(2):
+        (task,) = load(folder, max_train_examples=6)
+        texts = task.train.texts()
+        assert len(texts) == 6
+        assert [dict(train)[text] for text in texts] == [task.classes[c] for c in task.train.labels]
+        assert task.test.texts() == [text for text, _ in train[4:9]]
+        assert task.train.subset(np.array([3, 1])).texts() == [texts[3], texts[1]]
+
+
 def test_integer_classes_are_in_numerical_order_and_others_sorted(
     load: Load, write_task: WriteTask, animals: dict[str, Rows]
 ) -> None:

@@ -27,7 +27,7 @@ from plora_cl.data.token_file import TokenFile
 from plora_cl.data.tokenisation import Progress, tokenizer_digest, write_token_files
 from plora_cl.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _INDEX = "index"
 _logger = logging.getLogger(__name__)

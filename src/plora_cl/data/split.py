@@ -75,6 +75,10 @@ class Split:
             )
         return content.hexdigest()
 
+    def texts(self) -> list[str]:
+        """Return the text of every example as the source has it, not cut to a length."""
+        return self._file.texts(self._in_file(np.arange(len(self))))
+
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Return the given rows, in that order, padded to the longest of them.
 

@@ -20,6 +20,7 @@ SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("label", pa.int64()),
         ("text_digest", pa.binary(TEXT_DIGEST_BYTES)),
+        ("text", pa.string()),
     ]
 )
 
@@ -98,20 +99,21 @@ class TokenFileWriter:
         self,
         input_ids: Sequence[Sequence[int]],
         labels: Sequence[int],
-        text_digests: Sequence[bytes],
+        texts: Sequence[str],
     ) -> None:
         """Add a block of rows, kept together on disk.
 
         Args:
             input_ids: Token ids of each row, special tokens included, without padding.
             labels: Label of each row.
-            text_digests: `text_digest` of each row.
+            texts: Text of each row, as the source has it.
         """
         if not len(labels):
             return
+        text_digests = [text_digest(text) for text in texts]
         columns = [
             pa.array(column, type=field.type)
-            for column, field in zip((input_ids, labels, text_digests), SCHEMA, strict=True)
+            for column, field in zip((input_ids, labels, text_digests, texts), SCHEMA, strict=True)
         ]
         self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
         self._content.update(
@@ -128,7 +130,7 @@ class TokenFileWriter:
 
 
 class TokenFile:
-    """Random access to a token file whose tokens stay on disk.
+    """Random access to a token file whose tokens and texts stay on disk.
 
     Memory: 12 bytes a row, whatever the texts.
 
@@ -152,6 +154,7 @@ class TokenFile:
             np.frombuffer(block["text_digest"].buffers()[1], dtype=f"V{TEXT_DIGEST_BYTES}")
             for block in blocks
         ]
+        self._texts = [block["text"] for block in blocks]
         self._starts = np.cumsum([0, *(block.num_rows for block in blocks)])
         self.labels = np.concatenate(
             [np.empty(0, np.int64), *(block["label"].to_numpy() for block in blocks)]
@@ -179,6 +182,10 @@ class TokenFile:
         return b"".join(
             self._text_digests[block][row].tobytes() for block, row in self._located(rows)
         )
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts of ``rows`` as the source has them, whole."""
+        return [self._texts[block][row].as_py() for block, row in self._located(rows)]
 
     def _located(self, rows: npt.NDArray[np.int64]) -> zip[tuple[int, int]]:
         blocks = np.searchsorted(self._starts, rows, side="right") - 1

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from plora_cl.data.scan import Scan
 from plora_cl.data.sources.base import Row, TaskSource
-from plora_cl.data.token_file import TokenFileWriter, text_digest
+from plora_cl.data.token_file import TokenFileWriter
 from plora_cl.errors import DataError
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -103,7 +103,7 @@ def write_token_files(
                         [ids[row] for row in kept],
                         # -1: the file changed since the scan, which the caller finds out.
                         [labels.get(rows[row].label, -1) for row in kept],
-                        [text_digest(rows[row].text) for row in kept],
+                        [rows[row].text for row in kept],
                     )
                 first += len(rows)
                 done += len(rows)
