@@ -80,8 +80,9 @@ def test_the_defaults_are_a_run_that_can_start() -> None:
             "settings: lora_target_modules: is empty; expected at least one entry",
         ),
         (
-            {"ewc_fisher": "sampled"},
-            "settings: ewc_fisher: 'sampled' is not available yet; use empirical or exact",
+            {"ewc_fisher": "guessed"},
+            "settings: ewc_fisher: 'guessed'; expected 'empirical', 'exact', 'sampled' or "
+            "'batched'",
         ),
         (
             {"shared": "lora"},

@@ -34,13 +34,14 @@ def two_tasks() -> ScoreMatrix:
     return matrix
 
 
-def summary(matrix: ScoreMatrix) -> StateDict:
+def summary(matrix: ScoreMatrix, zeros: dict[str, str] | None = None) -> StateDict:
     return summarise(
         matrix,
         tasks=[{"name": "news", "classes": ["a", "b"]}, {"name": "mail", "classes": ["x", "y"]}],
         costs=Costs().summary(),
         parameters={"total": 10},
-        zero_by_construction={"forgetting": "nothing shared"},
+        methods={"ewc": {"lambda_ewc": 3.0}},
+        zero_by_construction=zeros or {},
     )
 
 
@@ -54,7 +55,7 @@ def test_the_summary_has_every_metric_for_accuracy_and_for_f1() -> None:
     assert results["forgetting"] == pytest.approx(0.2)
     assert results["f1"]["backward_transfer"] == pytest.approx(-0.3)
     assert results["f1"]["forward_transfer"] == pytest.approx(0.3)
-    assert results["zero_by_construction"] == {"forgetting": "nothing shared"}
+    assert results["methods"] == {"ewc": {"lambda_ewc": 3.0}}
     assert [task["name"] for task in results["tasks"]] == ["news", "mail"]
 
 

@@ -17,8 +17,13 @@ METHODS: dict[str, Factory] = {
     "ewc-offline-exact": lambda: Ewc(strength=100.0, mode="offline", estimator="exact", examples=4),
     "ewc-offline-empirical": lambda: Ewc(strength=100.0, mode="offline", examples=4),
     "ewc-online": lambda: Ewc(strength=100.0, mode="online", gamma=0.9, examples=4),
+    "ewc-online-sampled": lambda: Ewc(strength=100.0, estimator="sampled", examples=4),
+    "ewc-offline-batched": lambda: Ewc(
+        strength=1000.0, mode="offline", estimator="batched", examples=6, batch_size=4
+    ),
     "olora-absolute": lambda: OrthogonalLora(strength=0.1),
     "olora-squared": lambda: OrthogonalLora(strength=0.1, form="squared"),
+    "olora-norm": lambda: OrthogonalLora(strength=0.1, norm_strength=0.01),
 }
 
 

@@ -10,11 +10,13 @@ from torch import Tensor
 from encoders import learn_something, tiny_model, token_task
 from methods.conformance import begin, copied, silent
 from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.methods.ewc import Ewc
-from plora_cl.methods.fisher import diagonal_fisher
+from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.methods.fisher_scale import fisher_scale, with_laplace_lambdas
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import derived_seed
+from plora_cl.state import StateDict, derived_seed
 
 
 def learn(method: Ewc, folder: Path, tasks: int) -> ContinualClassifier:
@@ -62,6 +64,149 @@ def test_penalty_and_gradient_are_those_of_the_formula(
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in found]).double(), gradient, rtol=1e-4, atol=1e-5 * largest
     )
+
+
+def mean_square_of_gradients(model: ContinualClassifier, task: Task) -> dict[str, Tensor]:
+    """Return the empirical Fisher information over a whole task, by backward passes alone."""
+    total = {name: torch.zeros_like(p) for name, p in model.shared_parameters().items()}
+    for batch in task.train.in_order(1):
+        model.zero_grad()
+        logits = model(batch.input_ids, batch.attention_mask, task.index)
+        torch.nn.functional.cross_entropy(logits, batch.labels).backward()
+        for name, parameter in model.shared_parameters().items():
+            assert parameter.grad is not None
+            total[name] += parameter.grad**2 / len(task.train)
+    model.zero_grad()
+    return total
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_in_float64_the_penalty_is_the_formula_over_a_whole_stream(
+    mode: str, tmp_path: Path
+) -> None:
+    gamma, strength = 0.7, 30.0
+    method = Ewc(
+        strength=strength,
+        mode="offline" if mode == "offline" else "online",
+        examples=0,
+        gamma=gamma,
+    )
+    model = tiny_model(shared="layernorm").eval()
+    kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    for index in range(3):
+        begin(method, model, tmp_path, index)
+        model.double()
+        learn_something(model)
+        task = token_task(tmp_path, index)
+        fisher = mean_square_of_gradients(model, task)
+        weights = {n: p.detach().clone() for n, p in model.shared_parameters().items()}
+        if mode == "online" and kept:
+            ((earlier, _),) = kept
+            kept = [({n: gamma * earlier[n] + f for n, f in fisher.items()}, weights)]
+        else:
+            kept.append((fisher, weights))
+        method.finish_task(model, task, silent)
+    begin(method, model, tmp_path, 3)
+    learn_something(model.double())
+    expected = torch.zeros((), dtype=torch.float64)
+    for fisher, weights in kept:
+        for name, parameter in model.shared_parameters().items():
+            expected = expected + (fisher[name] * (parameter - weights[name]) ** 2).sum()
+    expected = strength / 2 * expected
+    penalty = method.penalty(model, 3)
+    assert penalty is not None
+    assert penalty > 0
+    torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=0)
+    shared = list(model.shared_parameters().values())
+    for one, other in zip(
+        torch.autograd.grad(penalty, shared), torch.autograd.grad(expected, shared), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_scale_of_each_fisher_is_reported_and_survives(tmp_path: Path) -> None:
+    method = Ewc(strength=7.0, mode="offline", examples=4)
+    model = learn(method, tmp_path, 2)
+    report = method.report(model)
+    assert report["lambda_ewc"] == 7.0
+    assert [scale["name"] for scale in report["fisher"]] == ["task 0", "task 1"]
+    for scale, group in zip(report["fisher"], method.memory().values(), strict=True):
+        fisher = torch.cat([f.flatten() for n, f in group.items() if n.startswith("fisher.")])
+        fisher = fisher.double()
+        assert scale["parameters"] == fisher.numel()
+        assert scale["trace"] == pytest.approx(fisher.sum().item())
+        assert scale["max"] == fisher.max().item()
+        assert scale["p90"] == pytest.approx(fisher.quantile(0.9).item())
+        assert scale["p99"] == pytest.approx(fisher.quantile(0.99).item())
+        assert scale["share_of_zeros"] == (fisher == 0).double().mean().item()
+        unit = scale["lambda_for_unit_curvature"] * fisher.mean().item()
+        assert unit == pytest.approx(1.0)
+        assert (scale["examples"], scale["train_examples"]) == (4, 12)
+    assert [scale["lambda_laplace"] for scale in report["fisher"]] == [1.0, None]
+    other = Ewc(strength=7.0, mode="offline", examples=4)
+    other.load_state_dict(method.state_dict())
+    assert other.report(model) == report
+
+
+def test_the_scale_of_a_task_is_its_own_and_not_that_of_the_running_sum(tmp_path: Path) -> None:
+    scales = []
+    for mode in ("offline", "online"):
+        method = Ewc(strength=1.0, mode="offline" if mode == "offline" else "online", examples=4)
+        model = learn(method, tmp_path, 2)
+        scales.append(method.report(model)["fisher"])
+    assert scales[0] == scales[1]
+
+
+def test_a_state_from_before_scales_were_kept_is_read(tmp_path: Path) -> None:
+    method = Ewc(strength=1.0, examples=4)
+    model = learn(method, tmp_path, 1)
+    method.load_state_dict({})
+    assert method.report(model)["fisher"] == []
+
+
+def test_lambda_of_laplace_weighs_examples_of_the_old_task_against_those_of_the_new() -> None:
+    def scale(task: int, train_examples: int, estimator: str) -> StateDict:
+        return {"task": task, "train_examples": train_examples, "estimator": estimator}
+
+    scales = [scale(0, 300, "exact"), scale(1, 100, "batched"), scale(2, 400, "exact")]
+    assert [s["lambda_laplace"] for s in with_laplace_lambdas(scales)] == [3.0, None, None]
+
+
+def test_a_fisher_of_zeros_is_marked_and_no_lambda_is_made_up_for_it() -> None:
+    scale = fisher_scale({"a": torch.zeros(3), "b": torch.zeros(2, 2)})
+    assert scale["lambda_for_unit_curvature"] is None
+    assert (scale["share_of_zeros"], scale["parameters"]) == (1.0, 7)
+    method, model = Ewc(strength=1.0), tiny_model(tasks=(2,), shared="layernorm")
+    state = {"task": 0, "name": "news", "estimator": "exact", "train_examples": 3, **scale}
+    assert not method.no_effect_on(model)
+    method.load_state_dict({"scales": [state]})
+    assert method.no_effect_on(model).keys() == {"news"}
+
+
+@pytest.mark.parametrize("estimator", ["sampled", "batched"])
+def test_labels_and_mini_batches_are_drawn_anew_for_each_seed(
+    estimator: Estimator, tmp_path: Path
+) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        method = Ewc(strength=1.0, estimator=estimator, examples=0, batch_size=3, seed=seed)
+        found.append(method.report(learn(method, tmp_path, 1))["fisher"][0]["trace"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_mini_batches_do_not_follow_the_order_of_lengths(tmp_path: Path) -> None:
+    method = Ewc(strength=1.0, estimator="batched", examples=0, batch_size=3)
+    model = learn(method, tmp_path, 1)
+    by_length = diagonal_fisher(
+        model,
+        token_task(tmp_path, 0).train.in_order(1),
+        estimator="batched",
+        progress=silent,
+        total=12,
+        batch_size=3,
+    )
+    found = method.memory()["running"]
+    assert not all(torch.allclose(found[f"fisher.{n}"], f) for n, f in by_length.items())
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,11 +12,12 @@ import encoders
 from encoders import learn_something, some_batch, tiny_model
 from methods.conformance import assert_same_random_state, silent
 from plora_cl.data.batches import Batch
+from plora_cl.methods.base import Progress
 from plora_cl.methods.fisher import Estimator, diagonal_fisher
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import RandomState
 
-ESTIMATORS: tuple[Estimator, ...] = ("exact", "empirical")
+ESTIMATORS: tuple[Estimator, ...] = ("exact", "sampled", "empirical", "batched")
 
 
 def learned_model(family: str = "bert", shared: str = "layernorm") -> ContinualClassifier:
@@ -23,34 +26,66 @@ def learned_model(family: str = "bert", shared: str = "layernorm") -> ContinualC
     return model
 
 
+def fisher(
+    model: ContinualClassifier,
+    batches: Sequence[Batch],
+    estimator: Estimator,
+    progress: Progress = silent,
+    *,
+    seed: int = 5,
+) -> dict[str, Tensor]:
+    return diagonal_fisher(
+        model,
+        batches,
+        estimator=estimator,
+        progress=progress,
+        total=sum(len(batch.labels) for batch in batches),
+        seed=seed,
+        batch_size=2,
+    )
+
+
+def squared_gradients(model: ContinualClassifier, loss: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    loss.backward(retain_graph=True)
+    gradients = [parameter.grad for parameter in model.shared_parameters().values()]
+    return [gradient.square() for gradient in gradients if gradient is not None]
+
+
 def by_definition(
-    model: ContinualClassifier, batch: Batch, estimator: Estimator
+    model: ContinualClassifier, batch: Batch, estimator: Estimator, *, seed: int = 5
 ) -> dict[str, Tensor]:
     """Evaluate the formula in float64, on the padded rows, one backward pass at a time."""
     model = copy.deepcopy(model).double().eval()
-    shared = model.shared_parameters()
-    total = {name: torch.zeros_like(p) for name, p in shared.items()}
-    for row, label in enumerate(batch.labels):
-        probabilities = torch.softmax(
-            model(batch.input_ids[row : row + 1], batch.attention_mask[row : row + 1], batch.task),
-            -1,
-        )[0]
-        classes = range(len(probabilities)) if estimator == "exact" else [int(label)]
-        for c in classes:
-            model.zero_grad()
-            probabilities[c].log().backward(retain_graph=True)
-            weight = probabilities[c].item() if estimator == "exact" else 1.0
-            for name, parameter in shared.items():
-                assert parameter.grad is not None
-                total[name] += weight * parameter.grad.square() / len(batch.labels)
-    return total
+    rows = len(batch.labels)
+    probabilities = torch.softmax(model(batch.input_ids, batch.attention_mask, batch.task), -1)
+    log_p, labels = probabilities.log(), batch.labels.tolist()
+    if estimator == "exact":
+        terms = [
+            (probabilities[n, c].item() / rows, log_p[n, c])
+            for n in range(rows)
+            for c in range(probabilities.shape[1])
+        ]
+    elif estimator == "batched":
+        pairs = [range(rows)[i : i + 2] for i in range(0, rows, 2)]
+        terms = [(1 / len(pairs), sum(log_p[n, labels[n]] for n in p) / len(p)) for p in pairs]
+    else:
+        if estimator == "sampled":
+            own = torch.Generator().manual_seed(seed)
+            labels = [int(torch.multinomial(p.detach(), 1, generator=own)) for p in probabilities]
+        terms = [(1 / rows, log_p[n, labels[n]]) for n in range(rows)]
+    total = [torch.zeros_like(p) for p in model.shared_parameters().values()]
+    for weight, term in terms:
+        for sum_, squared in zip(total, squared_gradients(model, term), strict=True):
+            sum_ += weight * squared
+    return dict(zip(model.shared_parameters(), total, strict=True))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("family", encoders.FAMILIES)
-def test_it_is_the_mean_of_squared_per_example_gradients(family: str, estimator: Estimator) -> None:
+def test_it_is_the_mean_of_squared_gradients(family: str, estimator: Estimator) -> None:
     model, batch = learned_model(family), some_batch(6, 3, 9, task=1, classes=3)
-    found = diagonal_fisher(model, [batch], estimator=estimator, progress=silent, total=3)
+    found = fisher(model, [batch], estimator)
     expected = by_definition(model, batch, estimator)
     assert list(found) == list(model.shared_parameters()) == list(expected)
     largest = max(float(value.max()) for value in expected.values())
@@ -62,10 +97,70 @@ def test_it_is_the_mean_of_squared_per_example_gradients(family: str, estimator:
         )
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_in_float64_it_is_the_formula_to_ten_digits(estimator: Estimator) -> None:
+    model, batch = learned_model().double(), some_batch(6, 3, 9, 5, 4, task=1, classes=3)
+    found, expected = fisher(model, [batch], estimator), by_definition(model, batch, estimator)
+    for name, value in found.items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-16, msg=name)
+
+
+def test_the_estimators_differ_and_agree_where_they_must() -> None:
+    model, batch = learned_model(), some_batch(6, 3, 9, 5, task=1, classes=3)
+    found = {
+        e: torch.cat([*map(torch.flatten, fisher(model, [batch], e).values())]) for e in ESTIMATORS
+    }
+    pairs = itertools.combinations(found.values(), 2)
+    assert not any(torch.allclose(one, other, rtol=0.01) for one, other in pairs)
+    one_each = diagonal_fisher(
+        model, [batch], estimator="batched", progress=silent, total=4, batch_size=1
+    )
+    for name, value in fisher(model, [batch], "empirical").items():
+        torch.testing.assert_close(one_each[name], value)
+
+
+def test_sampled_labels_follow_the_probabilities_of_the_model() -> None:
+    model, batch = learned_model(), some_batch(4, task=1, classes=3)
+    with torch.no_grad():
+        model.heads[1].bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
+        p = torch.softmax(model.eval()(*batch[:2], 1)[0], -1)
+    of_class = [
+        torch.cat(
+            [*map(torch.flatten, fisher(model, [batch._replace(labels=c)], "empirical").values())]
+        )
+        for c in torch.arange(3).unsqueeze(1)
+    ]
+    draws = 300
+    drawn = []
+    for seed in range(draws):
+        value = torch.cat(
+            [*map(torch.flatten, fisher(model, [batch], "sampled", seed=seed).values())]
+        )
+        (c,) = [c for c, expected in enumerate(of_class) if torch.allclose(value, expected)]
+        drawn.append(c)
+    shares = torch.bincount(torch.tensor(drawn), minlength=3) / draws
+    three_sigma = 3 * (p * (1 - p) / draws).sqrt()
+    assert ((shares - p).abs() < three_sigma).all()
+
+
+def test_sampled_labels_are_the_same_for_the_same_seed() -> None:
+    model, batch = learned_model(), some_batch(6, 3, 9, 5, 4, task=1, classes=3)
+    one, again, other = (fisher(model, [batch], "sampled", seed=seed) for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sampling_without_a_seed_is_an_error() -> None:
+    with pytest.raises(ValueError, match="seed"):
+        diagonal_fisher(
+            learned_model(), [some_batch(5)], estimator="sampled", progress=silent, total=1
+        )
+
+
 def test_shared_weights_below_an_adapter_are_found() -> None:
     model, batch = learned_model(shared=r"layer\.0\.attention\.self\.query\.weight"), some_batch(4)
-    found = diagonal_fisher(model, [batch], estimator="exact", progress=silent, total=1)
-    expected = by_definition(model, batch, "exact")
+    found, expected = fisher(model, [batch], "exact"), by_definition(model, batch, "exact")
     assert list(found) == ["encoder.layer.0.attention.self.query.weight"]
     (name,) = found
     torch.testing.assert_close(found[name].double(), expected[name], rtol=1e-3, atol=1e-9)
@@ -74,7 +169,7 @@ def test_shared_weights_below_an_adapter_are_found() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_neither_padding_nor_batching_changes_a_bit(estimator: Estimator) -> None:
     model, batch = learned_model(), some_batch(6, 3, 9, task=1, classes=3)
-    together = diagonal_fisher(model, [batch], estimator=estimator, progress=silent, total=3)
+    together = fisher(model, [batch], estimator)
     rows = [
         Batch(
             batch.input_ids[i : i + 1, :length],
@@ -84,27 +179,24 @@ def test_neither_padding_nor_batching_changes_a_bit(estimator: Estimator) -> Non
         )
         for i, length in enumerate((6, 3, 9))
     ]
-    alone = diagonal_fisher(model, rows, estimator=estimator, progress=silent, total=3)
+    alone = fisher(model, rows, estimator)
     assert all(torch.equal(together[name], alone[name]) for name in together)
 
 
-def test_only_the_empirical_estimate_looks_at_the_labels() -> None:
+def test_only_the_empirical_and_the_batched_estimate_look_at_the_labels() -> None:
     model, batch = learned_model(), some_batch(6, 3, task=1, classes=3)
     relabelled = batch._replace(labels=2 - batch.labels)
     for estimator in ESTIMATORS:
-        one, other = (
-            diagonal_fisher(model, [b], estimator=estimator, progress=silent, total=2)
-            for b in (batch, relabelled)
-        )
+        one, other = (fisher(model, [b], estimator) for b in (batch, relabelled))
         same = all(torch.equal(one[name], other[name]) for name in one)
-        assert same == (estimator == "exact")
+        assert same == (estimator in ("exact", "sampled"))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_parameters_that_play_no_part_have_no_information(estimator: Estimator) -> None:
     model = learned_model("bert", shared="word_embeddings|LayerNorm")
     batch = some_batch(4)
-    found = diagonal_fisher(model, [batch], estimator=estimator, progress=silent, total=1)
+    found = fisher(model, [batch], estimator)
     embeddings = found["embeddings.word_embeddings.weight"]
     seen = set(batch.input_ids.flatten().tolist())
     assert {row for row in range(len(embeddings)) if embeddings[row].abs().max() > 0} == seen
@@ -115,11 +207,9 @@ def test_the_model_and_the_random_generators_are_left_alone(training: bool) -> N
     model = learned_model().train(training)
     modes = {name: module.training for name, module in model.named_modules()}
     before = RandomState.seeded(1).state_dict()
-    first, second = (
-        diagonal_fisher(model, [some_batch(5)], estimator="exact", progress=silent, total=1)
-        for _ in range(2)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for estimator in ESTIMATORS:
+        first, second = (fisher(model, [some_batch(5, 4, 6)], estimator) for _ in range(2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
     assert_same_random_state(before)
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert all(p.grad is None for p in model.parameters())
@@ -127,9 +217,9 @@ def test_the_model_and_the_random_generators_are_left_alone(training: bool) -> N
 
 def test_mixed_precision_around_it_has_no_influence() -> None:
     model = learned_model()
-    plain = diagonal_fisher(model, [some_batch(5)], estimator="exact", progress=silent, total=1)
+    plain = fisher(model, [some_batch(5)], "exact")
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        mixed = diagonal_fisher(model, [some_batch(5)], estimator="exact", progress=silent, total=1)
+        mixed = fisher(model, [some_batch(5)], "exact")
     assert all(torch.equal(plain[name], mixed[name]) for name in plain)
 
 

@@ -62,15 +62,31 @@ def _repeated_names(settings: SettingFields) -> list[Contradiction]:
     ]
 
 
-_EWC_DETAILS = ("ewc_mode", "ewc_fisher", "ewc_gamma", "ewc_fisher_examples")
+_EWC_DETAILS = (
+    "ewc_mode",
+    "ewc_fisher",
+    "ewc_gamma",
+    "ewc_fisher_examples",
+    "ewc_fisher_batch_size",
+)
+_ORTHO_DETAILS = ("ortho_form", "lambda_ortho_norm")
 _REPLAY_DETAILS = ("replay_ratio", "generation_model", "max_gen_length", "temperature", "top_p")
 
 _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]], ...] = (
     (lambda s: not s.use_ewc, "use_ewc is false", ("lambda_ewc", *_EWC_DETAILS)),
     (lambda s: s.lambda_ewc == 0, "lambda_ewc is 0", _EWC_DETAILS),
     (lambda s: s.ewc_mode == "offline", "ewc_mode is offline", ("ewc_gamma",)),
-    (lambda s: not s.use_orthogonal, "use_orthogonal is false", ("lambda_ortho", "ortho_form")),
-    (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", ("ortho_form",)),
+    (
+        lambda s: s.ewc_fisher != "batched",
+        "ewc_fisher is not batched",
+        ("ewc_fisher_batch_size",),
+    ),
+    (
+        lambda s: not s.use_orthogonal,
+        "use_orthogonal is false",
+        ("lambda_ortho", *_ORTHO_DETAILS),
+    ),
+    (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", _ORTHO_DETAILS),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
     (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
     (lambda s: not s.use_router, "use_router is false", ("router_examples", "router_abstain")),
@@ -88,7 +104,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
         lambda s: len(s.tasks) == 1,
         "there is only one task",
         (
-            *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", "ortho_form"),
+            *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", *_ORTHO_DETAILS),
             *("use_lateral", "lateral_rank"),
         ),
     ),

@@ -54,12 +54,6 @@ def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return values
 
 
-def _available_estimator(value: object) -> object:
-    if value in ("sampled", "batched"):
-        raise ValueError(f"{value!r} is not available yet; use empirical or exact")
-    return value
-
-
 _Switch = Annotated[bool, Field(strict=True)]
 _Count = Annotated[int, Field(strict=True, ge=0)]
 _Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -155,20 +149,24 @@ class SettingFields(BaseModel):
     """Strength of EWC."""
     ewc_mode: Annotated[Literal["offline", "online"], _STRUCTURAL] = "online"
     """EWC memory: offline keeps one Fisher estimate per task, online a decayed sum."""
-    ewc_fisher: Annotated[
-        Literal["empirical", "exact"], BeforeValidator(_available_estimator), _TRAJECTORY
-    ] = "empirical"
-    """Fisher estimator: empirical uses the true label, exact the expectation over classes."""
+    ewc_fisher: Annotated[Literal["empirical", "exact", "sampled", "batched"], _TRAJECTORY] = (
+        "empirical"
+    )
+    """Fisher estimator: true label (empirical), all classes, a sampled one, or mean of a batch."""
     ewc_gamma: Annotated[_Ratio, _TRAJECTORY] = 1.0
     """Decay of the online sum per task, in [0, 1]."""
     ewc_fisher_examples: Annotated[_Positive, _TRAJECTORY] = 200
     """Training examples per task for the Fisher estimate."""
+    ewc_fisher_batch_size: Annotated[_Positive, _TRAJECTORY] = 32
+    """Examples whose mean gradient is squared by the batched estimator; wants a larger lambda."""
     use_orthogonal: Annotated[_Switch, _STRUCTURAL] = True
     """O-LoRA: keep each adapter orthogonal to earlier ones."""
     lambda_ortho: Annotated[_NotNegative, _TRAJECTORY] = 0.1
     """Strength of the orthogonality penalty."""
     ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"
     """Overlaps are summed as absolute values or squared."""
+    lambda_ortho_norm: Annotated[_NotNegative, _TRAJECTORY] = 0.0
+    """Strength of the norm of each new adapter beside its orthogonality; 0 leaves it free."""
     use_replay: Annotated[_Switch, _STRUCTURAL] = False
     """Generative replay of earlier tasks (not available yet)."""
     replay_ratio: Annotated[_NotNegative, _TRAJECTORY] = 0.2

@@ -93,6 +93,22 @@ def average_anytime_accuracy(results: Matrix) -> float | None:
     return _mean(np.asarray(rows))
 
 
+def require_identity(results: Matrix) -> None:
+    """Make sure that ``ACC = LA + (T-1)/T BWT``, which follows from the three definitions.
+
+    A matrix without the scores that all three need is left alone.
+
+    Raises:
+        AssertionError: It does not hold to within 1e-9: a metric is computed wrongly.
+    """
+    final, learned = average_accuracy(results), learning_accuracy(results)
+    backward = backward_transfer(results) if len(results) > 1 else 0.0
+    if final is None or learned is None or backward is None:
+        return
+    expected = learned + (len(results) - 1) / len(results) * backward
+    assert abs(final - expected) <= 1e-9, f"ACC is {final!r}, LA + (T-1)/T BWT is {expected!r}"
+
+
 def _mean(values: Matrix) -> float | None:
     if values.size == 0 or not np.isfinite(values).all():
         return None

@@ -25,6 +25,7 @@ def summarise(
     tasks: Sequence[Mapping[str, Any]],
     costs: StateDict,
     parameters: Mapping[str, int],
+    methods: StateDict,
     zero_by_construction: Mapping[str, str],
 ) -> StateDict:
     """Return what ``final_results.json`` holds; None for whatever was never measured.
@@ -34,12 +35,17 @@ def summarise(
         tasks: Name, classes and sizes of each task.
         costs: What `Costs.summary` returns.
         parameters: Parameter counts by kind.
+        methods: What `MethodStack.report` returns.
         zero_by_construction: Metrics that could not be anything but zero, and why.
     """
     accuracy, f1 = matrix.accuracy, matrix.f1
+    of_accuracy = _summary(accuracy, matrix.untrained_accuracy)
+    of_f1 = _summary(f1, matrix.untrained_f1)
+    for summary in (of_accuracy, of_f1):
+        _require_zeros(summary, zero_by_construction)
     return {
-        **_summary(accuracy, matrix.untrained_accuracy),
-        "f1": _summary(f1, matrix.untrained_f1),
+        **of_accuracy,
+        "f1": of_f1,
         **_with_and_without_task_id(matrix, [task["name"] for task in tasks]),
         "accuracy_matrix": _plain(accuracy),
         "f1_matrix": _plain(f1),
@@ -48,6 +54,7 @@ def summarise(
         "tasks": [dict(task) for task in tasks],
         "wall_clock_seconds": costs["total_seconds"],
         "parameters": dict(parameters),
+        "methods": methods,
         "zero_by_construction": dict(zero_by_construction),
     }
 
@@ -65,6 +72,7 @@ def write_results(
 def _summary(
     results: npt.NDArray[np.float64], untrained: npt.NDArray[np.float64]
 ) -> dict[str, float | None]:
+    metrics.require_identity(results)
     return {
         "average_accuracy": metrics.average_accuracy(results),
         "backward_transfer": metrics.backward_transfer(results),
@@ -74,6 +82,11 @@ def _summary(
         "learning_accuracy": metrics.learning_accuracy(results),
         "average_anytime_accuracy": metrics.average_anytime_accuracy(results),
     }
+
+
+def _require_zeros(summary: Mapping[str, float | None], zeros: Mapping[str, str]) -> None:
+    for name, reason in zeros.items():
+        assert summary[name] in (None, 0.0), f"{name} is {summary[name]}, although {reason}"
 
 
 def _with_and_without_task_id(matrix: ScoreMatrix, names: Sequence[str]) -> StateDict:

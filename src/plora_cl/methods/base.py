@@ -63,6 +63,20 @@ class ContinualMethod:
     def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
         """Consolidate what ``task`` taught. Runs once, after its last step."""
 
+    def report(self, model: ContinualClassifier) -> StateDict:
+        """Return what the finished tasks of ``model`` say about the method, as plain JSON.
+
+        A pure function of the model and of what the method remembers; nothing by default.
+        """
+        return {}
+
+    def no_effect_on(self, model: ContinualClassifier) -> Mapping[str, str]:
+        """Return what the method cannot influence in ``model``, and why; nothing by default.
+
+        For what is worth a note. A method that cannot influence anything raises in `check`.
+        """
+        return {}
+
     def state_dict(self) -> StateDict:
         """Return what may change from step to step; nothing by default."""
         return {}
@@ -133,6 +147,21 @@ class MethodStack:
         """Let every method consolidate ``task``."""
         for method in self.methods.values():
             method.finish_task(model, task, progress)
+
+    def report(self, model: ContinualClassifier) -> StateDict:
+        """Return the report of each method and what it has ``no_effect_on``, by method name."""
+        return {
+            name: {**method.report(model), "no_effect_on": dict(method.no_effect_on(model))}
+            for name, method in self.methods.items()
+        }
+
+    def notes(self, model: ContinualClassifier) -> list[str]:
+        """Return a line for whatever a method has no effect on."""
+        return [
+            f"{name} has no effect on {what}: {reason}"
+            for name, method in self.methods.items()
+            for what, reason in method.no_effect_on(model).items()
+        ]
 
     def state_dict(self) -> StateDict:
         """Return the state of every method under its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,9 @@ from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.methods.base import ContinualMethod, Progress
 from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.methods.fisher_scale import fisher_scale, with_laplace_lambdas
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import SeedFor, derived_seed
+from plora_cl.state import SeedFor, StateDict, derived_seed
 
 Mode: TypeAlias = Literal["offline", "online"]
 Group: TypeAlias = Mapping[str, Tensor]
@@ -41,10 +43,11 @@ class Ewc(ContinualMethod):
     Args:
         strength: lambda, above 0.
         mode: ``offline`` or ``online``.
-        estimator: ``exact`` or ``empirical`` Fisher information.
+        estimator: Of Fisher information, see `diagonal_fisher`.
         examples: Training examples of a task to estimate it from, stratified; 0 takes all.
+        batch_size: Examples whose gradients the ``batched`` estimator averages.
         gamma: Decay of earlier Fisher information in ``online`` mode, in [0, 1].
-        seed: Chooses the examples, together with the task.
+        seed: Chooses the examples and the labels that ``sampled`` draws, together with the task.
 
     Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", eq. 3;
     online: Schwarz et al. 2018, "Progress & Compress", section 4.
@@ -59,12 +62,15 @@ class Ewc(ContinualMethod):
         mode: Mode = "online",
         estimator: Estimator = "empirical",
         examples: int = 200,
+        batch_size: int = 32,
         gamma: float = 1.0,
         seed: int = 0,
     ) -> None:
         self._strength, self._mode, self._estimator = strength, mode, estimator
-        self._examples, self._gamma, self._seed = examples, gamma, seed
+        self._examples, self._batch_size = examples, batch_size
+        self._gamma, self._seed = gamma, seed
         self._groups: dict[str, Group] = {}
+        self._scales: list[StateDict] = []
         self._parabola: _Parabola | None = None
 
     def check(self, model: ContinualClassifier) -> None:
@@ -97,18 +103,18 @@ class Ewc(ContinualMethod):
 
     def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
         """Add the Fisher information of ``task`` and anchor the weights as they are."""
-        wanted = self._examples or len(task.train)
-        seed = derived_seed(self._seed, task.index, SeedFor.FISHER)
-        examples = task.train.subset(stratified_rows(task.train.labels, wanted, seed))
-        fisher = diagonal_fisher(
-            model,
-            examples.in_order(1),
-            estimator=self._estimator,
-            progress=progress,
-            total=len(examples),
-            what=f"Fisher information of {task.name}",
-        )
+        fisher = self._fisher(model, task, progress)
         fresh = {f"fisher.{name}": value.cpu() for name, value in fisher.items()}
+        self._scales.append(
+            {
+                "task": task.index,
+                "name": task.name,
+                "estimator": self._estimator,
+                "examples": min(self._examples or len(task.train), len(task.train)),
+                "train_examples": len(task.train),
+                **fisher_scale(fisher),
+            }
+        )
         group = f"task-{task.index}" if self._mode == "offline" else "running"
         if group == "running" and group in self._groups:
             earlier = self._groups[group]
@@ -117,6 +123,52 @@ class Ewc(ContinualMethod):
             fresh[f"anchor.{name}"] = parameter.detach().to("cpu", copy=True)
         self._groups[group] = fresh
         self._parabola = None
+
+    def _fisher(
+        self, model: ContinualClassifier, task: Task, progress: Progress
+    ) -> dict[str, Tensor]:
+        wanted = self._examples or len(task.train)
+        seed = derived_seed(self._seed, task.index, SeedFor.FISHER)
+        examples = task.train.subset(stratified_rows(task.train.labels, wanted, seed))
+        batches = examples.in_order(1)
+        if self._estimator == "batched":
+            # In order of length, or of class in the file, examples of a mini-batch would be alike
+            order = np.random.default_rng(seed).permutation(len(examples))
+            batches = (examples.batch(order[i : i + 1]) for i in range(len(order)))
+        return diagonal_fisher(
+            model,
+            batches,
+            estimator=self._estimator,
+            progress=progress,
+            total=len(examples),
+            what=f"Fisher information of {task.name}",
+            seed=derived_seed(self._seed, task.index, SeedFor.FISHER_LABELS),
+            batch_size=self._batch_size,
+        )
+
+    def report(self, model: ContinualClassifier) -> StateDict:
+        """Return ``lambda_ewc`` and, as ``fisher``, the scale of ``F`` of each finished task.
+
+        See `fisher_scale` and `with_laplace_lambdas`. A task that an older version learned, which
+        did not record it, is left out.
+        """
+        return {"lambda_ewc": self._strength, "fisher": with_laplace_lambdas(self._scales)}
+
+    def no_effect_on(self, model: ContinualClassifier) -> dict[str, str]:
+        """Return the tasks whose Fisher information is zero: nothing protects them."""
+        reason = (
+            "its Fisher information is zero everywhere: the model is certain of every example; "
+            "use more ewc_fisher_examples or fewer epochs"
+        )
+        return {scale["name"]: reason for scale in self._scales if scale["trace"] == 0}
+
+    def state_dict(self) -> StateDict:
+        """Return the scale of the Fisher information of each finished task."""
+        return {"scales": [dict(scale) for scale in self._scales]}
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`; one of an older version has no scales."""
+        self._scales = [dict(scale) for scale in state.get("scales", ())]
 
     def memory(self) -> Mapping[str, Group]:
         """Return ``fisher.<name>`` and ``anchor.<name>``: one group per task, or one in all."""
@@ -150,7 +202,8 @@ def _sum_of_parabolas(
     offset = sum(
         float((f * (a - centre).square()).sum()) for f, a in zip(fishers, anchors, strict=True)
     )
-    return _Parabola(curvature.float().to(device), centre.float().to(device), offset)
+    dtype = next(iter(shared.values())).dtype
+    return _Parabola(curvature.to(device, dtype), centre.to(device, dtype), offset)
 
 
 def _flat(group: Group, kind: str, shared: Mapping[str, Tensor]) -> Tensor:

@@ -184,7 +184,13 @@ def _plan(settings: Settings) -> Plan:
 def _methods(settings: Settings) -> list[ContinualMethod]:
     methods: list[ContinualMethod] = []
     if settings.use_orthogonal:
-        methods.append(OrthogonalLora(strength=settings.lambda_ortho, form=settings.ortho_form))
+        methods.append(
+            OrthogonalLora(
+                strength=settings.lambda_ortho,
+                form=settings.ortho_form,
+                norm_strength=settings.lambda_ortho_norm,
+            )
+        )
     if settings.use_ewc:
         methods.append(
             Ewc(
@@ -192,6 +198,7 @@ def _methods(settings: Settings) -> list[ContinualMethod]:
                 mode=settings.ewc_mode,
                 estimator=settings.ewc_fisher,
                 examples=settings.ewc_fisher_examples,
+                batch_size=settings.ewc_fisher_batch_size,
                 gamma=settings.ewc_gamma,
                 seed=settings.seed,
             )

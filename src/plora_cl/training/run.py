@@ -52,6 +52,8 @@ class Run:
         if parts.optimization is None:
             self.measurement.untrained(parts.tasks)
             parts.begin_task()
+        for note in parts.methods.notes(parts.model):
+            self.reporter.message(f"Note: {note}")
         while True:
             self._finish_current_task()
             if parts.finished:
@@ -180,6 +182,14 @@ class Run:
         parts = self.components
         progress = self.stop.polled_by(self.reporter.activity)
         parts.methods.finish_task(parts.model, parts.task, progress)
+        parts.run_log.append(
+            {
+                "event": "methods",
+                "step": parts.cursor.step,
+                "task": parts.cursor.task,
+                "report": parts.methods.report(parts.model),
+            }
+        )
         self.measurement.learn_routes(parts.tasks[: parts.cursor.task + 1])
         parts.cursor.phase = Phase.EVALUATE
         self.save()

@@ -6,14 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.evaluation.by_construction import zero_by_construction
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.state import StateDict
 from plora_cl.training.run import Run
-
-_NOTHING_SHARED = (
-    "in the isolated composition with shared: none nothing that predicts an earlier task ever "
-    "changes"
-)
 
 
 def publish(run: Run, folder: Path) -> StateDict:
@@ -33,7 +29,14 @@ def publish(run: Run, folder: Path) -> StateDict:
         ],
         costs=costs,
         parameters=_parameter_counts(run),
-        zero_by_construction=_zero_by_construction(run),
+        methods=run.components.methods.report(run.model),
+        zero_by_construction=zero_by_construction(
+            tasks=len(run.components.tasks),
+            composition=run.model.composition,
+            task_adapters=True,
+            shared=bool(run.model.shared_parameters()),
+            joint=False,
+        ),
     )
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)
@@ -54,14 +57,6 @@ def _parameter_counts(run: Run) -> dict[str, int]:
     return {"total": sum(counts.values()), "trainable_last_task": trainable, **counts}
 
 
-def _zero_by_construction(run: Run) -> dict[str, str]:
-    if run.model.composition == "isolated" and not run.model.shared_parameters():
-        return dict.fromkeys(
-            ("backward_transfer", "forgetting", "forward_transfer"), _NOTHING_SHARED
-        )
-    return {}
-
-
 def _show(run: Run, results: StateDict) -> None:
     learned = run.components.matrix.accuracy.diagonal()
     final = run.components.matrix.accuracy[-1]
@@ -71,14 +66,19 @@ def _show(run: Run, results: StateDict) -> None:
     ]
     run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
     names = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting")
-    summary = [[name.replace("_", " "), _number(results[name])] for name in names]
+    zeros = results["zero_by_construction"]
+    summary = [[name.replace("_", " "), _number(results[name], name in zeros)] for name in names]
     routed = results["routed"]["average_accuracy"]
     if routed is not None:
         summary.append(["average accuracy, task inferred", _number(routed)])
-    for name, reason in results["zero_by_construction"].items():
-        summary.append([name.replace("_", " "), f"zero by construction: {reason}"])
     run.reporter.table("Continual learning", ["metric", "value"], summary)
+    for reason in dict.fromkeys(zeros.values()):
+        run.reporter.message(f"Zero by construction: {reason}")
+    for note in run.components.methods.notes(run.model):
+        run.reporter.message(f"Note: {note}")
 
 
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:+.4f}"
+def _number(value: float | None, zero_by_construction: bool = False) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:+.4f}" + " (zero by construction)" * zero_by_construction
