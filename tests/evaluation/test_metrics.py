@@ -138,3 +138,39 @@ def test_scores_are_accuracy_and_the_mean_of_the_f1_of_every_class() -> None:
 def test_a_class_that_never_occurs_counts_as_f1_zero() -> None:
     same = np.array([0, 1, 0, 1])
     assert metrics.scores(same, same, classes=4) == (1.0, 0.5)
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda tasks: st.lists(
+            st.lists(st.floats(0, 1), min_size=tasks, max_size=tasks),
+            min_size=tasks,
+            max_size=tasks,
+        )
+    )
+)
+def test_average_accuracy_is_learning_accuracy_and_backward_transfer(
+    rows: list[list[float]],
+) -> None:
+    results, tasks = np.array(rows), len(rows)
+    metrics.require_identity(results)
+    found = (
+        metrics.average_accuracy(results),
+        metrics.learning_accuracy(results),
+        metrics.backward_transfer(results) if tasks > 1 else 0.0,
+    )
+    assert None not in found
+    acc, la, bwt = (float(value or 0) for value in found)
+    assert acc == pytest.approx(la + (tasks - 1) / tasks * bwt, abs=1e-12)
+
+
+def test_a_metric_that_breaks_the_identity_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "backward_transfer", lambda results: -0.1)
+    with pytest.raises(AssertionError, match="ACC is"):
+        metrics.require_identity(RESULTS)
+
+
+def test_the_identity_asks_nothing_of_scores_never_measured() -> None:
+    hole = RESULTS.copy()
+    hole[0, 0] = NAN
+    metrics.require_identity(hole)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plora_cl.evaluation import metrics
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.results import summarise, write_results
@@ -57,6 +58,24 @@ def test_the_summary_has_every_metric_for_accuracy_and_for_f1() -> None:
     assert results["f1"]["forward_transfer"] == pytest.approx(0.3)
     assert results["methods"] == {"ewc": {"lambda_ewc": 3.0}}
     assert [task["name"] for task in results["tasks"]] == ["news", "mail"]
+
+
+def test_every_summary_is_held_to_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "learning_accuracy", lambda results: 0.123)
+    with pytest.raises(AssertionError, match="ACC is"):
+        summary(two_tasks())
+
+
+def test_what_is_said_to_be_zero_has_to_be_zero_in_accuracy_and_f1() -> None:
+    with pytest.raises(AssertionError, match=r"forgetting is 0\.2.*nothing shared"):
+        summary(two_tasks(), {"forgetting": "nothing shared"})
+    matrix = two_tasks()
+    matrix.record(1, 0, 0.9, 0.6, "c")
+    with pytest.raises(AssertionError, match="forgetting"):
+        summary(matrix, {"forgetting": "nothing shared"})
+    matrix.record(1, 0, 0.9, 0.9, "c")
+    results = summary(matrix, {"forgetting": "nothing shared"})
+    assert results["zero_by_construction"] == {"forgetting": "nothing shared"}
 
 
 def test_cells_never_measured_are_null_in_the_file_and_nan_in_the_array(tmp_path: Path) -> None:

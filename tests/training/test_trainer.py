@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class Listener(SilentReporter):
         self.messages: list[str] = []
         self.steps = 0
         self.activities: list[str] = []
+        self.tables: list[tuple[str, Sequence[Sequence[str]]]] = []
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
+        self.tables.append((title, rows))
 
     def message(self, text: str, /) -> None:
         self.messages.append(text)
@@ -200,7 +205,36 @@ def test_scores_that_nothing_could_change_are_reused_and_said_to_be(
     evaluations = [what for what in listener.activities if what.startswith("evaluation")]
     assert len(evaluations) == 3
     assert results["backward_transfer"] == 0
-    assert {"backward_transfer", "forgetting"} <= results["zero_by_construction"].keys()
+    zeros = {"backward_transfer", "forgetting", "forward_transfer"}
+    assert results["zero_by_construction"].keys() == zeros
+    assert all(results[name] == results["f1"][name] == 0 for name in zeros)
+    (cells,) = (rows for title, rows in listener.tables if title == "Continual learning")
+    marked = {name for name, value in cells if value == "+0.0000 (zero by construction)"}
+    assert marked == {name.replace("_", " ") for name in zeros}
+    (reason,) = set(results["zero_by_construction"].values())
+    assert f"Zero by construction: {reason}" in listener.messages
+
+
+def test_what_a_method_cannot_reach_is_said_at_the_start_and_in_the_results(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    for composition, reached in (("isolated", False), ("cumulative", True)):
+        listener = Listener()
+        results = trainer(
+            settings, tmp_path / composition / "run", composition=composition, reporter=listener
+        ).train_sequence()
+        notes = [text for text in listener.messages if "Note: olora has no effect on" in text]
+        assert len(notes) == (0 if reached else 2)
+        assert bool(results["methods"]["olora"]["no_effect_on"]) != reached
+
+
+def test_the_reports_of_methods_are_in_the_results_and_in_the_log(finished: Path) -> None:
+    results = json.loads((finished / "results" / "final_results.json").read_text())
+    log = (finished / "results" / "run_log.jsonl").read_text().splitlines()
+    reports = [r["report"] for r in map(json.loads, log) if r["event"] == "methods"]
+    assert [len(report["ewc"]["fisher"]) for report in reports] == [1, 2, 3]
+    assert reports[-1] == results["methods"]
+    assert [a["task"] for a in results["methods"]["olora"]["adapters"]] == [0, 1, 2]
 
 
 def test_early_stopping_keeps_the_best_epoch_and_survives_a_resume(
