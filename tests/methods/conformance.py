@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 
 from encoders import learn_something, some_batch, tiny_model, token_task
+from plora_cl.data.batches import BatchStream
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import RandomState
+from plora_cl.state import Cursor, RandomState
+from plora_cl.training.loop import train_epoch
+from plora_cl.training.optimization import Optimization, make_accelerator
 
 Factory: TypeAlias = Callable[[], ContinualMethod]
 Groups: TypeAlias = Mapping[str, Mapping[str, Tensor]]
@@ -98,6 +102,49 @@ def assert_equal(first: Groups, second: Groups) -> None:
         assert different == []
 
 
+def first_task_weights(methods: list[ContinualMethod], folder: Path) -> dict[str, Tensor]:
+    """Return every weight after two epochs over the first task, trained as a run does it."""
+    RandomState.seeded(7)
+    model, stack = tiny_model(shared="layernorm", composition="cumulative"), MethodStack(methods)
+    task = token_task(folder, 0)
+    model.grow(2)
+    stack.grow(model, 0)
+    stack.check(model)
+    stack.start_task(model, task)
+    optimization = Optimization(
+        make_accelerator(device="cpu", precision="fp32"),
+        model.trainable(),
+        learning_rate=0.01,
+        weight_decay=0.01,
+        warmup_ratio=0.1,
+        total_steps=6,
+        max_grad_norm=1.0,
+    )
+    cursor, stream = Cursor(), BatchStream(task.train, task=0, batch_size=4, seed=1)
+    while cursor.epoch < 2:
+        train_epoch(
+            model,
+            optimization,
+            stack,
+            stream,
+            cursor,
+            accumulation=1,
+            before_change=lambda: None,
+            after_batch=lambda: None,
+            after_step=lambda result: None,
+        )
+    assert cursor.step == 6
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def changes_no_bit_of_learning_the_first_task(make: Factory, folder: Path) -> None:
+    """With nothing to hold on to yet, a run with the method is the run without it."""
+    assert_equal(
+        {"weights": first_task_weights([make()], folder)},
+        {"weights": first_task_weights([], folder)},
+    )
+
+
 def has_no_effect_before_anything_is_learned(make: Factory, folder: Path) -> None:
     """Nothing is added to the loss of the first task."""
     method, model = make(), tiny_model(shared="layernorm")
@@ -112,11 +159,36 @@ def acts_on_something_trainable_afterwards(make: Factory, folder: Path) -> None:
     """A later task gets a penalty with a gradient, or more to learn from."""
     method, model = learned(make, folder)
     penalties = MethodStack([method]).penalties(model, model.tasks - 1)
-    _, gradients = penalty_and_gradients(method, model)
-    if method.extend_batch(some_batch(4, 5, task=2)):
-        return
-    assert penalties.keys() == {method.name}
-    assert any(gradient.abs().max() > 0 for gradient in gradients.values())
+    extra = method.extend_batch(some_batch(4, 5, task=2))
+    assert penalties or extra
+    for batch in extra:
+        logits = model(batch.input_ids, batch.attention_mask, batch.task)
+        assert reaches_something(torch.nn.functional.cross_entropy(logits, batch.labels), model)
+    for penalty in penalties.values():
+        assert reaches_something(penalty, model)
+
+
+def reaches_something(term: Tensor, model: ContinualClassifier) -> bool:
+    """Whether a part of the loss has a gradient that is not zero towards what is trained."""
+    found = torch.autograd.grad(term, list(model.trainable().values()), allow_unused=True)
+    return any(g is not None and bool(g.any()) for g in cast("tuple[Tensor | None, ...]", found))
+
+
+def reports_in_plain_json_and_disturbs_nothing(make: Factory, folder: Path) -> None:
+    """The report says the same of a twin filled from bytes, and draws or changes nothing."""
+    method, model = learned(make, folder)
+    other, other_model = twin_of(method, model, make)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    memory = copied(method.memory())
+    before = RandomState.seeded(5).state_dict()
+    stack = MethodStack([method])
+    report = stack.report(model)
+    assert stack.notes(model) == MethodStack([other]).notes(other_model)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report == MethodStack([other]).report(other_model)
+    assert_same_random_state(before)
+    assert_equal({"w": weights}, {"w": dict(model.named_parameters())})
+    assert_equal(memory, method.memory())
 
 
 def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
@@ -213,6 +285,7 @@ def assert_same_random_state(before: Mapping[str, object]) -> None:
 
 
 CHECKS: list[Callable[[Factory, Path], None]] = [
+    changes_no_bit_of_learning_the_first_task,
     has_no_effect_before_anything_is_learned,
     acts_on_something_trainable_afterwards,
     survives_a_round_trip_to_the_bit,
@@ -220,4 +293,5 @@ CHECKS: list[Callable[[Factory, Path], None]] = [
     growing_can_be_replayed,
     finishing_a_task_disturbs_nothing,
     what_it_remembers_stays_as_it_is,
+    reports_in_plain_json_and_disturbs_nothing,
 ]
