@@ -182,7 +182,7 @@ class SeedFor(IntEnum):
     FISHER = 2
     ROUTER = 3
     LATERAL = 4
-    FISHER_LABELS = 5
+    FISHER_LABELS = 7
 
 
 def derived_seed(*key: int) -> int:

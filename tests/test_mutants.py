@@ -1,0 +1,208 @@
+"""Break the code of each technique once: the tests that hold its formula must go red.
+
+``pytest -m slow tests/test_mutants.py`` runs them; a plain run checks that each still applies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "plora_cl"
+FISHER, EWC, OLORA = (
+    "tests/methods/test_fisher.py",
+    "tests/methods/test_ewc.py",
+    "tests/methods/test_olora.py",
+)
+CONTRACT = "tests/methods/test_conformance.py"
+LATERAL = "tests/model/test_lateral.py"
+SCORES = "tests/evaluation"
+
+
+class Mutant(NamedTuple):
+    """A change of one place in the source that makes it wrong.
+
+    Attributes:
+        file: Below the package.
+        right: The text there, once.
+        wrong: What replaces it.
+        tests: Where it has to be noticed.
+    """
+
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+MUTANTS = {
+    "Fisher without division": Mutant(
+        "methods/fisher.py", "sum_ / self._count for", "sum_ for", FISHER
+    ),
+    "Fisher without square": Mutant(
+        "methods/fisher.py",
+        "addcmul_(gradient, gradient, value=weight)",
+        "add_(gradient, alpha=weight)",
+        FISHER,
+    ),
+    "exact Fisher without probabilities": Mutant(
+        "methods/fisher.py", "[(probability, c) for", "[(1.0, c) for", FISHER
+    ),
+    "sampled labels from a uniform distribution": Mutant(
+        "methods/fisher.py", "multinomial(p,", "multinomial(torch.ones_like(p),", FISHER
+    ),
+    "sampled labels from the global generator": Mutant(
+        "methods/fisher.py", "1, generator=generator)", "1)", FISHER
+    ),
+    "batched Fisher squares sums": Mutant(
+        "methods/fisher.py", "total / self._examples for", "total for", FISHER
+    ),
+    "batched Fisher forgets the last mini-batch": Mutant(
+        "methods/fisher.py", "        if self._examples:\n", "        if False:\n", FISHER
+    ),
+    "Fisher with dropout": Mutant("methods/fisher.py", "    model.eval()\n", "", FISHER),
+    "Fisher under autocast": Mutant("methods/fisher.py", "enabled=False", "enabled=True", FISHER),
+    "online sum without gamma": Mutant(
+        "methods/ewc.py", "self._gamma * earlier[name] + value", "earlier[name] + value", EWC
+    ),
+    "moving average instead of a decayed sum": Mutant(
+        "methods/ewc.py",
+        "self._gamma * earlier[name] + value",
+        "self._gamma * earlier[name] + (1 - self._gamma) * value",
+        EWC,
+    ),
+    "anchor that follows the weights": Mutant(
+        "methods/ewc.py", 'parameter.detach().to("cpu", copy=True)', "parameter.detach()", CONTRACT
+    ),
+    "EWC without the half": Mutant(
+        "methods/ewc.py", "self._strength / 2 *", "self._strength *", EWC
+    ),
+    "EWC without the distance between anchors": Mutant("methods/ewc.py", " + offset)", ")", EWC),
+    "EWC without gradient": Mutant(
+        "methods/ewc.py", "[p.reshape(-1) for", "[p.detach().reshape(-1) for", CONTRACT
+    ),
+    "EWC with a parabola of yesterday": Mutant(
+        "methods/ewc.py",
+        "        self._groups[group] = fresh\n        self._parabola = None\n",
+        "        self._groups[group] = fresh\n",
+        EWC,
+    ),
+    "scales of the Fisher information not saved": Mutant(
+        "methods/ewc.py", "[dict(scale) for scale in self._scales]}", "[]}", CONTRACT
+    ),
+    "mini-batches in the order of lengths": Mutant(
+        "methods/ewc.py", 'if self._estimator == "batched":', "if False:", EWC
+    ),
+    "same labels drawn whatever the seed": Mutant(
+        "methods/ewc.py", "self._seed, task.index, SeedFor.FISHER_LABELS", "0", EWC
+    ),
+    "Laplace lambda upside down": Mutant(
+        "methods/fisher_scale.py",
+        'scale["train_examples"] / sizes[scale["task"] + 1]',
+        'sizes[scale["task"] + 1] / scale["train_examples"]',
+        EWC,
+    ),
+    "absolute overlaps without abs": Mutant(
+        "methods/olora.py", "overlap.abs().sum()", "overlap.sum()", OLORA
+    ),
+    "gradient into earlier adapters": Mutant(
+        "methods/olora.py", "stack[layer].detach()", "stack[layer]", OLORA
+    ),
+    "overlap with the task before alone": Mutant(
+        "methods/olora.py", "earlier in range(task)]", "earlier in range(task - 1, task)]", OLORA
+    ),
+    "earlier adapters concatenated at every step": Mutant(
+        "methods/olora.py", "if task != self._task:", "if True:", OLORA
+    ),
+    "squared norms": Mutant(
+        "methods/olora.py", "torch.linalg.vector_norm(matrix)", "matrix.square().sum()", OLORA
+    ),
+    "overlap that depends on sizes": Mutant(
+        "methods/olora.py",
+        "return basis[values > tolerance]",
+        "return matrix.cpu().double()",
+        OLORA,
+    ),
+    "a penalty without gradient is let through": Mutant(
+        "methods/base.py", "if not term.requires_grad:", "if False:", "tests/methods/test_stack.py"
+    ),
+    "gate that starts open": Mutant("model/lateral.py", "torch.zeros(1)", "torch.ones(1)", LATERAL),
+    "gradient into earlier features": Mutant(
+        "model/lateral.py", "with torch.no_grad():", "with torch.enable_grad():", LATERAL
+    ),
+    "dropout in earlier features": Mutant(
+        "model/lateral.py", "    module.eval()\n", "    pass\n", LATERAL
+    ),
+    "sum of earlier features": Mutant(
+        "model/classifier.py",
+        "torch.stack(earlier).mean(0)",
+        "torch.stack(earlier).sum(0)",
+        LATERAL,
+    ),
+    "a network that starts at zero": Mutant(
+        "model/lateral.py",
+        "        self.gate = ",
+        "        nn.init.zeros_(self.up.weight)\n        self.gate = ",
+        LATERAL,
+    ),
+    "backward transfer with the wrong sign": Mutant(
+        "evaluation/metrics.py",
+        "results[-1, :-1] - np.diagonal(results)[:-1]",
+        "np.diagonal(results)[:-1] - results[-1, :-1]",
+        SCORES,
+    ),
+    "the identity never checked": Mutant("evaluation/metrics.py", "<= 1e-9", "<= 1e9", SCORES),
+    "marked as zero although something is shared": Mutant(
+        "evaluation/by_construction.py", "if joint or shared or", "if joint or", SCORES
+    ),
+    "zeros never checked": Mutant(
+        "evaluation/results.py", "in (None, 0.0), f", "not in (7.0,), f", SCORES
+    ),
+}
+
+
+def outcome_over(source: Path, tests: str) -> int:
+    """Run ``tests`` over the package below ``source``; return the exit code of pytest."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout[-2000:])
+    return done.returncode
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_every_mutant_still_applies(mutant: Mutant) -> None:
+    assert (PACKAGE / mutant.file).read_text(encoding="utf-8").count(mutant.right) == 1
+    assert (ROOT / mutant.tests).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_every_mutant_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "plora_cl")
+    file = tmp_path / "plora_cl" / mutant.file
+    source = file.read_text(encoding="utf-8")
+    file.write_text(source.replace(mutant.right, mutant.wrong), encoding="utf-8")
+    compile(file.read_text(encoding="utf-8"), file, "exec")
+    assert outcome_over(tmp_path, mutant.tests) == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", sorted({mutant.tests for mutant in MUTANTS.values()}))
+def test_the_same_tests_are_green_over_a_copy_that_is_not_changed(
+    tests: str, tmp_path: Path
+) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "plora_cl")
+    assert outcome_over(tmp_path, tests) == pytest.ExitCode.OK
