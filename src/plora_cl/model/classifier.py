@@ -133,9 +133,10 @@ class ContinualClassifier(nn.Module):
 
         That is `features` under `adapters_for` the task, ``h_k``. A lateral connection makes it
         ``h_k + g * f([h_k ; mean_j<k h_j])``, where ``h_j`` is what task ``j`` saw when it had
-        just been learned: features under adapter ``j`` (``isolated``), or under adapters ``0..j``
-        (``cumulative``). They come without dropout and, as in the source, without gradient: what
-        is shared learns through ``h_k``. For task ``k`` this takes ``k`` forward passes more.
+        just been learned, but for what is shared: features under adapter ``j`` (``isolated``), or
+        under adapters ``0..j`` (``cumulative``). They come without dropout and, as in the source,
+        without gradient: what is shared learns through ``h_k``. For task ``k`` this takes ``k``
+        forward passes more.
 
         Args:
             input_ids: Token ids ``[batch, tokens]``.
