@@ -1,6 +1,6 @@
 """How well frozen features tell tasks apart: no training, only the router.
 
-    uv run python benchmarks/routing.py FOLDER [FOLDER ...] [--train 500] [--test 200]
+    uv run python benchmarks/routing.py FOLDER [FOLDER ...] [--train 500] [--test 200] [--seed 42]
 
 Each folder is a task with train, validation and test files. Prints the share of test texts that
 are sent to their own task, and the confusion matrix.
@@ -23,11 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--model-name", default="packaged:minilm-l6")
-    parser.add_argument("--pooling", default="mean", choices=["mean", "cls"])
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--train", type=int, default=500, help="texts a task")
     parser.add_argument("--test", type=int, default=200, help="texts a task")
     parser.add_argument("--abstain", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=42, help="chooses the training texts")
     chosen = parser.parse_args()
     tasks = load_tasks(
         chosen.folders,
@@ -35,17 +35,17 @@ def main() -> None:
         max_length=chosen.max_length,
         max_train_examples=chosen.train,
         max_eval_examples=chosen.test,
-        seed=42,
+        seed=chosen.seed,
         cache_dir=None,
         progress=_silent,
     )
-    model = ContinualClassifier(load_encoder(chosen.model_name), pooling=chosen.pooling)
+    model = ContinualClassifier(load_encoder(chosen.model_name))
     router = Router(
         model,
         examples=chosen.train,
         abstain=chosen.abstain,
         batch_size=64,
-        seed=42,
+        seed=chosen.seed,
         progress=_silent,
     )
     for task in tasks:

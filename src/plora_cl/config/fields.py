@@ -189,7 +189,7 @@ class SettingFields(BaseModel):
     router_examples: Annotated[_Positive, _TRAJECTORY] = 500
     """Training examples per task that the router learns from, a stratified sample."""
     router_abstain: Annotated[_Ratio, Field(lt=1), _TRAJECTORY] = 0.05
-    """Texts scoring below this quantile of training texts count as doubtful; 0 never doubts."""
+    """Share of texts like the training ones that count as doubtful, about; 0 never doubts."""
 
     checkpoint_every: Annotated[_Count, _HARMLESS] = 100
     """Optimizer steps between checkpoints; 0 disables checkpoints."""

@@ -1,8 +1,9 @@
-"""Which task a text belongs to: one Gaussian per class over frozen features, one covariance.
+"""Which task a text belongs to: one Gaussian per task over frozen features, one covariance.
 
 Linear discriminant analysis (Hastie, Tibshirani, Friedman, "The Elements of Statistical Learning",
 2nd edition, section 4.3) from sums that add up over tasks, so that no earlier text is needed;
-on a frozen encoder, compare Hayes and Kanan 2020 (arXiv 1909.01520). All in float64 on the CPU.
+on a frozen encoder, compare Hayes and Kanan 2020 (arXiv 1909.01520). The classes are tasks here,
+and layers count as independent of one another. All in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from plora_cl.errors import IncompatibleCheckpointError
+
 _ROWS = 4096
 _HELD_OUT = 5  # one in so many
 
@@ -21,48 +24,56 @@ class TaskStatistics(NamedTuple):
     """What one task adds to the model, sufficient for means, covariance and shrinkage.
 
     Attributes:
-        counts: Examples of each class, ``[classes]``.
-        means: Mean of each class, ``[classes, hidden]``; 0 where there is no example.
-        scatter: ``sum (x - mean)(x - mean)^T`` around the mean of the class, ``[hidden, hidden]``.
-        fourth: ``sum |x - mean|^4``, a scalar.
-        calibration: Training features that are in none of the sums, ``[held out, hidden]``,
-            float32: what scores of this task's texts look like depends on the covariance, which
-            later tasks change, and those of texts that were fitted to are too good.
+        examples: Examples in the sums, a scalar.
+        mean: Their mean, ``[layers, hidden]``.
+        scatter: ``sum (x - mean)(x - mean)^T`` of each layer, rows of the lower triangle one after
+            the other: ``[layers, hidden (hidden + 1) / 2]``.
+        fourth: ``sum |x - mean|^4`` of each layer, ``[layers]``.
+        calibration: Training features that are in none of the sums, ``[held out, layers,
+            hidden]``, float32: what scores of this task's texts look like depends on the
+            covariance, which later tasks change, and those of texts that were fitted to are too
+            good.
     """
 
-    counts: Tensor
-    means: Tensor
+    examples: Tensor
+    mean: Tensor
     scatter: Tensor
     fourth: Tensor
     calibration: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, labels: Tensor, *, classes: int) -> Self:
-        """Summarise the features of one task; every fifth of a class is for calibration only.
+    def of(cls, features: Tensor) -> Self:
+        """Summarise the features of one task; every fifth is for calibration only.
 
         Args:
-            features: ``[examples, hidden]``.
-            labels: ``[examples]``, int64.
-            classes: Number of classes of the task.
+            features: ``[examples, layers, hidden]``, at least one example.
         """
-        members = torch.nn.functional.one_hot(labels, classes)
-        number_in_class = members.cumsum(0)[torch.arange(len(labels)), labels]
-        held_out = number_in_class % _HELD_OUT == 0
-        x, labels, members = (t[~held_out] for t in (features.double(), labels, members))
-        counts = members.sum(0).double()
-        means = members.double().T @ x / counts.clamp(min=1).unsqueeze(1)
-        centred = x - means[labels]
+        held_out = torch.arange(1, len(features) + 1) % _HELD_OUT == 0
+        x = features[~held_out].double()
+        mean = x.mean(0)
+        by_layer = (x - mean).transpose(0, 1)
+        rows, columns = torch.tril_indices(x.shape[2], x.shape[2])
         return cls(
-            counts=counts,
-            means=means,
-            scatter=centred.T @ centred,
-            fourth=centred.square().sum(1).square().sum(),
+            examples=torch.tensor(len(x), dtype=torch.float64),
+            mean=mean,
+            scatter=(by_layer.mT @ by_layer)[:, rows, columns],
+            fourth=by_layer.square().sum(2).square().sum(1),
             calibration=features[held_out].float(),
         )
 
     @classmethod
     def from_group(cls, group: Mapping[str, Tensor]) -> Self:
-        """Return what `group` was made of."""
+        """Return what `group` was made of.
+
+        Raises:
+            IncompatibleCheckpointError: The group holds other statistics than these.
+        """
+        if set(group) != set(cls._fields):
+            raise IncompatibleCheckpointError(
+                f"the router's statistics in the checkpoint are {sorted(group)}, those of this "
+                f"version are {sorted(cls._fields)}; go on with the version that saved it, or "
+                "without the router (use_router: false / --no-router)"
+            )
         return cls(**{name: group[name].cpu() for name in cls._fields})
 
     def group(self) -> dict[str, Tensor]:
@@ -73,77 +84,109 @@ class TaskStatistics(NamedTuple):
 class TaskModel:
     """Scores texts by task, from the statistics of every task so far.
 
-    The score of task ``k`` is ``log sum_c p(c|k) exp(-d_c(x)^2 / 2)`` with ``p(c|k)`` the share of
-    class ``c`` among the task's examples and ``d_c`` the Mahalanobis distance to its mean. Tasks
-    are equally likely beforehand, whatever their numbers of examples; what all scores have in
-    common is left out.
+    The score of task ``k`` is ``-sum_l d_kl(x_l)^2 / 2`` with ``d_kl`` the Mahalanobis distance to
+    the task's mean in layer ``l``: its log density but for what all tasks have in common. Tasks
+    are equally likely beforehand, whatever their numbers of examples.
 
     Args:
         tasks: Statistics in task order, at least one.
     """
 
     def __init__(self, tasks: Sequence[TaskStatistics]) -> None:
-        self._classes = [len(task.counts) for task in tasks]
         covariance, self.shrinkage = shrunk_covariance(tasks)
-        self._factor = torch.linalg.cholesky(covariance)
-        self._means = self._whitened(torch.cat([task.means for task in tasks]))
-        self._log_share = torch.cat([(task.counts / task.counts.sum()).log() for task in tasks])
+        self._factors = torch.linalg.cholesky(covariance)
+        self._means = self._whitened(torch.stack([task.mean for task in tasks]))
         self._calibration = [task.calibration for task in tasks]
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return ``[examples, tasks]`` for features ``[examples, hidden]``."""
+        """Return ``[examples, tasks]`` for features ``[examples, layers, hidden]``."""
         blocks = [self._block(block) for block in features.split(_ROWS)]
         return torch.cat(blocks)
 
-    def thresholds(self, quantile: float) -> Tensor:
-        """Return the ``quantile`` of each task's scores on its held-out features, ``[tasks]``.
-
-        Minus infinity for a quantile of 0, and for a task that was too small to hold any out.
-        """
-        found = torch.full((len(self._classes),), -torch.inf, dtype=torch.float64)
-        for task, features in enumerate(self._calibration):
-            if quantile > 0 and len(features):
-                found[task] = self.scores(features)[:, task].quantile(quantile)
-        return found
-
     def route(self, features: Tensor, quantile: float) -> tuple[Tensor, Tensor]:
-        """Return the best task of each text, and whether its score is below the threshold.
+        """Return the best task of each text, and whether the choice is doubtful.
+
+        It is doubtful if another task comes close, or if the text is like none of them: if its
+        lead over the second best task is among the lowest held-out ones of all tasks, or its score
+        among the lowest held-out ones of the chosen task. Each is asked for half the quantile, so
+        both together doubt about that share of texts like the held-out ones.
+
+        Source: Chow 1970, "On optimum recognition error and reject tradeoff", for the lead.
 
         Args:
-            features: ``[examples, hidden]``.
-            quantile: See `thresholds`.
+            features: ``[examples, layers, hidden]``.
+            quantile: In [0, 1); 0 never doubts.
         """
-        best, task = self.scores(features).max(1)
-        return task, best < self.thresholds(quantile)[task]
+        scores = self.scores(features)
+        best, task = scores.max(1)
+        lowest_scores, lowest_lead = self._thresholds(quantile / 2)
+        return task, (_lead(scores) < lowest_lead) | (best < lowest_scores[task])
+
+    def _thresholds(self, quantile: float) -> tuple[Tensor, Tensor]:
+        """Return the quantile of held-out scores by task, ``[tasks]``, and of held-out leads.
+
+        Minus infinity where nothing was held out, or where there is no second task.
+        """
+        known = len(self._calibration)
+        lowest = torch.full((known + 1,), -torch.inf, dtype=torch.float64)
+        if quantile == 0:
+            return lowest[:known], lowest[known]
+        scores = [self.scores(features) for features in self._calibration if len(features)]
+        tasks = [task for task, features in enumerate(self._calibration) if len(features)]
+        for task, of_task in zip(tasks, scores, strict=True):
+            lowest[task] = of_task[:, task].quantile(quantile)
+        if scores and known > 1:
+            lowest[known] = _lead(torch.cat(scores)).quantile(quantile)
+        return lowest[:known], lowest[known]
 
     def _block(self, features: Tensor) -> Tensor:
-        whitened = self._whitened(features.double())
-        distance = torch.cdist(whitened, self._means, compute_mode="donot_use_mm_for_euclid_dist")
-        per_class = self._log_share - distance.square() / 2
-        return torch.stack([c.logsumexp(1) for c in per_class.split(self._classes, 1)], 1)
+        x = self._whitened(features.double())
+        distance = torch.cdist(x, self._means, compute_mode="donot_use_mm_for_euclid_dist")
+        return -distance.square() / 2
 
     def _whitened(self, x: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self._factor, x.T, upper=False).T
+        """Return ``[examples, layers * hidden]``: each layer without its covariance."""
+        by_layer = torch.linalg.solve_triangular(self._factors, x.permute(1, 2, 0), upper=False)
+        return by_layer.permute(2, 0, 1).flatten(1)
 
 
-def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> tuple[Tensor, float]:
-    """Return the covariance within classes over all tasks ``[hidden, hidden]``, and its shrinkage.
+def _lead(scores: Tensor) -> Tensor:
+    """Return by how much the best task beats the second best, ``[examples]``; infinite alone."""
+    if scores.shape[1] == 1:
+        return torch.full((len(scores),), torch.inf, dtype=scores.dtype)
+    best = scores.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
 
-    ``(1 - a) S + a tr(S)/p I`` with ``S`` the pooled scatter over the number of examples and ``a``
-    of Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
-    matrices", section 3.3; as `sklearn.covariance.ledoit_wolf` computes it of the centred
-    features, but from sums: ``sum_n |x_n x_n^T - S|^2 = sum_n |x_n|^4 - n |S|^2``.
+
+def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> tuple[Tensor, Tensor]:
+    """Return the covariance within tasks by layer ``[layers, hidden, hidden]``, and its shrinkage.
+
+    ``(1 - a) S + a tr(S)/p I`` with ``S`` the pooled scatter over the number of examples and ``a``,
+    ``[layers]``, of Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
+    covariance matrices", section 3.3; as `sklearn.covariance.ledoit_wolf` computes it of the
+    centred features, but from sums: ``sum_n |x_n x_n^T - S|^2 = sum_n |x_n|^4 - n |S|^2``.
     """
-    examples = float(sum(task.counts.sum() for task in tasks))
-    s = torch.stack([task.scatter for task in tasks]).sum(0) / examples
-    fourth = float(sum(task.fourth for task in tasks))
+    examples = float(sum(task.examples for task in tasks))
+    scatters = torch.stack([task.scatter for task in tasks]).sum(0) / examples
+    fourths = torch.stack([task.fourth for task in tasks]).sum(0) / examples
+    layers, hidden = tasks[0].mean.shape
+    rows, columns = torch.tril_indices(hidden, hidden)
+    s = torch.zeros(layers, hidden, hidden, dtype=torch.float64)
+    s[:, rows, columns] = s[:, columns, rows] = scatters
+    shrunk = [_shrunk(*layer, examples) for layer in zip(s, fourths.tolist(), strict=True)]
+    shrinkage = torch.tensor([a for _, a in shrunk], dtype=torch.float64)
+    return torch.stack([covariance for covariance, _ in shrunk]), shrinkage
+
+
+def _shrunk(s: Tensor, fourth: float, examples: float) -> tuple[Tensor, float]:
     hidden = len(s)
     mu = float(s.trace()) / hidden
-    if mu == 0:  # one example a class at most: every direction is as good as any other
-        return torch.eye(hidden, dtype=s.dtype), 1.0
+    identity = torch.eye(hidden, dtype=s.dtype)
+    if mu == 0:  # one example a task at most: every direction is as good as any other
+        return identity, 1.0
     squared = float(s.square().sum())
     spread = max(squared - hidden * mu**2, 0.0)
-    noise = min(max(fourth / examples - squared, 0.0) / examples, spread)
+    noise = min(max(fourth - squared, 0.0) / examples, spread)
     shrinkage = noise / spread if noise else 0.0
     floor = max(shrinkage, 1e-10)  # a scatter without full rank stays solvable
-    return (1 - floor) * s + floor * mu * torch.eye(hidden, dtype=s.dtype), shrinkage
+    return (1 - floor) * s + floor * mu * identity, shrinkage

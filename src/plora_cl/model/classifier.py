@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.func import functional_call
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
+from plora_cl.model.pooling import middle_layers, token_mean
 from plora_cl.state import SeedFor, TensorPart, derived_seed
 
 Pooling: TypeAlias = Literal["cls", "mean"]
@@ -192,21 +193,47 @@ class ContinualClassifier(nn.Module):
             adapters: Tasks whose adapters contribute.
             shared: Values to use in place of the shared parameters, by name.
         """
+        hidden: Tensor = self._encoded(input_ids, attention_mask, adapters, shared)[-1]
+        return hidden[:, 0] if self.pooling == "cls" else token_mean(hidden, attention_mask)
+
+    def plain_layers(
+        self, input_ids: Tensor, attention_mask: Tensor | None, *, shared: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Encode texts at two depths without adapters, ``[batch, layers, hidden]``.
+
+        The layers are those at a half and at five sixths of the depth, see `middle_layers`;
+        averaged over the tokens of the text whatever `pooling` is.
+
+        Args:
+            input_ids: Token ids ``[batch, tokens]``.
+            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
+            shared: Values to use in place of the shared parameters, by name.
+        """
+        states = self._encoded(input_ids, attention_mask, (), shared, every_layer=True)
+        chosen = middle_layers(len(states) - 1)
+        return torch.stack([token_mean(states[layer], attention_mask) for layer in chosen], 1)
+
+    def _encoded(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        adapters: Sequence[int],
+        shared: Mapping[str, Tensor] | None,
+        *,
+        every_layer: bool = False,
+    ) -> Sequence[Tensor]:
+        """Return the last hidden states, or embeddings and the states after every layer."""
         self.adapters.select(adapters)
-        texts = {"input_ids": input_ids, "attention_mask": attention_mask}
-        hidden: Tensor
+        texts: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if every_layer:
+            texts["output_hidden_states"] = True
         if shared:
             # Never written into the parameters: a checkpoint may be reading them meanwhile
-            values = self._by_present_name(shared)
-            hidden = functional_call(self.encoder, values, (), texts).last_hidden_state
+            output = functional_call(self.encoder, self._by_present_name(shared), (), texts)
         else:
-            hidden = self.encoder(**texts).last_hidden_state
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        if attention_mask is None:
-            return hidden.mean(1)
-        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1)
+            output = self.encoder(**texts)
+        every: Sequence[Tensor] | None = output.hidden_states if every_layer else None
+        return (output.last_hidden_state,) if every is None else every
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; frozen adapters never drop anything."""

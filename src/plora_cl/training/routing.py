@@ -25,16 +25,16 @@ class Router:
     """Infers the task of a text without its task id.
 
     Features must not drift, or statistics of earlier tasks would describe an encoder that is gone:
-    they come from the frozen encoder without adapters, with shared parameters at the values they
-    had before the first task, which are kept. So the statistics of a task are a function of its
-    training texts alone, whatever was learned in between.
+    they come from middle layers of the frozen encoder without adapters, with shared parameters at
+    the values they had before the first task, which are kept. So the statistics of a task are a
+    function of its training texts alone, whatever was learned in between.
 
     What it remembers stays on the CPU: one group per task, and one for the initial values.
 
     Args:
         model: Its shared parameters have their initial values now.
         examples: Training examples of a task to learn from, stratified.
-        abstain: Quantile of a task's own training scores below which a text is doubtful, in [0, 1).
+        abstain: Share of held-out training texts that may count as doubtful, about, in [0, 1).
         batch_size: Texts per batch.
         seed: Chooses the examples, together with the task.
         progress: Told ``(what, done, total)`` between batches; may raise to stop.
@@ -112,12 +112,7 @@ class Router:
     def _summarised(self, task: Task) -> TaskStatistics:
         seed = derived_seed(self._seed, task.index, SeedFor.ROUTER)
         texts = task.train.subset(stratified_rows(task.train.labels, self._examples, seed))
-        order = np.argsort(texts.lengths, kind="stable")  # that of Split.in_order
-        return TaskStatistics.of(
-            self._encoded(texts, f"router: learning {task.name}"),
-            torch.from_numpy(texts.labels[order]),
-            classes=len(task.classes),
-        )
+        return TaskStatistics.of(self._encoded(texts, f"router: learning {task.name}"))
 
     def _cached(self, split: Split, what: str) -> Tensor:
         if split.digest in self._features:
@@ -129,7 +124,7 @@ class Router:
         return features
 
     def _encoded(self, split: Split, what: str) -> Tensor:
-        """Return the features ``[examples, hidden]`` of a split, float32, as `in_order` has it."""
+        """Return ``[examples, layers, hidden]`` of a split, float32, as `in_order` has it."""
         model, found, done = self._model, [], 0
         initial = {name: value.to(model.device) for name, value in self._initial.items()}
         training = model.training
@@ -138,8 +133,8 @@ class Router:
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 for cpu_batch in split.in_order(self._batch_size):
                     batch = on_device(cpu_batch, model.device)
-                    features = model.features(
-                        batch.input_ids, batch.attention_mask, (), shared=initial
+                    features = model.plain_layers(
+                        batch.input_ids, batch.attention_mask, shared=initial
                     )
                     found.append(features.float().cpu())
                     done += len(features)
