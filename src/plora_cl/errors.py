@@ -37,6 +37,10 @@ class TrainingError(PloraError):
     """Training cannot go on, for instance because the loss is no longer finite."""
 
 
+class ProtocolError(PloraError):
+    """A set of runs cannot go on, or does not add up to something that can be compared."""
+
+
 class RunStoppedError(PloraError):
     """A run was asked to stop, and did where nothing is lost.
 

@@ -43,6 +43,7 @@ def summary(matrix: ScoreMatrix, zeros: dict[str, str] | None = None) -> StateDi
         parameters={"total": 10},
         methods={"ewc": {"lambda_ewc": 3.0}},
         zero_by_construction=zeros or {},
+        identity={"seed": 7},
     )
 
 
@@ -58,6 +59,7 @@ def test_the_summary_has_every_metric_for_accuracy_and_for_f1() -> None:
     assert results["f1"]["forward_transfer"] == pytest.approx(0.3)
     assert results["methods"] == {"ewc": {"lambda_ewc": 3.0}}
     assert [task["name"] for task in results["tasks"]] == ["news", "mail"]
+    assert results["identity"] == {"seed": 7}
 
 
 def test_every_summary_is_held_to_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:

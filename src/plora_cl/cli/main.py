@@ -13,6 +13,7 @@ from plora_cl.cli.exit import OK, REFUSED
 
 COMMANDS = {
     "train": ("plora_cl.cli.train", "learn a stream of tasks, or go on with one"),
+    "protocol": ("plora_cl.cli.protocol.main", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "look at checkpoints, and look after them"),
 }
 """Module and purpose of each command; the module has ``main(argv) -> int``."""

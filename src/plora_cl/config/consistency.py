@@ -111,6 +111,15 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
 )
 
 
+def effectless(settings: SettingFields) -> dict[str, str]:
+    """Return every setting whose value changes nothing beside the others, and the reason."""
+    reasons: dict[str, str] = {}
+    for applies, reason, names in _EFFECTLESS:
+        if applies(settings):
+            reasons |= {name: reason for name in names if name not in reasons}
+    return reasons
+
+
 def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
     """Return one line for each setting that was asked for and changes nothing.
 
@@ -118,10 +127,7 @@ def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
         settings: The settings of the run.
         given: Names that the user wrote; what is left at, or set to, its default is not reported.
     """
-    reasons: dict[str, str] = {}
-    for applies, reason, names in _EFFECTLESS:
-        if applies(settings):
-            reasons |= {name: reason for name in names if name not in reasons}
+    reasons = effectless(settings)
     return [
         f"{name} has no effect here: {reasons[name]}"
         for name, field in type(settings).model_fields.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -70,10 +70,18 @@ def located(source: str, path: str, text: str) -> str:
     return f"{source}: {text}" if is_flag else f"{source}: {path}: {text}"
 
 
-def field_problems(error: ValidationError, source: str) -> list[str]:
-    """Return one line for each setting that is unknown, ill-typed or out of range."""
+def field_problems(
+    error: ValidationError, source: str, keys: Sequence[str] | None = None
+) -> list[str]:
+    """Return one line for each setting that is unknown, ill-typed or out of range.
+
+    Args:
+        error: Raised by pydantic.
+        source: Where the values stand.
+        keys: What may stand on the top level; the settings if None.
+    """
     return [
-        located(source, _dotted(details["loc"]), _text(details))
+        located(source, _dotted(details["loc"]), _text(details, keys))
         for details in error.errors()
         if details["type"] != "contradiction"
     ]
@@ -99,11 +107,11 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(p) for p in location if p not in (*TAGS, "[key]"))
 
 
-def _text(details: ErrorDetails) -> str:
+def _text(details: ErrorDetails, keys: Sequence[str] | None) -> str:
     kind, value = details["type"], details["input"]
     context: dict[str, Any] = details.get("ctx", {})
     if kind in {"extra_forbidden", "invalid_key"}:
-        return _unknown_key(details["loc"])
+        return _unknown_key(details["loc"], keys)
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_type" and value is not None and not isinstance(value, list | tuple | dict):
@@ -118,7 +126,9 @@ def _text(details: ErrorDetails) -> str:
     return f"{text}; did you mean {meant}?" if meant else text
 
 
-def _unknown_key(location: tuple[int | str, ...]) -> str:
+def _unknown_key(location: tuple[int | str, ...], keys: Sequence[str] | None) -> str:
     if len(location) == 1:
+        if keys is not None:
+            return unknown(str(location[0]), keys, kind="key")
         return unknown(str(location[0]), setting_names())
     return unknown(str(location[-1]), TaskSource.__annotations__, kind="part of a task")

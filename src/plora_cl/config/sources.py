@@ -123,8 +123,18 @@ def validate(values: Mapping[str, object], *, source: str = "settings") -> Setti
     Raises:
         SettingsError: Something is unknown, ill-typed, out of range or contradictory.
     """
+    return layered([(source, values)])
+
+
+def layered(sources: Sequence[tuple[str, Mapping[Any, Any]]]) -> Settings:
+    """Return settings from several sources, each named for messages, the weakest first.
+
+    Raises:
+        SettingsError: Something is unknown, ill-typed, out of range or contradictory.
+    """
     layers = _Layers()
-    layers.add(source, values)
+    for source, values in sources:
+        layers.add(source, values)
     return layers.settings()
 
 

@@ -27,6 +27,7 @@ def summarise(
     parameters: Mapping[str, int],
     methods: StateDict,
     zero_by_construction: Mapping[str, str],
+    identity: StateDict,
 ) -> StateDict:
     """Return what ``final_results.json`` holds; None for whatever was never measured.
 
@@ -37,6 +38,7 @@ def summarise(
         parameters: Parameter counts by kind.
         methods: What `MethodStack.report` returns.
         zero_by_construction: Metrics that could not be anything but zero, and why.
+        identity: Settings and digests of the data that decided the results.
     """
     accuracy, f1 = matrix.accuracy, matrix.f1
     of_accuracy = _summary(accuracy, matrix.untrained_accuracy)
@@ -56,6 +58,7 @@ def summarise(
         "parameters": dict(parameters),
         "methods": methods,
         "zero_by_construction": dict(zero_by_construction),
+        "identity": dict(identity),
     }
 
 

@@ -37,6 +37,7 @@ def publish(run: Run, folder: Path) -> StateDict:
             shared=bool(run.model.shared_parameters()),
             joint=False,
         ),
+        identity=run.checkpointer.identity,
     )
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""``plora-cl protocol``."""

@@ -1,0 +1,135 @@
+"""Statistics over repeated runs: intervals, paired tests and effect sizes.
+
+Whatever is not defined, for want of values or of differences between them, is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+MOST_EXACT_PAIRS = 16
+"""Up to so many pairs the permutation test goes through every assignment of signs."""
+
+_RANDOM_SIGNS = 100_000
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and how certain it is.
+
+    Attributes:
+        n: Number of values.
+        mean: Arithmetic mean.
+        sd: Sample standard deviation, with ``n - 1`` in the denominator; None for one value.
+        low: Lower end of the 95 % t-interval of the mean; None for one value.
+        high: Upper end.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """How values differ from those of a baseline, pair by pair.
+
+    Attributes:
+        difference: Of value minus baseline.
+        t_p: Two-sided p-value of the paired t-test.
+        permutation_p: Two-sided p-value of the sign-flip permutation test of the mean; its
+            smallest possible value is ``2 / 2**n``.
+        d_z: Cohen's d_z, mean over standard deviation of the differences.
+        g_z: d_z with Hedges' correction of its bias in small samples.
+    """
+
+    difference: Estimate
+    t_p: float | None
+    permutation_p: float
+    d_z: float | None
+    g_z: float | None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return mean, standard deviation and 95 % t-interval, ``mean ± t(n-1) * sd / sqrt(n)``.
+
+    Source: Student 1908, "The Probable Error of a Mean".
+
+    Raises:
+        ValueError: There are no values.
+    """
+    if not values:
+        raise ValueError("no values; an estimate needs at least one")
+    array = np.asarray(values, dtype=np.float64)
+    n, mean = len(array), float(array.mean())
+    if n == 1:
+        return Estimate(1, mean, None, None, None)
+    sd = float(array.std(ddof=1))
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
+    return Estimate(n, mean, sd, mean - half, mean + half)
+
+
+def compare(values: Sequence[float], baseline: Sequence[float]) -> PairedComparison:
+    """Compare ``values[k]`` with ``baseline[k]`` for all k.
+
+    Raises:
+        ValueError: There are no pairs, or not as many values as baselines.
+    """
+    differences = np.subtract(values, baseline, dtype=np.float64)
+    if len(values) != len(baseline):
+        raise ValueError(f"{len(values)} values and {len(baseline)} baselines do not make pairs")
+    difference = estimate(differences.tolist())
+    d_z = _standardised(difference)
+    return PairedComparison(
+        difference,
+        t_p=_t_test(difference),
+        permutation_p=_sign_flip_test(differences),
+        d_z=d_z,
+        g_z=None if d_z is None or difference.n < 3 else d_z * _hedges(difference.n - 1),
+    )
+
+
+def _standardised(difference: Estimate) -> float | None:
+    """Source: Cohen 1988, "Statistical Power Analysis", section 2.3.5."""
+    return difference.mean / difference.sd if difference.sd else None
+
+
+def _t_test(difference: Estimate) -> float | None:
+    if not difference.sd:
+        return None
+    t = difference.mean / (difference.sd / math.sqrt(difference.n))
+    return float(2 * stdtr(difference.n - 1, -abs(t)))
+
+
+def _hedges(freedom: int) -> float:
+    """Source: Hedges 1981, "Distribution Theory for Glass's Estimator of Effect Size", eq. 6e."""
+    log = math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)
+    return math.exp(log) / math.sqrt(freedom / 2)
+
+
+def _sign_flip_test(differences: npt.NDArray[np.float64]) -> float:
+    """Return the share of assignments of signs with a mean at least as far from 0 as observed.
+
+    Source: Fisher 1935, "The Design of Experiments", section 21.
+    """
+    n = len(differences)
+    observed = abs(differences.sum())
+    if n <= MOST_EXACT_PAIRS:
+        signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+        extreme, all_of_them = 0, 2**n
+    else:  # the observed assignment counts as one of those drawn
+        signs = np.random.default_rng(n).choice((-1, 1), size=(_RANDOM_SIGNS, n))
+        extreme, all_of_them = 1, _RANDOM_SIGNS + 1
+    sums = np.abs(signs @ differences)
+    extreme += int((sums >= observed - _TOLERANCE * np.abs(differences).sum()).sum())
+    return extreme / all_of_them

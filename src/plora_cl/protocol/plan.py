@@ -1,0 +1,177 @@
+"""Which runs a protocol consists of, and the settings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plora_cl.config.consistency import effectless
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.learners import FLOOR, LEARNERS
+from plora_cl.config.presets import read_preset
+from plora_cl.config.protocol_file import LIKE, ProtocolFile
+from plora_cl.config.schema import Settings, experiment_folder
+from plora_cl.config.sources import layered
+from plora_cl.errors import SettingsError
+
+Overrides = Mapping[str, Any]
+Chosen = Mapping[tuple[str, str, str], Overrides]
+"""Values chosen by tuning, by method, order and variant."""
+
+NO_VARIANT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of a protocol.
+
+    Attributes:
+        method: Name of the method in the protocol.
+        order: Name of the order.
+        variant: Name of the variant; empty where there is none or it would change nothing.
+        seed: Seed of the run.
+        learner: Name of the learner that the method starts from; None for one's own settings.
+        settings: Complete settings, its folder included.
+    """
+
+    method: str
+    order: str
+    variant: str
+    seed: int
+    learner: str | None
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.settings.experiment_name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of its experiment."""
+        return experiment_folder(self.settings)
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether it learns without an encoder."""
+        return self.learner == FLOOR
+
+
+def run_name(method: str, order: str, variant: str, seed: int) -> str:
+    """Return the name of a run's folder."""
+    return "__".join(filter(None, (method, order, variant, f"seed{seed}")))
+
+
+def protocol_folder(protocol: ProtocolFile) -> Path:
+    """Return the folder that holds everything of a protocol."""
+    parent = protocol.base.get("experiment_dir", SettingFields().experiment_dir)
+    return Path(str(parent)).expanduser() / protocol.name
+
+
+def planned_runs(protocol: ProtocolFile, source: str, chosen: Chosen | None = None) -> list[
+    PlannedRun
+]:  # fmt: skip
+    """Return every run, all methods of one seed before the next seed.
+
+    Args:
+        protocol: What to run.
+        source: The file it was read from, for messages.
+        chosen: What tuning chose.
+
+    Raises:
+        SettingsError: The settings of a run are wrong; each problem is listed once.
+    """
+    planner = _Planner(protocol, source, chosen or {})
+    runs = [
+        run
+        for seed in protocol.seeds
+        for order in planner.orders
+        for method in protocol.methods
+        for run in planner.variants_of(method, order, seed)
+    ]
+    if planner.problems:
+        raise SettingsError(list(dict.fromkeys(planner.problems)))
+    return runs
+
+
+class _Planner:
+    def __init__(self, protocol: ProtocolFile, source: str, chosen: Chosen) -> None:
+        self._protocol, self._source, self._chosen = protocol, source, chosen
+        self.problems: list[str] = []
+        self.orders = self._orders()
+        self._base = {key: value for key, value in protocol.base.items() if key != "preset"}
+        preset = protocol.base.get("preset")
+        self._preset = read_preset(preset) if preset is not None else {}
+
+    def variants_of(self, method: str, order: str, seed: int) -> list[PlannedRun]:
+        """Return the runs of a method: one for each variant that makes a difference."""
+        variants = self._protocol.variants
+        if not variants:
+            return self._run(method, order, NO_VARIANT, seed)
+        runs = [run for variant in variants for run in self._run(method, order, variant, seed)]
+        if len(runs) == len(variants) and not any(map(self._has_effect, runs)):
+            return self._run(method, order, NO_VARIANT, seed)
+        return runs
+
+    def _has_effect(self, run: PlannedRun) -> bool:
+        if run.is_floor:
+            return False
+        return any(
+            getattr(run.settings, name) != SettingFields.model_fields[name].default
+            and name not in effectless(run.settings)
+            for name in self._protocol.variants[run.variant]
+        )
+
+    def _run(self, method: str, order: str, variant: str, seed: int) -> list[PlannedRun]:
+        own = self._protocol.methods[method]
+        learner = own.get(LIKE)
+        sources: Sequence[tuple[str, Overrides]] = [
+            ("preset", self._preset),
+            (f"{self._source}: base", self._base),
+            (f"{self._source}: orders.{order}", self.orders[order]),
+            (f"{self._source}: learner {learner}", LEARNERS[learner] if learner else {}),
+            (
+                f"{self._source}: methods.{method}",
+                {key: value for key, value in own.items() if key != LIKE},
+            ),
+            (f"{self._source}: variants.{variant}", self._protocol.variants.get(variant, {})),
+            ("tuning", self._chosen.get((method, order, variant), {})),
+            (
+                f"{self._source}: name",
+                {
+                    "seed": seed,
+                    "experiment_dir": str(protocol_folder(self._protocol)),
+                    "experiment_name": run_name(method, order, variant, seed),
+                },
+            ),
+        ]
+        try:
+            settings = layered(sources)
+        except SettingsError as error:
+            where = f"{method}, {order}" + (f", {variant}" if variant else "")
+            self.problems += [
+                f"{problem} (in {where})" if "orders." not in problem else problem
+                for problem in error.problems
+            ]
+            return []
+        return [PlannedRun(method, order, variant, seed, learner, settings)]
+
+    def _orders(self) -> dict[str, Overrides]:
+        if not self._protocol.orders:
+            return {"tasks": {}}
+        return {
+            name: {"tasks": self._stream(order)} for name, order in self._protocol.orders.items()
+        }
+
+    def _stream(self, order: str | Sequence[Any]) -> Any:
+        if isinstance(order, str):
+            return order  # a stream by name: the schema of the settings knows them
+        return [self._task(entry) for entry in order]
+
+    def _task(self, entry: Any) -> Any:
+        known = self._protocol.tasks.get(entry) if isinstance(entry, str) else None
+        if known is None:
+            return entry
+        return {"name": entry, **known} if isinstance(known, Mapping) else known

@@ -1,0 +1,108 @@
+"""The results of runs as flat records, checked before anybody compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plora_cl.errors import ProtocolError
+from plora_cl.protocol.plan import PlannedRun
+
+METRICS = (
+    "average_accuracy",
+    "average_f1",
+    "backward_transfer",
+    "forgetting",
+    "forward_transfer",
+    "learning_accuracy",
+    "average_anytime_accuracy",
+    "routed_average_accuracy",
+    "routing_gap",
+    "wall_clock_seconds",
+)
+"""Metrics of every run, in the order of the tables; followed by one accuracy for each task."""
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one run measured.
+
+    Attributes:
+        run: The run.
+        values: Metrics by name; None where one is not defined or was not measured.
+        zero_by_construction: Metrics that could not be anything but zero, and why.
+        data: Digests of the examples of each task.
+    """
+
+    run: PlannedRun
+    values: Mapping[str, float | None]
+    zero_by_construction: Mapping[str, str]
+    data: Sequence[Mapping[str, Any]]
+
+
+def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
+    """Return the record of a run that is done.
+
+    Raises:
+        ProtocolError: The metrics contradict one another.
+    """
+    values = {
+        **{name: results.get(name) for name in METRICS},
+        "average_f1": results["f1"]["average_accuracy"],
+        "routed_average_accuracy": results["routed"]["average_accuracy"],
+        "routing_gap": results["gap"]["average_accuracy"],
+        **{
+            task_metric(task["name"]): accuracy
+            for task, accuracy in zip(results["tasks"], results["accuracy_matrix"][-1], strict=True)
+        },
+    }
+    _check_identity(run, values, tasks=len(results["tasks"]))
+    return Record(run, values, results["zero_by_construction"], results["identity"]["data"])
+
+
+def task_metric(task: str) -> str:
+    """Return the name of the metric that is the final accuracy on a task."""
+    return f"accuracy on {task}"
+
+
+def metric_names(records: Sequence[Record]) -> list[str]:
+    """Return the names of all metrics of ``records``, those that all runs have first."""
+    return list(dict.fromkeys([*METRICS, *(name for one in records for name in one.values)]))
+
+
+def check_same_examples(records: Sequence[Record]) -> None:
+    """Make sure that runs of the same order and seed learned from, and were measured on, the same.
+
+    Raises:
+        ProtocolError: Two of them did not, so that their difference would mean nothing.
+    """
+    first: dict[tuple[str, int], Record] = {}
+    for one in records:
+        other = first.setdefault((one.run.order, one.run.seed), one)
+        for mine, theirs in zip(one.data, other.data, strict=True):
+            different = [split for split in ("train", "test") if mine[split] != theirs[split]]
+            if different:
+                raise ProtocolError(
+                    f"{one.run.name} and {other.run.name} have different {different[0]} examples "
+                    f"of the task {mine['name']!r}, so that they cannot be compared; the files "
+                    "must have changed in between: remove the older folder and start again"
+                )
+
+
+def _check_identity(run: PlannedRun, values: Mapping[str, float | None], *, tasks: int) -> None:
+    """Source: ACC = LA + (T-1)/T * BWT follows from their definitions (see `metrics`)."""
+    average, learned, backward = (
+        values[name] for name in ("average_accuracy", "learning_accuracy", "backward_transfer")
+    )
+    if average is None or learned is None or backward is None:
+        return  # learned at once, or one task only
+    expected = learned + (tasks - 1) / tasks * backward
+    if abs(average - expected) > _TOLERANCE:
+        raise ProtocolError(
+            f"{run.folder}: average accuracy {average} is not learning accuracy {learned} + "
+            f"{tasks - 1}/{tasks} * backward transfer {backward} = {expected}; the result files "
+            "are damaged or were edited: remove results/ and start again"
+        )

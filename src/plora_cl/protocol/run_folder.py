@@ -1,0 +1,143 @@
+"""What the folder of a run tells about it: done, running, failed, or still to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.lock import holder_of
+from plora_cl.config.problems import shown
+from plora_cl.config.schema import IMPACTS, completed
+from plora_cl.config.yaml_file import read_mapping
+from plora_cl.errors import SettingsError
+from plora_cl.impact import Impact
+from plora_cl.protocol.plan import PlannedRun
+
+LOG, CONFIG, FAILURE = "log.txt", "run.yaml", "failure.json"
+_RESULTS = Path("results") / "final_results.json"
+_PLACES = ("model_name", "tasks", "device")
+_COMPARED = tuple(
+    name for name, impact in IMPACTS.items() if impact is not Impact.HARMLESS or name in _PLACES
+)
+_TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
+_PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
+_TAIL_BYTES = 65_536
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    CHANGED = "changed"
+    STOPPED = "stopped"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """State of a run, and what there is to say about it in one line."""
+
+    state: State
+    detail: str = ""
+
+
+def status_of(run: PlannedRun) -> Status:
+    """Return where ``run`` stands, from nothing but its folder.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    if not run.folder.exists():
+        return Status(State.WAITING)
+    holder = holder_of(run.folder)
+    if holder is not None:
+        return Status(State.RUNNING, _progress(run.folder) or f"process {holder.pid}")
+    if changed := _changed(run):
+        return Status(
+            State.CHANGED,
+            f"was run with other settings: {changed}; remove {run.folder}, undo the change, or "
+            "give the protocol another name",
+        )
+    if results_of(run) is not None:
+        return Status(State.DONE)
+    if failure := _json_at(run.folder / FAILURE):
+        return Status(State.FAILED, f"exit code {failure['exit_code']}: {failure['line']}")
+    if any(run.folder.glob("checkpoints/*.pt")):
+        return Status(State.STOPPED, _progress(run.folder))
+    return Status(State.WAITING)
+
+
+def results_of(run: PlannedRun) -> dict[str, Any] | None:
+    """Return the results of ``run``, None unless it has ended with exactly its settings."""
+    results = _json_at(run.folder / _RESULTS)
+    if results is None or not (run.folder / "config.yaml").is_file():
+        return None
+    return results if not _changed(run) and _made_by(results, run) else None
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line of the log that is not blank."""
+    lines = [line for line in _tail(folder) if line.strip()]
+    return lines[-1].strip() if lines else "nothing was logged"
+
+
+def _made_by(results: Mapping[str, Any], run: PlannedRun) -> bool:
+    """Tell whether results were made by the settings of ``run``, not by earlier ones."""
+    planned = run.settings.model_dump(mode="json")
+    made_by = completed(results.get("identity", {}))
+    compared = [name for name in _COMPARED if name not in _PLACES]
+    return "identity" in results and all(made_by[name] == planned[name] for name in compared)
+
+
+def _changed(run: PlannedRun) -> str:
+    """Return the settings in which the run in the folder differs from the planned one."""
+    recorded = run.folder / "config.yaml"
+    if not recorded.is_file():
+        return ""  # it never came to learning
+    try:
+        found = completed(read_mapping(recorded))
+    except SettingsError as error:
+        return error.problems[0]
+    planned = run.settings.model_dump(mode="json")
+    return ", ".join(
+        f"{name} {shown(found[name])} -> {shown(planned[name])}"
+        for name in _COMPARED
+        if found[name] != planned[name]
+    )
+
+
+def _progress(folder: Path) -> str:
+    task = line_of_progress = ""
+    for line in _tail(folder):
+        if found := _TASK_LINE.match(line):
+            task, line_of_progress = f"task {found[1]}", ""
+        elif _PROGRESS_LINE.match(line):
+            line_of_progress = line.strip()
+    return ", ".join(filter(None, (task, line_of_progress)))
+
+
+def _tail(folder: Path) -> list[str]:
+    try:
+        with (folder / LOG).open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _json_at(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None  # torn by a power cut: the run writes it again
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,92 @@
+"""Intervals, tests and effect sizes against numbers by hand and against SciPy's own tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from plora_cl.evaluation.statistics import MOST_EXACT_PAIRS, compare, estimate
+
+MINE = [0.71, 0.74, 0.69, 0.77, 0.72, 0.70]
+BASELINE = [0.75, 0.76, 0.74, 0.78, 0.71, 0.75]
+
+
+def test_the_interval_of_three_values_is_the_one_computed_by_hand() -> None:
+    found = estimate([1.0, 2.0, 3.0])
+    quantile = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # of t with 2 degrees of freedom, closed form
+    half = quantile * 1 / math.sqrt(3)
+    assert (found.n, found.mean, found.sd) == (3, 2.0, 1.0)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-9)
+
+
+def test_one_value_has_a_mean_and_no_spread() -> None:
+    found = estimate([0.5])
+    assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.5, None, None, None)
+
+
+def test_no_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        estimate([])
+
+
+def test_t_test_and_interval_are_those_of_scipy() -> None:
+    found, expected = compare(MINE, BASELINE), stats.ttest_rel(MINE, BASELINE)
+    interval = expected.confidence_interval(0.95)
+    assert found.t_p == pytest.approx(expected.pvalue, abs=1e-12)
+    assert found.difference.low == pytest.approx(interval.low, abs=1e-12)
+    assert found.difference.high == pytest.approx(interval.high, abs=1e-12)
+
+
+def test_the_permutation_test_is_that_of_scipy() -> None:
+    expected = stats.permutation_test(
+        (np.subtract(MINE, BASELINE),), np.sum, permutation_type="samples", n_resamples=np.inf
+    )
+    assert compare(MINE, BASELINE).permutation_p == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_three_differences_of_one_sign_have_a_permutation_p_of_one_quarter() -> None:
+    assert compare([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).permutation_p == 0.25
+
+
+def test_differences_that_differ_in_their_last_bits_count_as_equal() -> None:
+    # 0.1 + 0.2 - 0.3 is 5.5e-17 in floats; without its signs the sum is as far from 0.
+    assert compare([0.1, 0.2, -0.3, 0.001], [0.0] * 4).permutation_p == 1.0
+
+
+def test_many_pairs_are_sampled_the_same_way_each_time_and_close_to_the_exact_value() -> None:
+    generator = np.random.default_rng(0)
+    mine = generator.normal(0.3, 1.0, MOST_EXACT_PAIRS + 1).tolist()
+    zeros = [0.0] * len(mine)
+    found = compare(mine, zeros).permutation_p
+    assert found == compare(mine, zeros).permutation_p
+    exact = stats.permutation_test(
+        (np.asarray(mine),), np.sum, permutation_type="samples", n_resamples=np.inf
+    )
+    assert found == pytest.approx(exact.pvalue, abs=0.01)
+
+
+def test_effect_sizes_are_mean_over_standard_deviation_and_its_small_sample_correction() -> None:
+    found = compare([1.0, 2.0, 3.0, 6.0], [0.0] * 4)
+    sd = math.sqrt(14 / 3)
+    correction = math.gamma(1.5) / (math.sqrt(1.5) * math.gamma(1.0))  # 3 degrees of freedom
+    assert found.d_z == pytest.approx(3 / sd, abs=1e-12)
+    assert found.g_z == pytest.approx(3 / sd * correction, abs=1e-12)
+
+
+def test_differences_without_spread_have_neither_t_test_nor_effect_size() -> None:
+    found = compare([0.5, 0.5], [0.5, 0.5])
+    assert (found.t_p, found.d_z, found.g_z, found.permutation_p) == (None, None, None, 1.0)
+
+
+def test_two_pairs_are_too_few_for_the_correction() -> None:
+    found = compare([1.0, 2.0], [0.0, 0.0])
+    assert found.d_z is not None
+    assert found.g_z is None
+
+
+def test_values_without_partner_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not make pairs"):
+        compare([1.0, 2.0], [1.0])
