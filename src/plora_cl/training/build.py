@@ -55,7 +55,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     tokenizer = load_tokenizer(settings.model_name)
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
-    tasks = _tasks(settings, tokenizer, progress)
+    tasks = load_stream(settings, tokenizer, progress)
     run_log = RunLog(experiment_folder(settings) / "results" / "run_log.jsonl")
     components = Components(
         model=model,
@@ -104,9 +104,14 @@ def _model(settings: Settings) -> ContinualClassifier:
     )
 
 
-def _tasks(
+def load_stream(
     settings: Settings, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> Sequence[Task]:
+    """Return the tasks that a run of these settings learns.
+
+    Raises:
+        DataError: A task cannot be read.
+    """
     return load_tasks(
         settings.tasks,
         tokenizer,
@@ -152,20 +157,22 @@ def _checkpointer(
 
 def _content(model: ContinualClassifier, tasks: Sequence[Task]) -> StateDict:
     """Return what was found where the settings say to look, as far as it decides a result."""
-    return {
-        "encoder": configuration_digest(model.encoder),
-        "data": [
-            {
-                "name": task.name,
-                "classes": list(task.classes),
-                "examples": len(task.train),
-                "train": task.train.digest,
-                "validation": task.validation.digest,
-                "test": task.test.digest,
-            }
-            for task in tasks
-        ],
-    }
+    return {"encoder": configuration_digest(model.encoder), "data": data_identity(tasks)}
+
+
+def data_identity(tasks: Sequence[Task]) -> list[StateDict]:
+    """Return what tells these tasks from others that are called the same."""
+    return [
+        {
+            "name": task.name,
+            "classes": list(task.classes),
+            "examples": len(task.train),
+            "train": task.train.digest,
+            "validation": task.validation.digest,
+            "test": task.test.digest,
+        }
+        for task in tasks
+    ]
 
 
 def _plan(settings: Settings) -> Plan:

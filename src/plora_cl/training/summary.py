@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.data.task import Task
 from plora_cl.evaluation.by_construction import zero_by_construction
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.state import StateDict
@@ -17,16 +18,7 @@ def publish(run: Run, folder: Path) -> StateDict:
     costs = run.components.costs.summary()
     results = summarise(
         run.components.matrix,
-        tasks=[
-            {
-                "name": task.name,
-                "classes": list(task.classes),
-                "train": len(task.train),
-                "validation": len(task.validation),
-                "test": len(task.test),
-            }
-            for task in run.components.tasks
-        ],
+        tasks=[description(task) for task in run.components.tasks],
         costs=costs,
         parameters=_parameter_counts(run),
         methods=run.components.methods.report(run.model),
@@ -46,6 +38,17 @@ def publish(run: Run, folder: Path) -> StateDict:
     )
     _show(run, results)
     return results
+
+
+def description(task: Task) -> StateDict:
+    """Return what ``final_results.json`` says of a task."""
+    return {
+        "name": task.name,
+        "classes": list(task.classes),
+        "train": len(task.train),
+        "validation": len(task.validation),
+        "test": len(task.test),
+    }
 
 
 def _parameter_counts(run: Run) -> dict[str, int]:

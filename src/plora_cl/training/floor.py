@@ -1,0 +1,84 @@
+"""A run without an encoder: the floor, on the examples that a run of these settings learns from."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.config.schema import Settings, experiment_folder, identity
+from plora_cl.config.sources import dump
+from plora_cl.data.split import Split
+from plora_cl.data.task import Task
+from plora_cl.evaluation.costs import Costs
+from plora_cl.evaluation.floor import Examples, tfidf_predictions
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.metrics import scores
+from plora_cl.evaluation.results import summarise, write_results
+from plora_cl.model.encoder import load_tokenizer
+from plora_cl.state import StateDict
+from plora_cl.training.build import data_identity, load_stream
+from plora_cl.training.reporting import Reporter
+from plora_cl.training.summary import description
+
+_ALONE = "each task has a model of its own, which nothing changes later"
+
+
+def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
+    """Fit TF-IDF and logistic regression to each task alone, and write the result files.
+
+    Args:
+        settings: Those of the run to stand beside; the ones about an encoder change nothing.
+        reporter: Told about progress.
+
+    Returns:
+        What ``final_results.json`` holds; ``floor`` has the penalty chosen for each task.
+
+    Raises:
+        DataError: A task cannot be read.
+        ExperimentLockedError: Another process works in the folder.
+    """
+    folder = experiment_folder(settings)
+    with ExperimentLock.acquire(folder):
+        write_durably(LocalFilesystem(), folder / "config.yaml", dump(settings).encode())
+        tokenizer = load_tokenizer(settings.model_name)
+        tasks = load_stream(settings, tokenizer, reporter.activity)
+        matrix, costs = ScoreMatrix(len(tasks)), Costs()
+        chosen = [_learn(task, len(tasks), matrix, costs, reporter) for task in tasks]
+        results = summarise(
+            matrix,
+            tasks=[description(task) for task in tasks],
+            costs=costs.summary(),
+            parameters={},
+            methods={},
+            zero_by_construction=dict.fromkeys(("backward_transfer", "forgetting"), _ALONE),
+            identity={**identity(settings), "data": data_identity(tasks)},
+        )
+        results = {**results, "floor": chosen}
+        target = folder / "results"
+        target.mkdir(exist_ok=True)
+        write = partial(write_durably, LocalFilesystem())
+        write_results(target, results, matrix, costs.summary(), write)
+    return results
+
+
+def _learn(
+    task: Task, tasks: int, matrix: ScoreMatrix, costs: Costs, reporter: Reporter
+) -> StateDict:
+    with costs.measure(task.name, "train"):
+        found = tfidf_predictions(
+            _examples(task.train), _examples(task.validation), task.test.texts()
+        )
+    accuracy, f1 = scores(found.predicted, task.test.labels, classes=len(task.classes))
+    for row in range(task.index, tasks):
+        matrix.record(row, task.index, accuracy, f1, task.digest)
+    reporter.message(f"Task {task.index + 1} of {tasks}: {task.name}: accuracy {accuracy:.1%}")
+    return {
+        "task": task.name,
+        "strength": found.strength,
+        "validation_accuracy": found.validation_accuracy,
+    }
+
+
+def _examples(split: Split) -> Examples:
+    return split.texts(), split.labels
