@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from plora_cl.config.consistency import ineffective
 from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, identity, impact_of
 from plora_cl.config.sources import validate
+from plora_cl.config.streams import STREAMS
 from plora_cl.errors import SettingsError
 from plora_cl.impact import Impact
 
@@ -73,7 +74,11 @@ def test_the_defaults_are_a_run_that_can_start() -> None:
             "else)",
         ),
         ({"model_name": ""}, "settings: model_name: ''; expected a value that is not empty"),
-        ({"tasks": "ag_news"}, "settings: tasks: 'ag_news'; expected a list"),
+        (
+            {"tasks": "ag_news"},
+            "settings: tasks: 'ag_news'; expected a list of tasks or the name of a stream; there "
+            f"are {', '.join(STREAMS)}",
+        ),
         ({"tasks": []}, "settings: tasks: is empty; expected at least one entry"),
         (
             {"lora_target_modules": []},

@@ -20,7 +20,7 @@ def test_a_known_name_is_a_packaged_corpus_or_a_hub_data_set() -> None:
     assert isinstance(yahoo, HubSource)
     assert yahoo.dataset == "community-datasets/yahoo_answers_topics"
     assert yahoo.columns.names == ["question_title", "question_content", "best_answer", "topic"]
-    assert len(HUB_TASKS) == 5
+    assert len(HUB_TASKS) == 7
 
 
 def test_a_path_is_a_folder_named_by_its_last_part(

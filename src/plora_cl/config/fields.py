@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from plora_cl.config.byte_size import as_bytes
+from plora_cl.config.streams import STREAMS, expanded
 from plora_cl.config.task_source import TaskEntry, as_text
 from plora_cl.impact import Impact
 
@@ -80,14 +81,10 @@ class SettingFields(BaseModel):
 
     model_name: Annotated[_Place, _HARMLESS] = "distilbert-base-uncased"
     """Pretrained encoder: hub id, local folder or packaged:minilm-l6."""
-    tasks: Annotated[tuple[TaskEntry, ...], AfterValidator(_not_empty), _HARMLESS] = (
-        "ag_news",
-        "yelp_polarity",
-        "amazon_polarity",
-        "dbpedia_14",
-        "yahoo_answers_topics",
-    )
-    """Tasks in learning order: names, folders or mappings (name, path|hub|packaged, columns)."""
+    tasks: Annotated[
+        tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty), _HARMLESS
+    ] = STREAMS["plora5"]
+    """Tasks in order: a stream, or names, folders, mappings (name, path|hub|packaged, columns)."""
     experiment_name: Annotated[_Text, AfterValidator(_plain_folder_name), _HARMLESS] = "default"
     """Folder below experiment_dir that holds everything of the run."""
     experiment_dir: Annotated[_Place, _HARMLESS] = "experiments"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -33,6 +33,8 @@ _EXPECTED = {
     "literal_error": "{expected}",
 }
 _LOOKS_LIKE_TEXT = "text (in quotes, where YAML takes it for something else)"
+
+Keys: TypeAlias = Mapping[str, Sequence[str]]
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -70,15 +72,14 @@ def located(source: str, path: str, text: str) -> str:
     return f"{source}: {text}" if is_flag else f"{source}: {path}: {text}"
 
 
-def field_problems(
-    error: ValidationError, source: str, keys: Sequence[str] | None = None
-) -> list[str]:
+def field_problems(error: ValidationError, source: str, keys: Keys | None = None) -> list[str]:
     """Return one line for each setting that is unknown, ill-typed or out of range.
 
     Args:
         error: Raised by pydantic.
         source: Where the values stand.
-        keys: What may stand on the top level; the settings if None.
+        keys: What may stand below each key of the top level, and on that itself below ``""``; the
+            settings and the parts of a task if None.
     """
     return [
         located(source, _dotted(details["loc"]), _text(details, keys))
@@ -107,7 +108,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(p) for p in location if p not in (*TAGS, "[key]"))
 
 
-def _text(details: ErrorDetails, keys: Sequence[str] | None) -> str:
+def _text(details: ErrorDetails, keys: Keys | None) -> str:
     kind, value = details["type"], details["input"]
     context: dict[str, Any] = details.get("ctx", {})
     if kind in {"extra_forbidden", "invalid_key"}:
@@ -126,9 +127,10 @@ def _text(details: ErrorDetails, keys: Sequence[str] | None) -> str:
     return f"{text}; did you mean {meant}?" if meant else text
 
 
-def _unknown_key(location: tuple[int | str, ...], keys: Sequence[str] | None) -> str:
+def _unknown_key(location: tuple[int | str, ...], keys: Keys | None) -> str:
+    parents = {1: "", 2: str(location[0])}
+    if keys is not None and parents.get(len(location)) in keys:
+        return unknown(str(location[-1]), keys[parents[len(location)]], kind="key")
     if len(location) == 1:
-        if keys is not None:
-            return unknown(str(location[0]), keys, kind="key")
         return unknown(str(location[0]), setting_names())
     return unknown(str(location[-1]), TaskSource.__annotations__, kind="part of a task")

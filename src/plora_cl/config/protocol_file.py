@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from plora_cl.config.learners import LEARNERS
-from plora_cl.config.problems import field_problems, unknown
+from plora_cl.config.problems import field_problems, shown, unknown
+from plora_cl.config.streams import expanded
 from plora_cl.config.task_source import TaskEntry
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
@@ -18,6 +19,7 @@ from plora_cl.errors import SettingsError
 LIKE = "like"
 """Key of a method of one's own: the learner whose settings it starts from."""
 
+_Entry = TypeVar("_Entry")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 
 
@@ -36,6 +38,9 @@ def _named_methods(value: object) -> object:
         return value
     found: dict[object, object] = {}
     for entry in value:
+        if not isinstance(entry, str | Mapping):
+            text = f"{shown(entry)}; expected a name or {{name: {{settings}}}}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic's way
         named = entry if isinstance(entry, Mapping) else {entry: {LIKE: entry}}
         for name, settings in named.items():
             if name in found:
@@ -53,6 +58,12 @@ def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     return value
 
 
+def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not values:
+        raise ValueError("is empty; expected at least one entry")
+    return values
+
+
 def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"{list(values)}; expected each one once")
@@ -64,12 +75,14 @@ def _listed_orders(value: object) -> object:
     return {name: name for name in value} if isinstance(value, list | tuple) else value
 
 
+_Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty)]
 _Name = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 _Overrides = dict[str, Any]
 _Count = Annotated[int, Field(strict=True, ge=1)]
 _Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-_Candidates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-                        Field(min_length=1)]  # fmt: skip
+_Candidates = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], AfterValidator(_not_empty)
+]
 
 
 class Tuning(BaseModel):
@@ -99,7 +112,7 @@ class ProtocolFile(BaseModel):
     tasks: dict[str, TaskEntry] = {}
     """Short names of tasks for use in orders."""
     orders: Annotated[
-        dict[_Name, str | Annotated[tuple[TaskEntry, ...], Field(min_length=1)]],
+        dict[_Name, _Stream],
         BeforeValidator(_listed_orders),
     ] = {}
     """Streams in learning order: lists of tasks, or names of streams."""
@@ -112,7 +125,7 @@ class ProtocolFile(BaseModel):
     """Names of learners, or mappings {name: {settings}}, where like names a learner."""
     variants: dict[_Name, _Overrides] = {}
     """A further factor; a method in which its settings have no effect runs once."""
-    seeds: Annotated[tuple[_Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Annotated[tuple[_Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct)]
     """Seeds; runs of the same seed and order learn from the same examples."""
     jobs: _Count = 1
     """Runs at a time."""
@@ -135,7 +148,7 @@ def read_protocol(path: Path) -> ProtocolFile:
     try:
         protocol = ProtocolFile.model_validate(values)
     except ValidationError as error:
-        keys = list(ProtocolFile.model_fields)
+        keys = {"": list(ProtocolFile.model_fields), "tune": list(Tuning.model_fields)}
         raise SettingsError(field_problems(error, str(path), keys)) from error
     problems = _contradictions(protocol)
     if problems:

@@ -24,13 +24,19 @@ HUB_TASKS = {
     "ag_news": _HubTask("fancyzhx/ag_news", Columns()),
     "yelp_polarity": _HubTask("fancyzhx/yelp_polarity", Columns()),
     "amazon_polarity": _HubTask("fancyzhx/amazon_polarity", Columns(("title", "content"))),
+    "yelp_review_full": _HubTask("Yelp/yelp_review_full", Columns()),
+    "amazon_reviews_5": _HubTask("SetFit/amazon_reviews_multi_en", Columns()),
     "dbpedia_14": _HubTask("fancyzhx/dbpedia_14", Columns(("title", "content"))),
     "yahoo_answers_topics": _HubTask(
         "community-datasets/yahoo_answers_topics",
         Columns(("question_title", "question_content", "best_answer"), "topic"),
     ),
 }
-"""Hub data sets that a task may name without saying where they are."""
+"""Hub data sets that a task may name without saying where they are.
+
+``amazon_reviews_5`` is the English part of another sample of Amazon reviews than the one published
+protocols use, whose five-class form is not on the hub as a plain data set.
+"""
 
 _PLACES = ("path", "hub", "packaged")
 _KEYS = ("name", *_PLACES, "text_column", "label_column", "splits")

@@ -40,8 +40,8 @@ def tfidf_predictions(
 
     Of equally good penalties the strongest is taken.
 
-    Source: Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification", section 3.1, whose
-    baselines are n-grams with TF-IDF and logistic regression (Zhang et al. 2015).
+    Source: Zhang et al. 2015, "Character-level Convolutional Networks for Text Classification",
+    section 3.1, whose traditional baselines are n-grams, TF-IDF and logistic regression.
     """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     features = vectorizer.fit_transform(train[0])

@@ -14,7 +14,8 @@ from plora_cl.config.presets import read_preset
 from plora_cl.config.protocol_file import LIKE, ProtocolFile
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.config.sources import layered
-from plora_cl.errors import SettingsError
+from plora_cl.data.declaration import parse_tasks
+from plora_cl.errors import DataError, SettingsError
 
 Overrides = Mapping[str, Any]
 Chosen = Mapping[tuple[str, str, str], Overrides]
@@ -70,9 +71,9 @@ def protocol_folder(protocol: ProtocolFile) -> Path:
     return Path(str(parent)).expanduser() / protocol.name
 
 
-def planned_runs(protocol: ProtocolFile, source: str, chosen: Chosen | None = None) -> list[
-    PlannedRun
-]:  # fmt: skip
+def planned_runs(
+    protocol: ProtocolFile, source: str, chosen: Chosen | None = None
+) -> list[PlannedRun]:
     """Return every run, all methods of one seed before the next seed.
 
     Args:
@@ -92,15 +93,16 @@ def planned_runs(protocol: ProtocolFile, source: str, chosen: Chosen | None = No
         for run in planner.variants_of(method, order, seed)
     ]
     if planner.problems:
-        raise SettingsError(list(dict.fromkeys(planner.problems)))
+        raise SettingsError([f"{text} (in {run})" for text, run in planner.problems.items()])
     return runs
 
 
 class _Planner:
     def __init__(self, protocol: ProtocolFile, source: str, chosen: Chosen) -> None:
         self._protocol, self._source, self._chosen = protocol, source, chosen
-        self.problems: list[str] = []
+        self.problems: dict[str, str] = {}
         self.orders = self._orders()
+        self._check_tasks()
         self._base = {key: value for key, value in protocol.base.items() if key != "preset"}
         preset = protocol.base.get("preset")
         self._preset = read_preset(preset) if preset is not None else {}
@@ -150,11 +152,8 @@ class _Planner:
         try:
             settings = layered(sources)
         except SettingsError as error:
-            where = f"{method}, {order}" + (f", {variant}" if variant else "")
-            self.problems += [
-                f"{problem} (in {where})" if "orders." not in problem else problem
-                for problem in error.problems
-            ]
+            for problem in error.problems:
+                self.problems.setdefault(problem, run_name(method, order, variant, seed))
             return []
         return [PlannedRun(method, order, variant, seed, learner, settings)]
 
@@ -162,13 +161,18 @@ class _Planner:
         if not self._protocol.orders:
             return {"tasks": {}}
         return {
-            name: {"tasks": self._stream(order)} for name, order in self._protocol.orders.items()
+            name: {"tasks": [self._task(entry) for entry in order]}
+            for name, order in self._protocol.orders.items()
         }
 
-    def _stream(self, order: str | Sequence[Any]) -> Any:
-        if isinstance(order, str):
-            return order  # a stream by name: the schema of the settings knows them
-        return [self._task(entry) for entry in order]
+    def _check_tasks(self) -> None:
+        for name, order in self.orders.items():
+            if "tasks" not in order:
+                continue
+            try:
+                parse_tasks(order["tasks"])
+            except DataError as error:
+                self.problems.setdefault(f"{self._source}: orders.{name}: {error}", name)
 
     def _task(self, entry: Any) -> Any:
         known = self._protocol.tasks.get(entry) if isinstance(entry, str) else None

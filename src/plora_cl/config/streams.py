@@ -1,0 +1,42 @@
+"""Streams by name: tasks in the order in which published work learns them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_AG, _DBPEDIA, _YAHOO = "ag_news", "dbpedia_14", "yahoo_answers_topics"
+_YELP_5, _AMAZON_5 = "yelp_review_full", "amazon_reviews_5"
+
+STREAMS: Mapping[str, tuple[str, ...]] = {
+    "plora5": (_AG, "yelp_polarity", "amazon_polarity", _DBPEDIA, _YAHOO),
+    "bert-order-4": (_AG, _YELP_5, _AMAZON_5, _YAHOO, _DBPEDIA),
+    "bert-order-5": (_YELP_5, _YAHOO, _AMAZON_5, _DBPEDIA, _AG),
+    "bert-order-6": (_DBPEDIA, _YAHOO, _AG, _AMAZON_5, _YELP_5),
+    "standard-order-1": (_DBPEDIA, _AMAZON_5, _YAHOO, _AG),
+    "standard-order-2": (_DBPEDIA, _AMAZON_5, _AG, _YAHOO),
+    "standard-order-3": (_YAHOO, _AMAZON_5, _AG, _DBPEDIA),
+}
+"""Names of tasks of each stream.
+
+Source: de Masson d'Autume et al. 2019, "Episodic Memory in Lifelong Language Learning", and Huang
+et al. 2021 (IDBR) for ``bert-order-4`` to ``6``; Wang et al. 2023 (O-LoRA), table 7, for
+``standard-order-1`` to ``3``. ``plora5`` has two classes of reviews instead of five.
+"""
+
+
+def expanded(value: object) -> object:
+    """Return the tasks of the stream that ``value`` names; a list of tasks as it is.
+
+    Raises:
+        ValueError: There is no stream of that name.
+    """
+    if isinstance(value, str):
+        if value not in STREAMS:
+            raise ValueError(
+                f"{value!r}; expected a list of tasks or the name of a stream; there are "
+                f"{', '.join(STREAMS)}"
+            )
+        return STREAMS[value]
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
+        return STREAMS.get(value[0], value)
+    return value

@@ -1,0 +1,130 @@
+"""Which runs a YAML file means, and what is said where it means none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plora_cl.config.learners import LEARNERS
+from plora_cl.config.protocol_file import read_protocol
+from plora_cl.errors import SettingsError
+from protocol.conftest import Planned, write
+
+
+def test_there_is_one_run_for_each_method_order_and_seed(planned: Planned) -> None:
+    names = [run.name for run in planned()]
+    assert names == [
+        f"{method}__{order}__seed{seed}"
+        for seed in (1, 2)
+        for order in ("aw", "wa")
+        for method in ("plain", "ewc")
+    ]
+
+
+def test_a_run_has_the_settings_of_its_base_order_method_variant_and_seed(
+    planned: Planned,
+) -> None:
+    variants = {"isolated": {"composition": "isolated"}, "sum": {"composition": "cumulative"}}
+    run = next(r for r in planned(variants=variants) if r.name == "ewc__wa__sum__seed2")
+    settings = run.settings
+    assert settings.epochs == 2
+    assert [dict(entry)["path"] for entry in settings.tasks] == ["data/weather", "data/animals"]
+    assert [dict(entry)["name"] for entry in settings.tasks] == ["w", "a"]
+    assert settings.use_ewc
+    assert not settings.use_orthogonal
+    assert settings.composition == "cumulative"
+    assert settings.seed == 2
+    assert run.folder == Path("experiments/four/ewc__wa__sum__seed2")
+
+
+def test_a_preset_is_weaker_than_the_base(planned: Planned) -> None:
+    settings = planned(base={"preset": "quickstart", "epochs": 1})[0].settings
+    assert (settings.epochs, settings.max_length) == (1, 96)
+
+
+def test_a_method_in_which_no_variant_has_an_effect_runs_once(planned: Planned) -> None:
+    variants = {"weak": {"lambda_ewc": 1.0}, "strong": {"lambda_ewc": 1000.0}}
+    names = [run.name for run in planned(variants=variants, orders={"aw": ["a", "w"]}, seeds=[1])]
+    assert names == ["plain__aw__seed1", "ewc__aw__weak__seed1", "ewc__aw__strong__seed1"]
+
+
+def test_the_floor_has_no_variants(planned: Planned) -> None:
+    variants = {"isolated": {"composition": "isolated"}, "sum": {"composition": "cumulative"}}
+    runs = planned(variants=variants, methods=["tfidf"], seeds=[1], orders={"aw": ["a", "w"]})
+    assert [run.name for run in runs] == ["tfidf__aw__seed1"]
+    assert runs[0].is_floor
+
+
+def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> None:
+    base = {"tasks": ["data/animals"]}
+    assert {run.name for run in planned(orders=None, base=base)} == {
+        f"{method}__tasks__seed{seed}" for method in ("plain", "ewc") for seed in (1, 2)
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"metods": []}, "metods: unknown key; did you mean methods?"),
+        ({"methods": ["plian"]},
+         "methods: plian: unknown learner; did you mean plain?, or {plian: {...settings}} for one "
+         "of your own"),
+        ({"methods": []}, "methods: {}; expected a value that is not empty"),
+        ({"methods": ["plain", "plain"]}, "methods: 'plain' is listed twice; keep one"),
+        ({"seeds": [1, 1]}, "seeds: [1, 1]; expected each one once"),
+        ({"seeds": ["x"]}, "seeds.0: 'x'; expected a whole number"),
+        ({"jobs": 0}, "jobs: 0; expected at least 1"),
+        ({"name": "a/b"},
+         "name: 'a/b'; expected letters, digits and . + _ - without two underscores in a row, for "
+         "it becomes part of a folder's name"),
+        ({"baseline": "plan"}, "baseline: 'plan': unknown method; did you mean plain?"),
+        ({"base": {"seed": 3}}, "base.seed: every run has its own; use seeds and name"),
+        ({"tune": {"learning_rate": [1e-3], "seed": 1}},
+         "tune.seed: 1 is one of the seeds of the runs, whose results would then be chosen, not "
+         "measured; take another"),
+        ({"tune": {"learning_rat": [1e-3]}},
+         "tune.learning_rat: unknown key; did you mean learning_rate?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_explained_in_one_line(file: Path, change: dict[str, Any], line: str) -> None:
+    write(file, **change)
+    with pytest.raises(SettingsError) as caught:
+        read_protocol(file)
+    assert caught.value.problems == (f"{file}: {line}",)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"base": {"epoch": 3}}, "p.yaml: base: epoch: unknown setting; did you mean epochs?"),
+        ({"variants": {"x": {"compositon": "isolated"}}},
+         "p.yaml: variants.x: compositon: unknown setting; did you mean composition?"),
+        ({"methods": [{"own": {"use_ewc": 1}}]},
+         "p.yaml: methods.own: use_ewc: 1; expected true or false"),
+        ({"methods": [{"own": {"use_ewc": True, "shared": "none"}}]},
+         "p.yaml: methods.own: shared: EWC protects"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_settings_names_the_place_and_is_told_once(
+    planned: Planned, change: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned(**change)
+    (problem,) = caught.value.problems
+    assert problem.startswith(line)
+    assert "(in " in problem
+
+
+def test_every_learner_is_a_bundle_of_settings_that_may_stand_together(planned: Planned) -> None:
+    runs = planned(methods=list(LEARNERS), orders={"aw": ["a", "w"]}, seeds=[1])
+    assert [run.method for run in runs] == list(LEARNERS)
+    by_method = {run.method: run.settings for run in runs}
+    techniques = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral")
+    assert all(getattr(by_method["full"], name) for name in techniques)
+    for name, method in zip(
+        techniques, ("no-ewc", "no-olora", "no-replay", "no-lateral"), strict=True
+    ):
+        off = [t for t in techniques if not getattr(by_method[method], t)]
+        assert off == [name]
