@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from plora_cl.errors import IncompatibleCheckpointError
+from plora_cl.seeds import derived_seed as derived_seed
 
 StateDict: TypeAlias = dict[str, Any]
 """Nested dicts and lists whose leaves are tensors, numbers, strings, booleans or None."""
@@ -183,11 +184,3 @@ class SeedFor(IntEnum):
     ROUTER = 3
     LATERAL = 4
     FISHER_LABELS = 7
-
-
-def derived_seed(*key: int) -> int:
-    """Return a seed in [0, 2**63) that depends on the whole ``key`` of non-negative integers.
-
-    Distinct keys give independent streams, so that what one consumer draws never shifts another.
-    """
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -241,6 +241,7 @@ def test_only_where_a_run_is_kept_and_where_to_look_is_harmless() -> None:
         "async_checkpoint",
         "checkpoint_disk_budget",
         "cache_dir",
+        "measure_validation",
         "model_name",
         "tasks",
         "device",

@@ -30,8 +30,10 @@ def test_a_run_has_the_settings_of_its_base_order_method_variant_and_seed(
     run = next(r for r in planned(variants=variants) if r.name == "ewc__wa__sum__seed2")
     settings = run.settings
     assert settings.epochs == 2
-    assert [dict(entry)["path"] for entry in settings.tasks] == ["data/weather", "data/animals"]
-    assert [dict(entry)["name"] for entry in settings.tasks] == ["w", "a"]
+    assert list(settings.tasks) == [
+        {"name": "w", "path": "data/weather"},
+        {"name": "a", "path": "data/animals"},
+    ]
     assert settings.use_ewc
     assert not settings.use_orthogonal
     assert settings.composition == "cumulative"

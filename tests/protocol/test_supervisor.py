@@ -77,13 +77,13 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
 
 
-def supervisor(runs: list[PlannedRun], stage: Stage, jobs: int = 2) -> Supervisor:
-    return Supervisor(runs, jobs=jobs, start=stage.start, tell=stage.told.append)
+def supervisor(stage: Stage, jobs: int = 2) -> Supervisor:
+    return Supervisor(jobs=jobs, start=stage.start, tell=stage.told.append)
 
 
 def test_every_run_is_started_once_and_in_order(planned: Planned) -> None:
     runs, stage = planned(), Stage()
-    supervisor(runs, stage).work()
+    supervisor(stage).work(runs)
     assert stage.names() == [run.name for run in runs]
     assert all(status_of(run).state is State.DONE for run in runs)
 
@@ -91,14 +91,14 @@ def test_every_run_is_started_once_and_in_order(planned: Planned) -> None:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_no_more_runs_than_jobs_are_under_way(planned: Planned, jobs: int) -> None:
     stage = Stage()
-    supervisor(planned(), stage, jobs).work()
+    supervisor(stage, jobs).work(planned())
     assert stage.most_at_once == jobs
 
 
 def test_what_is_done_is_not_started_again(planned: Planned) -> None:
     runs, stage = planned(), Stage()
     finish(runs[0])
-    supervisor(runs, stage).work()
+    supervisor(stage).work(runs)
     assert stage.names() == [run.name for run in runs[1:]]
 
 
@@ -106,7 +106,7 @@ def test_a_run_with_other_settings_is_left_alone(planned: Planned) -> None:
     runs, stage = planned(), Stage()
     finish(runs[0])
     begin(runs[0], epochs=9)
-    supervisor(runs, stage).work()
+    supervisor(stage).work(runs)
     assert stage.names() == [run.name for run in runs[1:]]
     assert "epochs 9 -> 2" in stage.told[0]
 
@@ -117,7 +117,7 @@ def test_a_run_that_ends_without_results_failed_and_stops_no_other(
 ) -> None:
     runs = planned()
     stage = Stage(ends={runs[1].name: lambda _: code})
-    supervisor(runs, stage).work()
+    supervisor(stage).work(runs)
     states = [status_of(run).state for run in runs]
     assert states == [State.DONE, State.FAILED, *[State.DONE] * (len(runs) - 2)]
     assert f"failed: {runs[1].name}: exit code {code}: Error: no" in stage.told
@@ -125,18 +125,18 @@ def test_a_run_that_ends_without_results_failed_and_stops_no_other(
 
 def test_a_run_that_failed_is_tried_again_at_the_next_start(planned: Planned) -> None:
     runs = planned()
-    supervisor(runs, Stage(ends={runs[1].name: lambda _: 1})).work()
+    supervisor(Stage(ends={runs[1].name: lambda _: 1})).work(runs)
     again = Stage()
-    supervisor(runs, again).work()
+    supervisor(again).work(runs)
     assert again.names() == [runs[1].name]
 
 
 def test_asked_to_stop_it_passes_that_on_once_and_starts_nothing_more(planned: Planned) -> None:
     runs, stage = planned(), Stage()
-    asked = supervisor(runs, stage)
+    asked = supervisor(stage)
     stage.on_start = lambda: asked.request("SIGINT", 130)
     with pytest.raises(RunStoppedError) as caught:
-        asked.work()
+        asked.work(runs)
     assert caught.value.exit_code == 130
     assert stage.names() == [runs[0].name]
     assert stage.started[0].signals == [signal.SIGTERM]
@@ -156,7 +156,7 @@ def test_a_run_that_another_process_runs_is_waited_for_and_counts_as_a_job(
             elsewhere.close()
 
         stage.on_start = lambda: end_elsewhere() if len(stage.started) == 3 else None
-        supervisor(runs, stage, jobs=2).work()
+        supervisor(stage).work(runs)
     assert stage.names() == [run.name for run in runs[1:]]
     assert stage.told[0].startswith(f"running elsewhere: {runs[0].name}")
     assert f"done: {runs[0].name}" in stage.told
@@ -167,7 +167,7 @@ def test_a_run_that_died_elsewhere_is_gone_on_with(planned: Planned) -> None:
     with ExitStack() as elsewhere:
         elsewhere.enter_context(ExperimentLock.acquire(runs[0].folder))
         stage.on_start = lambda: elsewhere.close() if len(stage.started) == 2 else None
-        supervisor(runs, stage, jobs=2).work()
+        supervisor(stage).work(runs)
     assert sorted(stage.names()) == sorted(run.name for run in runs)
 
 
@@ -188,7 +188,7 @@ def test_a_child_refused_by_the_lock_of_a_dying_one_has_not_failed(planned: Plan
             if line.startswith("running elsewhere"):
                 elsewhere.close()
 
-        Supervisor(runs, jobs=1, start=stage.start, tell=tell).work()
+        Supervisor(jobs=1, start=stage.start, tell=tell).work(runs)
     assert stage.names() == [runs[0].name] * 2
     assert status_of(runs[0]).state is State.DONE
     assert not any(line.startswith("failed") for line in stage.told)
@@ -196,6 +196,6 @@ def test_a_child_refused_by_the_lock_of_a_dying_one_has_not_failed(planned: Plan
 
 def test_the_folder_of_a_run_is_all_that_is_remembered(planned: Planned, file: Path) -> None:
     runs = planned()
-    supervisor(runs, Stage()).work()
+    supervisor(Stage()).work(runs)
     kept = {path.name for path in (file.parent / "experiments" / "four").iterdir()}
     assert kept == {run.name for run in runs}

@@ -46,6 +46,22 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "fp16 needs a GPU and device is cpu; use precision bf16 or fp32, or another device",
             )
         )
+    if settings.max_train_examples and settings.max_train_examples_per_class:
+        found.append(
+            Contradiction(
+                ("max_train_examples_per_class", "max_train_examples"),
+                "examples are limited per class and per task; keep one of "
+                "max_train_examples_per_class and max_train_examples",
+            )
+        )
+    if settings.max_eval_examples and settings.max_validation_examples_per_class:
+        found.append(
+            Contradiction(
+                ("max_validation_examples_per_class", "max_eval_examples"),
+                "validation examples are limited per class and per split; keep one of "
+                "max_validation_examples_per_class and max_eval_examples",
+            )
+        )
     return found + _repeated_names(settings)
 
 

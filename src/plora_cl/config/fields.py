@@ -116,6 +116,12 @@ class SettingFields(BaseModel):
     """Training examples per task, a stratified sample; 0 takes all."""
     max_eval_examples: Annotated[_Count, _TRAJECTORY] = 0
     """Examples per validation and test split, a stratified sample; 0 takes all."""
+    max_train_examples_per_class: Annotated[_Count, _TRAJECTORY] = 0
+    """Training examples of each class of a task; 0 takes all."""
+    max_validation_examples_per_class: Annotated[_Count, _TRAJECTORY] = 0
+    """Validation examples of each class of a task; 0 takes all."""
+    measure_validation: Annotated[_Switch, _HARMLESS] = False
+    """Measure the validation splits, too, when a run ends: what to choose settings by."""
     eval_batch_size: Annotated[_Positive, _TRAJECTORY] = 64
     """Examples per batch when measuring."""
     early_stopping_patience: Annotated[_Count, _TRAJECTORY] = 0

@@ -100,6 +100,10 @@ class Tuning(BaseModel):
     """Seed of every trial; none of the seeds of the runs."""
 
 
+TUNABLE = tuple(name for name in Tuning.model_fields if name != "seed")
+"""Settings that a protocol can choose."""
+
+
 class ProtocolFile(BaseModel):
     """Methods, orders, variants and seeds; a run is one of each."""
 

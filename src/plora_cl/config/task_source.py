@@ -49,6 +49,7 @@ class TaskSource(TypedDict, total=False):
         text_column: Column of the text, or several to join.
         label_column: Column of the class.
         splits: What the place calls the train, validation and test splits.
+        classes: The only classes to take; by default all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
@@ -60,6 +61,7 @@ class TaskSource(TypedDict, total=False):
     text_column: _TextColumn
     label_column: _Text
     splits: dict[Literal["train", "validation", "test"], _Text]
+    classes: Annotated[list[_Text], Field(min_length=2)]
 
 
 def _one_place(source: TaskSource) -> TaskSource:

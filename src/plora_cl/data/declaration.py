@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from plora_cl.data.sources.base import SPLITS, Columns, TaskSource
+from plora_cl.data.sources.classes import OnlyClasses
 from plora_cl.data.sources.folder import FolderSource
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource
@@ -39,7 +40,7 @@ protocols use, whose five-class form is not on the hub as a plain data set.
 """
 
 _PLACES = ("path", "hub", "packaged")
-_KEYS = ("name", *_PLACES, "text_column", "label_column", "splits")
+_KEYS = ("name", *_PLACES, "text_column", "label_column", "splits", "classes")
 
 
 def parse_tasks(entries: Sequence[str | Path | Mapping[str, object]]) -> list[TaskSource]:
@@ -70,13 +71,15 @@ def parse_task(entry: str | Path | Mapping[str, object]) -> TaskSource:
         entry: The name of a packaged corpus or of one of `HUB_TASKS`, the path of a local folder
             (its last part names the task), or a mapping with one of ``path``, ``hub`` and
             ``packaged`` and, if wanted, ``name``, ``text_column`` (one or a list),
-            ``label_column`` and ``splits`` (from train, validation and test to other names).
+            ``label_column``, ``splits`` (from train, validation and test to other names) and
+            ``classes`` (the only ones to take).
 
     Raises:
         DataError: The entry is not one of these.
     """
     if isinstance(entry, Mapping):
-        return _from_mapping(entry)
+        source = _from_mapping(entry)
+        return OnlyClasses(source, _classes(entry)) if "classes" in entry else source
     if not isinstance(entry, str | Path):
         raise DataError(
             f"tasks: {entry!r} is a {type(entry).__name__}; expected a name, a path or a mapping"
@@ -102,6 +105,16 @@ def parse_task(entry: str | Path | Mapping[str, object]) -> TaskSource:
         f"{', '.join(names)}, and a local folder is a path such as "
         f"{os.curdir}{os.sep}{text}"
     )
+
+
+def spelled_out(entry: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry as a mapping that means the same task, for keys to be added."""
+    if isinstance(entry, Mapping):
+        return dict(entry)
+    text = str(entry)
+    if text in PACKAGED:
+        return {"packaged": text}
+    return {"hub": text} if text in HUB_TASKS else {"path": text}
 
 
 def _from_mapping(entry: Mapping[str, object]) -> TaskSource:
@@ -172,6 +185,13 @@ def _splits(entry: Mapping[str, object]) -> dict[str, str]:
                 f"keys are {', '.join(SPLITS)}"
             )
     return {split: _string(splits, split) for split in splits}
+
+
+def _classes(entry: Mapping[str, object]) -> tuple[str, ...]:
+    named = entry["classes"]
+    if not isinstance(named, list | tuple) or len(set(named)) < 2:
+        raise DataError(f"tasks: classes is {named!r}; expected a list of at least two class names")
+    return tuple(_string({"classes": name}, "classes") for name in named)
 
 
 def _string(entry: Mapping[str, object], key: str) -> str:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from plora_cl.data.cache import TokenisedTask, default_cache_dir, tokenised
 from plora_cl.data.declaration import parse_tasks
-from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.sampling import rows_per_class, stratified_rows
 from plora_cl.data.sources.base import SPLITS
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
@@ -30,6 +30,8 @@ def load_tasks(
     max_train_examples: int | None,
     max_eval_examples: int | None,
     seed: int,
+    max_train_examples_per_class: int = 0,
+    max_validation_examples_per_class: int = 0,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Task]:
@@ -45,6 +47,9 @@ def load_tasks(
         max_train_examples: Take a stratified subset of this size of each training split; 0 or
             None takes all.
         max_eval_examples: The same for each validation and each test split.
+        max_train_examples_per_class: Take so many of each class of each training split; 0 takes
+            all.
+        max_validation_examples_per_class: The same for each validation split.
         seed: Chooses the training subsets. Evaluation subsets do not depend on it: runs with
             different seeds are measured on the same examples.
         cache_dir: Where tokenised texts are kept; `default_cache_dir` if None.
@@ -76,9 +81,14 @@ def load_tasks(
             )
             for name in SPLITS
         }
-        train = _limited(splits["train"], max_train_examples, seed)
-        validation = _limited(splits["validation"], max_eval_examples, _EVALUATION_SEED)
-        test = _limited(splits["test"], max_eval_examples, _EVALUATION_SEED)
+        train = _limited(splits["train"], max_train_examples, max_train_examples_per_class, seed)
+        validation = _limited(
+            splits["validation"],
+            max_eval_examples,
+            max_validation_examples_per_class,
+            _EVALUATION_SEED,
+        )
+        test = _limited(splits["test"], max_eval_examples, 0, _EVALUATION_SEED)
         content = json.dumps([entry.classes, train.digest, validation.digest, test.digest])
         tasks.append(
             Task(
@@ -95,7 +105,9 @@ def load_tasks(
     return tasks
 
 
-def _limited(split: Split, limit: int | None, seed: int) -> Split:
+def _limited(split: Split, limit: int | None, per_class: int, seed: int) -> Split:
+    if per_class and len(rows := rows_per_class(split.labels, per_class, seed)) < len(split):
+        split = split.subset(rows)
     if not limit or limit >= len(split):
         return split
     return split.subset(stratified_rows(split.labels, limit, seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from plora_cl.state import derived_seed
+from plora_cl.seeds import derived_seed
 
 
 def stratified_rows(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
@@ -24,8 +24,30 @@ def stratified_rows(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDA
     if n >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
     classes, counts = np.unique(labels, return_counts=True)
+    return _drawn(labels, classes.tolist(), _shares(counts, n), seed)
+
+
+def rows_per_class(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return ``n`` rows of each class, sorted; all of a class that has fewer.
+
+    A pure function of its arguments.
+
+    Args:
+        labels: ``[rows]``, int64.
+        n: Rows wanted of each class, at least 1.
+        seed: Non-negative.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; a class has at least 1 row")
+    classes = np.unique(labels).tolist()
+    return _drawn(labels, classes, [n] * len(classes), seed)
+
+
+def _drawn(
+    labels: npt.NDArray[np.int64], classes: list[int], shares: list[int], seed: int
+) -> npt.NDArray[np.int64]:
     chosen = []
-    for label, share in zip(classes.tolist(), _shares(counts, n), strict=True):
+    for label, share in zip(classes, shares, strict=True):
         members = np.flatnonzero(labels == label)
         generator = np.random.default_rng(derived_seed(seed, label))
         chosen.append(generator.permutation(members)[:share])

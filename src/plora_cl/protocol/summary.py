@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.config.protocol_file import TUNABLE
 from plora_cl.evaluation.statistics import Estimate, PairedComparison, compare, estimate
 from plora_cl.protocol.plan import NO_VARIANT
 from plora_cl.protocol.records import Record, check_same_examples, metric_names
@@ -168,6 +169,7 @@ def _run_row(one: Record, records: Sequence[Record], baseline: str | None) -> di
         "order": run.order,
         "variant": run.variant,
         "seed": run.seed,
+        **{name: getattr(run.settings, name) for name in TUNABLE},
         **{name: one.values.get(name) for name in metric_names(records)},
         RATIO: _ratio(one, records, baseline),
         "zero_by_construction": "; ".join(one.zero_by_construction),

@@ -43,7 +43,6 @@ class Supervisor:
     """Runs what is not done yet.
 
     Args:
-        runs: In the order in which to start them.
         jobs: Runs at a time, at least 1; one that another process runs counts.
         start: Starts a run, or goes on with it.
         tell: Told, in one line, of each run that begins, goes on or ends.
@@ -51,13 +50,12 @@ class Supervisor:
 
     def __init__(
         self,
-        runs: Sequence[PlannedRun],
         *,
         jobs: int,
         start: Callable[[PlannedRun], RunProcess],
         tell: Callable[[str], None],
     ) -> None:
-        self._runs, self._jobs, self._start_run, self._tell = runs, jobs, start, tell
+        self._jobs, self._start_run, self._tell = jobs, start, tell
         self._waiting: list[PlannedRun] = []
         self._elsewhere: list[PlannedRun] = []
         self._children: list[RunProcess] = []
@@ -68,16 +66,19 @@ class Supervisor:
         """Stop: no run is started any more, and those under way save and end."""
         self._stopped = self._stopped or (reason, exit_code)
 
-    def work(self) -> None:
+    def work(self, runs: Sequence[PlannedRun]) -> None:
         """Run everything that is not done, and return when nothing is left to do.
 
-        Runs that failed, here or earlier, are tried once; runs with other settings are left alone.
+        Runs that failed earlier are tried once more; runs with other settings are left alone.
+
+        Args:
+            runs: In the order in which to start them.
 
         Raises:
             RunStoppedError: That was asked for; the same call goes on exactly.
             CheckpointError: The disk refused.
         """
-        for run in self._runs:
+        for run in runs:
             self._sort_in(run, status_of(run), told=False)
         passed_on = False
         while self._children or ((self._waiting or self._elsewhere) and not self._stopped):

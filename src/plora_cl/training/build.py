@@ -118,6 +118,8 @@ def load_stream(
         max_length=settings.max_length,
         max_train_examples=settings.max_train_examples,
         max_eval_examples=settings.max_eval_examples,
+        max_train_examples_per_class=settings.max_train_examples_per_class,
+        max_validation_examples_per_class=settings.max_validation_examples_per_class,
         seed=settings.seed,
         cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
         progress=progress,

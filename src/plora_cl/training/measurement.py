@@ -93,6 +93,16 @@ class Measurement:
         )
         return accuracy
 
+    def validation_accuracies(self, tasks: Sequence[Task]) -> list[float]:
+        """Return the accuracy on the validation split of each task, of the model as it stands."""
+        return [
+            scores(
+                *self._scorer.predict(task, task.validation, f"validation on {task.name}"),
+                classes=len(task.classes),
+            )[0]
+            for task in tasks
+        ]
+
     def _test_routed(self, router: Router, row: int, task: Task, digest: str, *, step: int) -> None:
         routes, doubtful = router.route(task, row + 1)
         routed = routed_scores(

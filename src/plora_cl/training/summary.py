@@ -13,8 +13,14 @@ from plora_cl.state import StateDict
 from plora_cl.training.run import Run
 
 
-def publish(run: Run, folder: Path) -> StateDict:
-    """Write the result files of a finished run, show its table, and return the results."""
+def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> StateDict:
+    """Write the result files of a finished run, show its table, and return the results.
+
+    Args:
+        run: Finished.
+        folder: Of its experiment.
+        measure_validation: Measure on the validation splits, too.
+    """
     costs = run.components.costs.summary()
     results = summarise(
         run.components.matrix,
@@ -31,6 +37,12 @@ def publish(run: Run, folder: Path) -> StateDict:
         ),
         identity=run.checkpointer.identity,
     )
+    if measure_validation:
+        measured = run.measurement.validation_accuracies(run.components.tasks)
+        results["validation"] = {
+            "average_accuracy": sum(measured) / len(measured),
+            "accuracy": measured,
+        }
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)
     write_results(

@@ -144,7 +144,8 @@ class CLTrainer:
             )
         else:
             self._learn(run)
-        return publish(run, self.folder)
+        measure = self.settings.measure_validation
+        return publish(run, self.folder, measure_validation=measure)
 
     def save_checkpoint(
         self,

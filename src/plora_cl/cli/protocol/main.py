@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from plora_cl.protocol.child import Child
 from plora_cl.protocol.plan import PlannedRun, planned_runs, protocol_folder
 from plora_cl.protocol.run_folder import State, results_of, status_of
 from plora_cl.protocol.supervisor import Supervisor
+from plora_cl.protocol.tuning import Choice, choose, write_choice
 
 INCOMPLETE = 1
 """Exit code where a run failed or was left alone."""
@@ -64,38 +65,68 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> bool:
-    protocol = read_protocol(arguments.file)
-    runs = planned_runs(protocol, str(arguments.file))
+    experiment = _Experiment(read_protocol(arguments.file), str(arguments.file))
     if arguments.dry_run:
-        print("\n".join(run.name for run in runs))
-        print(f"{len(runs)} runs in {protocol_folder(protocol)}")
+        print(experiment.listing())
         return True
     if not arguments.status and not arguments.summarise:
-        _work(protocol, runs)
-    complete = _show_overview(runs)
-    if not arguments.status:
-        _summarise(protocol, runs)
-    return complete or arguments.status
-
-
-def _work(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> None:
-    folder = protocol_folder(protocol)
-    start = partial(Child.start, threads=protocol.threads_per_job)
-    supervisor = Supervisor(runs, jobs=protocol.jobs, start=start, tell=_say)
-    try:
-        lock = ExperimentLock.acquire(folder)
-    except ExperimentLockedError as error:
-        raise ExperimentLockedError(
-            f"another plora-cl protocol is at work in {folder}; see how far it is with --status"
-        ) from error
-    with lock, stopping(supervisor):
-        supervisor.work()
-
-
-def _show_overview(runs: Sequence[PlannedRun]) -> bool:
+        experiment.work()
+    runs, trials, notes = experiment.so_far()
     statuses = [status_of(run) for run in runs]
-    print(overview(runs, statuses))
-    return all(status.state is State.DONE for status in statuses)
+    print(overview([*trials, *runs], [*map(status_of, trials), *statuses]))
+    for note in notes:
+        print(f"Note: {note}")
+    if not arguments.status:
+        _summarise(experiment.protocol, runs)
+    return bool(arguments.status) or all(status.state is State.DONE for status in statuses)
+
+
+class _Experiment:
+    """A protocol, and its runs as far as they are settled."""
+
+    def __init__(self, protocol: ProtocolFile, source: str) -> None:
+        self.protocol, self._source = protocol, source
+        self._folder = protocol_folder(protocol)
+        self._untuned = planned_runs(protocol, source)
+
+    def listing(self) -> str:
+        """Return the name of every run, and of the trials that are settled."""
+        trials = self._choice().runs()
+        tuned = f" and {len(trials)} trials to begin with" if trials else ""
+        names = [run.name for run in (*trials, *self._untuned)]
+        return "\n".join([*names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
+
+    def so_far(self) -> tuple[list[PlannedRun], list[PlannedRun], list[str]]:
+        """Return runs, trials, and notes on what is not tuned."""
+        choice = self._choice()
+        if not choice.complete:
+            return [], choice.runs(), [*choice.notes, "the runs begin when all trials are done"]
+        return self._tuned(choice), choice.runs(), list(dict.fromkeys(choice.notes))
+
+    def work(self) -> None:
+        """Run trials, then runs."""
+        start = partial(Child.start, threads=self.protocol.threads_per_job)
+        supervisor = Supervisor(jobs=self.protocol.jobs, start=start, tell=_say)
+        try:
+            lock = ExperimentLock.acquire(self._folder)
+        except ExperimentLockedError as error:
+            raise ExperimentLockedError(
+                f"another plora-cl protocol is at work in {self._folder}; see how far it is with "
+                "--status"
+            ) from error
+        with lock, stopping(supervisor):
+            choice = self._choice(supervisor.work)
+            if self.protocol.tune is not None:
+                write_choice(choice, self._folder)
+            supervisor.work(self._tuned(choice))
+
+    def _choice(self, work: Callable[[Sequence[PlannedRun]], None] | None = None) -> Choice:
+        if self.protocol.tune is None:
+            return Choice()
+        return choose(self._untuned, self.protocol.tune, self._folder, work)
+
+    def _tuned(self, choice: Choice) -> list[PlannedRun]:
+        return planned_runs(self.protocol, self._source, choice.values)
 
 
 def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> None:

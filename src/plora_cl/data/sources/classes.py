@@ -1,0 +1,66 @@
+"""A part of a task: some of its classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from plora_cl.data.sources.base import Row, TaskSource
+from plora_cl.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyClasses:
+    """The rows of another source that have one of some classes.
+
+    Attributes:
+        source: Where the rows come from.
+        classes: Names of the classes to take.
+    """
+
+    source: TaskSource
+    classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.source.name
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that the source has."""
+        return self.source.splits()
+
+    def place(self, split: str) -> str:
+        """Return where the source holds ``split``."""
+        return self.source.place(split)
+
+    def content_digest(self) -> str:
+        """Return a SHA-256 of the source's content and of the classes."""
+        parts = [self.source.content_digest(), sorted(self.classes)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the rows of ``split`` that have one of the classes.
+
+        Raises:
+            DataError: A row cannot be read, or one of the classes does not occur in training.
+        """
+        missing, others = set(self.classes), set()
+        for row in self.source.rows(split):
+            if row.label in self.classes:
+                missing.discard(row.label)
+                yield row
+            else:
+                others.add(row.label)
+        if missing and split == "train":
+            raise DataError(
+                f"{self.place(split)}: no row has the class {min(missing)!r}, which the task "
+                f"{self.name!r} is to consist of; the other classes are {sorted(others)}"
+            )
+
+    def class_order(self) -> tuple[str, ...] | None:
+        """Return the source's order of these classes, or None if it has none."""
+        order = self.source.class_order()
+        return None if order is None else tuple(name for name in order if name in self.classes)
