@@ -170,8 +170,8 @@ def test_problems_of_all_sources_come_together(tmp_path: Path) -> None:
         flags={"lora_r": ("--lora-r", "eight")},
         assignments=["lora.r=3", "seed=x", "top_p"],
     ) == (
-        "--preset: 'quikstart': unknown preset; did you mean quickstart? (there are plora5, "
-        "quickstart)",
+        "--preset: 'quikstart': unknown preset; did you mean quickstart? (there are "
+        "idbr-sampled, olora-standard, plora5, quickstart)",
         "--set: 'top_p'; expected dotted.path=value",
         f"{path}: batch_size: 0; expected at least 1",
         f"{path}: epoch: unknown setting; did you mean epochs?",
@@ -288,8 +288,8 @@ class TestResuming:
 
 
 class TestPresets:
-    def test_there_are_the_five_hub_tasks_and_the_quickstart(self) -> None:
-        assert preset_names() == ["plora5", "quickstart"]
+    def test_there_are_published_protocols_the_five_hub_tasks_and_the_quickstart(self) -> None:
+        assert preset_names() == ["idbr-sampled", "olora-standard", "plora5", "quickstart"]
 
     @pytest.mark.parametrize("name", preset_names())
     def test_each_is_valid_and_names_its_experiment(self, name: str) -> None:
@@ -301,7 +301,8 @@ class TestPresets:
 
     def test_an_unknown_one_is_told_what_there_is(self) -> None:
         (problem,) = problems(preset="imagenet")
-        assert problem == "--preset: 'imagenet': unknown preset; there are plora5, quickstart"
+        names = ", ".join(preset_names())
+        assert problem == f"--preset: 'imagenet': unknown preset; there are {names}"
 
 
 NAMES = st.text(min_size=1, max_size=12)

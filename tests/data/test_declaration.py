@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.data.declaration import HUB_TASKS, parse_task, parse_tasks
+from plora_cl.data.declaration import HUB_TASKS, parse_task, parse_tasks, spelled_out
 from plora_cl.data.sources.base import Columns
+from plora_cl.data.sources.classes import OnlyClasses
 from plora_cl.data.sources.folder import FolderSource
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource
@@ -95,11 +96,24 @@ def test_a_known_hub_data_set_keeps_its_columns_under_another_name() -> None:
         ({"path": "a", "label_column": None}, "label_column is None; expected a string"),
         ({"path": "a", "name": " "}, "name is ' '; expected a string that is not blank"),
         ({"path": 3}, "path is 3; expected a string"),
+        ({"path": "a", "classes": ["x"]}, r"classes is \['x'\]; expected a list of at least two"),
+        ({"path": "a", "classes": ["x", "x"]}, "expected a list of at least two"),
+        ({"path": "a", "classes": ["x", 3]}, "classes is 3; expected a string"),
     ],
 )
 def test_a_wrong_entry_is_named_with_the_way_out(entry: object, expected: str) -> None:
     with pytest.raises(DataError, match=expected):
         parse_task(entry)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("entry", ["bbc_news", "dbpedia_14", "./reviews", {"path": "a/b"}])
+def test_an_entry_spelled_out_means_the_same_task(entry: str | dict[str, str]) -> None:
+    assert parse_task(spelled_out(entry)) == parse_task(entry)
+
+
+def test_some_classes_of_any_source_are_a_task() -> None:
+    found = parse_task({**spelled_out("bbc_news"), "name": "half", "classes": ["sport", "tech"]})
+    assert found == OnlyClasses(PackagedSource("half", "bbc_news"), ("sport", "tech"))
 
 
 def test_a_name_used_twice_is_refused_with_both_places() -> None:

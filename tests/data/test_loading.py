@@ -147,6 +147,35 @@ def test_limits_take_stratified_subsets_and_zero_means_all(
         assert [len(s) for s in (whole.train, whole.validation, whole.test)] == [40, 10, 12]
 
 
+def test_limits_per_class_leave_the_test_split_whole(
+    load: Load, write_task: WriteTask, animals: dict[str, Rows]
+) -> None:
+    limits = {"max_train_examples_per_class": 7, "max_validation_examples_per_class": 2}
+    (task,) = load(write_task(animals), **limits)
+    assert np.bincount(task.train.labels).tolist() == [7, 7]
+    assert np.bincount(task.validation.labels).tolist() == [2, 2]
+    assert len(task.test) == 12
+
+
+def test_a_task_of_some_classes_has_their_rows_only(
+    load: Load, write_task: WriteTask, animals: dict[str, Rows]
+) -> None:
+    four = {
+        split: rows + numbered(8, labels=("cow", "ant"), start=1000 * at)
+        for at, (split, rows) in enumerate(animals.items(), start=1)
+    }
+    folder = write_task(four)
+    part, whole = load(
+        {"name": "part", "path": folder, "classes": ["dog", "ant"]}, {"path": folder}
+    )
+    assert part.classes == ("ant", "dog")
+    assert [len(split) for split in (part.train, part.validation, part.test)] == [24, 9, 10]
+    assert set(part.train.texts()) < set(whole.train.texts())
+    assert whole.classes == ("ant", "cat", "cow", "dog")
+    with pytest.raises(DataError, match=r"no row has the class 'bee'.*'ant', 'cat', 'cow'"):
+        load({"name": "other", "path": folder, "classes": ["dog", "bee"]})
+
+
 def test_the_seed_chooses_training_subsets_but_not_what_is_measured_on(
     load: Load, write_task: WriteTask, animals: dict[str, Rows]
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plora_cl.data.sampling import held_out, stratified_rows
+from plora_cl.data.sampling import held_out, rows_per_class, stratified_rows
 from plora_cl.data.token_file import text_digest
 
 labellings = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(
@@ -45,6 +45,27 @@ def test_another_seed_takes_other_rows() -> None:
 def test_a_subset_of_no_row_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 row"):
         stratified_rows(np.zeros(3, dtype=np.int64), 0, 0)
+
+
+@given(labels=labellings, n=st.integers(1, 20), seed=st.integers(0, 3))
+def test_a_limit_per_class_takes_so_many_of_each_or_all_there_are(
+    labels: np.ndarray[tuple[int], np.dtype[np.int64]], n: int, seed: int
+) -> None:
+    rows = rows_per_class(labels, n, seed)
+    assert (np.diff(rows) > 0).all()
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        assert (labels[rows] == label).sum() == min(n, count)
+    assert np.array_equal(rows, rows_per_class(labels, n, seed))
+
+
+def test_another_seed_takes_other_rows_of_each_class() -> None:
+    labels = np.arange(1000, dtype=np.int64) % 2
+    assert not np.array_equal(rows_per_class(labels, 100, 0), rows_per_class(labels, 100, 1))
+
+
+def test_no_row_of_each_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 row"):
+        rows_per_class(np.zeros(3, dtype=np.int64), 0, 0)
 
 
 def _hashes(texts: list[str]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
