@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -65,7 +64,7 @@ def status_of(run: PlannedRun) -> Status:
             f"was run with other settings: {changed}; remove {run.folder}, undo the change, or "
             "give the protocol another name",
         )
-    if results_of(run) is not None:
+    if _results(run) is not None:
         return Status(State.DONE)
     if failure := _json_at(run.folder / FAILURE):
         return Status(State.FAILED, f"exit code {failure['exit_code']}: {failure['line']}")
@@ -76,10 +75,8 @@ def status_of(run: PlannedRun) -> Status:
 
 def results_of(run: PlannedRun) -> dict[str, Any] | None:
     """Return the results of ``run``, None unless it has ended with exactly its settings."""
-    results = _json_at(run.folder / _RESULTS)
-    if results is None or not (run.folder / "config.yaml").is_file():
-        return None
-    return results if not _changed(run) and _made_by(results, run) else None
+    results = _results(run)
+    return None if results is None or _changed(run) else results
 
 
 def last_line(folder: Path) -> str:
@@ -88,12 +85,15 @@ def last_line(folder: Path) -> str:
     return lines[-1].strip() if lines else "nothing was logged"
 
 
-def _made_by(results: Mapping[str, Any], run: PlannedRun) -> bool:
-    """Tell whether results were made by the settings of ``run``, not by earlier ones."""
+def _results(run: PlannedRun) -> dict[str, Any] | None:
+    """Return the results in the folder if the settings of ``run`` made them, not earlier ones."""
+    results = _json_at(run.folder / _RESULTS)
+    if results is None or "identity" not in results or not (run.folder / "config.yaml").is_file():
+        return None
     planned = run.settings.model_dump(mode="json")
-    made_by = completed(results.get("identity", {}))
+    made_by = completed(results["identity"])
     compared = [name for name in _COMPARED if name not in _PLACES]
-    return "identity" in results and all(made_by[name] == planned[name] for name in compared)
+    return results if all(made_by[name] == planned[name] for name in compared) else None
 
 
 def _changed(run: PlannedRun) -> str:
