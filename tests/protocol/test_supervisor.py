@@ -31,7 +31,7 @@ class Process:
 
     def signal(self, number: signal.Signals, /) -> None:
         self.signals.append(number)
-        self.ends, self.polls = lambda _: 143, 0
+        self.ends, self.polls = lambda _: 143, 3  # saving takes a while
 
     def exit_code(self) -> int | None:
         self.polls -= 1
@@ -152,6 +152,7 @@ def test_a_run_that_another_process_runs_is_waited_for_and_counts_as_a_job(
         elsewhere.enter_context(ExperimentLock.acquire(runs[0].folder))
 
         def end_elsewhere() -> None:
+            assert stage.most_at_once == 1
             finish(runs[0])
             elsewhere.close()
 
