@@ -184,3 +184,5 @@ class SeedFor(IntEnum):
     ROUTER = 3
     LATERAL = 4
     FISHER_LABELS = 7
+    SHARED_ADAPTER = 8
+    MIXTURE = 9

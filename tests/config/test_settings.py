@@ -16,6 +16,8 @@ from plora_cl.config.streams import STREAMS
 from plora_cl.errors import SettingsError
 from plora_cl.impact import Impact
 
+_PLAIN = {"use_ewc": False, "use_orthogonal": False}
+
 
 def problems(**values: Any) -> tuple[str, ...]:
     with pytest.raises(SettingsError) as caught:
@@ -90,11 +92,6 @@ def test_the_defaults_are_a_run_that_can_start() -> None:
             "'batched'",
         ),
         (
-            {"shared": "lora"},
-            "settings: shared: 'lora' is not available yet; use none, layernorm, embeddings or a "
-            "regular expression",
-        ),
-        (
             {"shared": "layer(0"},
             "settings: shared: 'layer(0' is not a regular expression: missing ), unterminated "
             "subpattern at position 5",
@@ -147,6 +144,36 @@ def test_ewc_without_shared_parameters_is_refused_and_both_ways_out_are_named() 
     assert "shared: layernorm" in line
     assert "--no-ewc" in line
     assert validate({"shared": "none", "use_ewc": False}).shared == "none"
+
+
+@pytest.mark.parametrize("shared", ["lora", "all"])
+def test_ewc_may_protect_a_shared_adapter_and_a_whole_encoder(shared: str) -> None:
+    validate({"shared": shared, "task_adapters": False, "use_orthogonal": False})
+
+
+@pytest.mark.parametrize(
+    ("values", "ways_out"),
+    [
+        ({}, ("--no-orthogonal", "task_adapters: true")),
+        ({"use_orthogonal": False, "use_lateral": True}, ("--no-lateral", "task_adapters: true")),
+    ],
+)
+def test_what_needs_adapters_of_tasks_is_refused_without_them(
+    values: dict[str, Any], ways_out: tuple[str, ...]
+) -> None:
+    (line,) = problems(task_adapters=False, **values)
+    assert line.startswith("settings: task_adapters: ")
+    assert all(way_out in line for way_out in ways_out)
+
+
+def test_methods_against_forgetting_beside_joint_training_are_refused_by_name() -> None:
+    (line,) = problems(joint=True)
+    assert line.startswith("settings: joint: ")
+    assert "(--no-ewc --no-orthogonal)" in line
+    off = {"use_ewc": False, "use_orthogonal": False}
+    assert validate({"joint": True, **off}).joint
+    (line,) = problems(joint=True, use_lateral=True, **off)
+    assert "use_lateral could have no effect; switch off what is on (--no-lateral)" in line
 
 
 def test_fp16_on_the_cpu_is_refused() -> None:
@@ -297,6 +324,15 @@ def test_two_runs_are_the_same_unless_something_changes_what_they_compute(
         ({"lateral_rank": 4}, {"lateral_rank": "use_lateral is false"}),
         ({"lateral_rank": 4, "use_lateral": True}, {}),
         ({"tasks": ["one"], "use_lateral": True}, {"use_lateral": "there is only one task"}),
+        ({"tasks": ["one"], **_PLAIN, "joint": True}, {"joint": "there is only one task"}),
+        (
+            {**_PLAIN, "task_adapters": False, "composition": "cumulative", "lora_r": 4},
+            {
+                "composition": "task_adapters is false",
+                "lora_r": "there is no adapter: task_adapters is false and shared is not lora",
+            },
+        ),
+        ({**_PLAIN, "task_adapters": False, "shared": "lora", "lora_r": 4}, {}),
         ({"lambda_ewc": 5, "learning_rate": 1e-3}, {}),
         ({"use_ewc": False, "lambda_ewc": 100}, {}),
     ],

@@ -208,3 +208,28 @@ def test_what_it_cannot_reach_in_the_isolated_composition_is_said() -> None:
         f"olora has no effect on predictions of earlier tasks: {reason}"
     ]
     assert stack.report(isolated)["olora"]["no_effect_on"] == method.no_effect_on(isolated)
+
+
+def test_without_adapters_of_tasks_it_is_an_error_that_names_both_ways_out() -> None:
+    model = tiny_model(tasks=(2,), task_adapters=False, shared="lora")
+    with pytest.raises(MethodError, match=r"task_adapters: true.*--no-orthogonal"):
+        OrthogonalLora(strength=1.0).check(model)
+
+
+def test_an_adapter_that_all_tasks_share_is_neither_new_nor_earlier() -> None:
+    model, plain = tiny_model(shared="lora"), tiny_model()
+    for each in (model, plain):
+        for _ in range(2):
+            each.grow(2)
+    with torch.no_grad():
+        for parameter in model.shared_parameters().values():
+            parameter.fill_(3.0)
+    method = OrthogonalLora(strength=0.5)
+    penalty, expected = method.penalty(model, 1), OrthogonalLora(strength=0.5).penalty(plain, 1)
+    assert penalty is not None
+    assert expected is not None
+    torch.testing.assert_close(penalty, expected, rtol=0, atol=0)
+    learning = model.trainable()
+    found = torch.autograd.grad(penalty, list(learning.values()), allow_unused=True)
+    reached = {name for name, g in zip(learning, found, strict=True) if g is not None}
+    assert {name.split(".")[0] for name in reached} == {"adapter-1"}

@@ -14,6 +14,7 @@ INSIDE_A_TASK = (
     "the checkpoint lies inside a task, whose steps it counts: go on from the last checkpoint of a "
     "task to change it"
 )
+LEARNED_TOGETHER = "joint training learns all its tasks in one stage"
 _NOTHING = "nothing"
 
 
@@ -74,11 +75,12 @@ def task_changes(
     *,
     task: int,
     inside: bool,
+    joint: bool = False,
 ) -> list[Change]:
     """Return how two streams of tasks differ.
 
     A task that was begun keeps its name and classes. Appended tasks change nothing of what happens
-    to those before them.
+    to those before them, unless all are learned together.
 
     Args:
         saved: For each task of the checkpoint ``name``, ``classes``, number of training
@@ -86,6 +88,7 @@ def task_changes(
         current: The same of this run.
         task: Zero-based task at which the checkpoint stands.
         inside: That task is not finished.
+        joint: The tasks are learned in one stage.
     """
     found: list[Change] = []
     for index in range(max(len(saved), len(current))):
@@ -93,7 +96,8 @@ def task_changes(
         impact = Impact.STRUCTURAL if index <= task else Impact.TRAJECTORY
         if index >= len(saved):
             appended = f"{current[index]['name']!r}, appended"
-            found.append(Change(Impact.HARMLESS, name, _NOTHING, appended))
+            change = Change(Impact.HARMLESS, name, _NOTHING, appended)
+            found.append(as_structural(change, LEARNED_TOGETHER) if joint else change)
         elif index >= len(current):
             found.append(Change(impact, name, _text(saved[index]["name"]), _NOTHING))
         else:
@@ -101,8 +105,8 @@ def task_changes(
             found += value_changes(saved[index], current[index], impacts, prefix=f"{name}.")
     if not inside:
         return found
-    counted = f"tasks[{task}].examples"
-    return [as_structural(c, INSIDE_A_TASK) if c.key == counted else c for c in found]
+    counted = {f"tasks[{k}].examples" for k in range(0 if joint else task, task + 1)}
+    return [as_structural(c, INSIDE_A_TASK) if c.key in counted else c for c in found]
 
 
 def as_structural(change: Change, reason: str) -> Change:

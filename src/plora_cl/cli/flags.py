@@ -75,6 +75,8 @@ _SWITCHES = {
     "use_replay": "methods",
     "use_lateral": "methods",
     "use_router": "model and tasks",
+    "task_adapters": "model and tasks",
+    "joint": "training",
 }
 """Settings that are on or off, and the group each belongs to."""
 

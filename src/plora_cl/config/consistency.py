@@ -39,6 +39,7 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "share some (shared: layernorm) or switch EWC off (use_ewc: false / --no-ewc)",
             )
         )
+    found += _without_task_adapters(settings) + _beside_joint(settings)
     if settings.precision == "fp16" and settings.device == "cpu":
         found.append(
             Contradiction(
@@ -65,6 +66,39 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
     return found + _repeated_names(settings)
 
 
+def _without_task_adapters(settings: SettingFields) -> list[Contradiction]:
+    if settings.task_adapters:
+        return []
+    need = {
+        "use_orthogonal": "O-LoRA keeps the adapters of tasks apart, and tasks have none; switch "
+        "it off (use_orthogonal: false / --no-orthogonal)",
+        "use_lateral": "lateral connections read what earlier adapters see, and tasks have none; "
+        "switch them off (use_lateral: false / --no-lateral)",
+    }
+    return [
+        Contradiction(
+            ("task_adapters", name), f"{text} or give tasks adapters (task_adapters: true)"
+        )
+        for name, text in need.items()
+        if getattr(settings, name)
+    ]
+
+
+def _beside_joint(settings: SettingFields) -> list[Contradiction]:
+    names = [name for name in _AGAINST_FORGETTING if settings.joint and getattr(settings, name)]
+    if not names:
+        return []
+    flags = " ".join(f"--no-{name.removeprefix('use_')}" for name in names)
+    return [
+        Contradiction(
+            ("joint", *names),
+            f"joint training has all tasks before it and forgets none, so {', '.join(names)} could "
+            f"have no effect; switch off what is on ({flags}), or learn one task after the other "
+            "(joint: false)",
+        )
+    ]
+
+
 def _repeated_names(settings: SettingFields) -> list[Contradiction]:
     names = [task_name(entry) for entry in settings.tasks]
     return [
@@ -78,6 +112,7 @@ def _repeated_names(settings: SettingFields) -> list[Contradiction]:
     ]
 
 
+_AGAINST_FORGETTING = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral")
 _EWC_DETAILS = (
     "ewc_mode",
     "ewc_fisher",
@@ -105,6 +140,12 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", _ORTHO_DETAILS),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
     (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
+    (lambda s: not s.task_adapters, "task_adapters is false", ("composition",)),
+    (
+        lambda s: not s.task_adapters and s.shared != "lora",
+        "there is no adapter: task_adapters is false and shared is not lora",
+        ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    ),
     (lambda s: not s.use_router, "use_router is false", ("router_examples", "router_abstain")),
     (
         lambda s: s.early_stopping_patience == 0,
@@ -121,7 +162,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
         "there is only one task",
         (
             *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", *_ORTHO_DETAILS),
-            *("use_lateral", "lateral_rank"),
+            *("use_lateral", "lateral_rank", "joint"),
         ),
     ),
 )

@@ -37,11 +37,7 @@ def _known_device(value: str) -> str:
     return value
 
 
-def _available_shared(value: str) -> str:
-    if value == "lora":
-        raise ValueError(
-            "'lora' is not available yet; use none, layernorm, embeddings or a regular expression"
-        )
+def _regular_expression(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
@@ -133,8 +129,12 @@ class SettingFields(BaseModel):
     """How tokens become one vector: cls takes the first, mean averages them."""
     composition: Annotated[Literal["isolated", "cumulative"], _TRAJECTORY] = "isolated"
     """Which adapters act: isolated takes the task's own, cumulative the sum of all so far."""
-    shared: Annotated[_Text, AfterValidator(_available_shared), _STRUCTURAL] = "layernorm"
-    """Encoder parameters all tasks change: none, layernorm, embeddings or a regular expression."""
+    task_adapters: Annotated[_Switch, _STRUCTURAL] = True
+    """Each task has a LoRA adapter of its own; off: a head alone, beside what is shared."""
+    shared: Annotated[_Text, AfterValidator(_regular_expression), _STRUCTURAL] = "layernorm"
+    """What all tasks change: none, layernorm, embeddings, all, lora (an adapter) or a regex."""
+    joint: Annotated[_Switch, _STRUCTURAL] = False
+    """Learn all tasks together, in batches of equal share: the bound of what a stream can reach."""
     lora_r: Annotated[_Positive, _STRUCTURAL] = 8
     """Rank of the adapters."""
     lora_alpha: Annotated[_Positive, _TRAJECTORY] = 16

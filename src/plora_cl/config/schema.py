@@ -34,6 +34,8 @@ SHAPE_SETTINGS = frozenset(
         "model_name",
         "tasks",
         "shared",
+        "task_adapters",
+        "joint",
         "lora_r",
         "lora_target_modules",
         "use_lateral",

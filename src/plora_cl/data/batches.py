@@ -39,6 +39,18 @@ class Examples(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """Batches to learn from, addressable by ``(epoch, batch)``."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        ...
+
+    def at(self, epoch: int, batch: int) -> Batch:
+        """Return batch ``batch`` of epoch ``epoch``, both zero-based."""
+        ...
+
+
 class BatchStream:
     """Shuffled batches of a split, addressable by ``(epoch, batch)``.
 

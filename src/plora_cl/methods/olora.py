@@ -49,8 +49,13 @@ class OrthogonalLora(ContinualMethod):
         """Make sure that the penalty counts.
 
         Raises:
-            MethodError: The strength is not positive.
+            MethodError: Tasks have no adapters of their own, or the strength is not positive.
         """
+        if not model.task_adapters:
+            raise MethodError(
+                "olora has no adapters to keep apart: tasks own none; set `task_adapters: true`, "
+                "or switch it off with --no-orthogonal"
+            )
         if self._strength <= 0:
             raise MethodError(
                 f"olora: lambda_ortho is {self._strength:g}, so it has no effect; raise it, or "

@@ -1,4 +1,4 @@
-"""One LoRA adapter per task on one base, over PEFT's multi-adapter API.
+"""LoRA adapters on one base, over PEFT's multi-adapter API: one per task, and a shared one.
 
 Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
 """
@@ -13,9 +13,11 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer, LoraModel
 from torch import Tensor, nn
 
+_SHARED = "shared"
+
 
 class AdapterBank:
-    """The LoRA adapters of an encoder, by task.
+    """The LoRA adapters of an encoder: one per task, and one that always acts if it is added.
 
     PEFT remembers an active adapter inside every layer; here it is set anew by `select` before each
     forward pass, so nothing depends on what ran before.
@@ -37,15 +39,25 @@ class AdapterBank:
         )
         self._tuner: LoraModel | None = None
         self._layers: dict[str, LoraLayer] = {}
+        self._always: list[str] = []
         self._names: list[str] = []
 
     def __len__(self) -> int:
-        """Return the number of adapters."""
+        """Return the number of tasks that have an adapter."""
         return len(self._names)
 
     def add(self, generator: torch.Generator) -> None:
         """Add the adapter of the next task: A random, B zero, so that it changes nothing yet."""
         name = f"task{len(self._names)}"
+        self._inject(name, generator)
+        self._names.append(name)
+
+    def add_shared(self, generator: torch.Generator) -> None:
+        """Add the adapter that contributes whatever is selected; it starts like that of a task."""
+        self._inject(_SHARED, generator)
+        self._always.append(_SHARED)
+
+    def _inject(self, name: str, generator: torch.Generator) -> None:
         device = next(self._encoder.parameters()).device
         cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(cuda):  # PEFT initialises from the global generators
@@ -54,31 +66,42 @@ class AdapterBank:
             else:
                 self._tuner.peft_config[name] = self._config
                 self._tuner.inject_adapter(self._encoder, name)
-        self._names.append(name)
         self._layers = {
             path: module
             for path, module in self._encoder.named_modules()
             if isinstance(module, LoraLayer)
         }
         with torch.no_grad():
-            for a in self.a_matrices(len(self._names) - 1).values():
+            for layer in self._layers.values():
+                a = layer.lora_A[name].weight
                 fresh = torch.empty(a.shape)
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
                 a.copy_(fresh)
 
     def select(self, tasks: Sequence[int]) -> None:
-        """Let exactly the adapters of ``tasks`` contribute to the next forward pass."""
-        names = [self._names[task] for task in tasks]
+        """Let the adapters of ``tasks`` and the shared one contribute to the next forward pass."""
+        names = [*self._always, *(self._names[task] for task in tasks)]
         for layer in self._layers.values():
             # set_adapter() would also switch requires_grad, which belongs to the model
             layer._active_adapter = names
 
     def parameters(self, task: int) -> dict[str, nn.Parameter]:
         """Return the A ``[r, in]`` and B ``[out, r]`` matrices of a task's adapter, by layer."""
+        return self._matrices(self._names[task])
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the A and B matrices of the shared adapter, by layer; none if there is none."""
+        return {
+            f"shared_lora.{layer}": matrix
+            for name in self._always
+            for layer, matrix in self._matrices(name).items()
+        }
+
+    def _matrices(self, name: str) -> dict[str, nn.Parameter]:
         found: dict[str, nn.Parameter] = {}
         for path, layer in self._layers.items():
             for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-                weight = matrices[self._names[task]].weight
+                weight = matrices[name].weight
                 assert isinstance(weight, nn.Parameter)
                 found[f"{path}.{kind}"] = weight
         return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from plora_cl.errors import ModelError
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
@@ -22,7 +23,7 @@ _HEAD_STD = 0.02  # the initializer_range of BERT
 
 
 class ContinualClassifier(nn.Module):
-    """One frozen encoder with a LoRA adapter and a linear head per task.
+    """One encoder with a LoRA adapter and a linear head per task.
 
     Which adapters contribute is the composition: ``isolated`` uses the adapter of the task asked
     for; ``cumulative`` uses the sum of all adapters learned so far, whatever the task (O-LoRA).
@@ -34,7 +35,10 @@ class ContinualClassifier(nn.Module):
         encoder: Returns ``last_hidden_state [batch, tokens, hidden]``; owned by the model.
         pooling: ``cls`` takes the first token, ``mean`` averages over the tokens of the text.
         composition: ``isolated`` or ``cumulative``.
-        shared: Encoder parameters that every task may change; see `shared_names`.
+        shared: What every task may change: encoder parameters, see `shared_names`, or, for
+            ``lora``, one more adapter, which acts whatever the task.
+        task_adapters: Each task has an adapter of its own; without, a head alone.
+        joint: All tasks are learned together: nothing freezes before the end.
         lora_r: Rank of each adapter.
         lora_alpha: Adapter scale; contributions are multiplied by ``lora_alpha / lora_r``.
         lora_dropout: Dropout in front of the trainable adapter, in [0, 1).
@@ -42,6 +46,10 @@ class ContinualClassifier(nn.Module):
         lateral_rank: Inner size of the lateral connection of each task but the first; None for
             none.
         seed: What a task adds starts from values that depend on this and the task alone.
+
+    Raises:
+        ModelError: The encoder lacks what is to be adapted or shared, or lateral connections are
+            to read adapters that there are not.
     """
 
     def __init__(
@@ -51,6 +59,8 @@ class ContinualClassifier(nn.Module):
         pooling: Pooling = "cls",
         composition: Composition = "isolated",
         shared: str = "none",
+        task_adapters: bool = True,
+        joint: bool = False,
         lora_r: int = 8,
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
@@ -59,12 +69,19 @@ class ContinualClassifier(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if lateral_rank is not None and not task_adapters:
+            raise ModelError(
+                "lateral connections read what earlier adapters see, and tasks have none: set "
+                "task_adapters: true, or use_lateral: false"
+            )
         self.pooling: Pooling = pooling
         self.composition: Composition = composition
+        self.task_adapters, self.joint = task_adapters, joint
         self._seed, self._lateral_rank = seed, lateral_rank
         encoder.requires_grad_(False)
         names = shared_names(encoder, shared)
-        targets = adapter_targets(encoder, lora_target_modules)
+        adapted = task_adapters or shared == "lora"
+        targets = adapter_targets(encoder, lora_target_modules) if adapted else []
         tensors = dict(encoder.named_parameters())
         self._shared = {name: tensors.pop(name) for name in names}
         self._frozen = tensors
@@ -73,6 +90,10 @@ class ContinualClassifier(nn.Module):
         self.adapters = AdapterBank(
             encoder, targets=targets, r=lora_r, alpha=lora_alpha, dropout=lora_dropout
         )
+        if shared == "lora":
+            first = torch.Generator().manual_seed(derived_seed(seed, 0, SeedFor.SHARED_ADAPTER))
+            self.adapters.add_shared(first)
+            self._shared = self.adapters.shared_parameters()
         self.heads = nn.ModuleList()
         self.laterals = nn.ModuleDict()  # by the number of their task
         self._parts: dict[str, TensorPart] = {}
@@ -89,18 +110,24 @@ class ContinualClassifier(nn.Module):
 
     @property
     def tasks(self) -> int:
-        """Number of tasks that have an adapter and a head."""
+        """Number of tasks that have a head."""
         return len(self.heads)
 
+    @property
+    def learning(self) -> range:
+        """The tasks that are being learned; what the others own is frozen."""
+        return range(0 if self.joint else max(self.tasks - 1, 0), self.tasks)
+
     def grow(self, classes: int) -> None:
-        """Add what the next task owns, see `parts_of`, and freeze what earlier ones do.
+        """Add what the next task owns, see `parts_of`, and freeze all that is not `learning`.
 
         Deterministic: depends on the seed and the number of the task, and leaves the process-wide
         random generators as they were.
         """
         task = self.tasks
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, task, SeedFor.ADAPTER))
-        self.adapters.add(generator)
+        seed = derived_seed(self._seed, task, SeedFor.ADAPTER)
+        if self.task_adapters:
+            self.adapters.add(torch.Generator().manual_seed(seed))
         if "lateral" in self._kinds(task):
             self.laterals[str(task)] = self._closed_lateral(task)
         self.heads.append(self.untrained_head(task, classes))
@@ -162,8 +189,8 @@ class ContinualClassifier(nn.Module):
         A task that has not been learned yet has no adapter: ``isolated`` then uses none.
         """
         if self.composition == "cumulative":
-            return list(range(self.tasks))
-        return [task] if task < self.tasks else []
+            return list(range(len(self.adapters)))
+        return [task] if task < len(self.adapters) else []
 
     def _adapters_then(self, task: int) -> list[int]:
         """Return `adapters_for` an earlier task as it was when that had just been learned."""
@@ -238,14 +265,14 @@ class ContinualClassifier(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; frozen adapters never drop anything."""
         super().train(mode)
-        if mode and self.tasks > 1:
-            self.adapters.silence_dropout(range(self.tasks - 1))
+        if mode:
+            frozen = range(min(self.learning.start, len(self.adapters)))
+            self.adapters.silence_dropout(frozen)
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that the current task may change, in a stable order."""
-        task = self.tasks - 1
-        groups = ["shared", *(self.parts_of(task) if task >= 0 else ())]
+        """Return the parameters that the tasks in `learning` may change, in a stable order."""
+        groups = ["shared", *(name for task in self.learning for name in self.parts_of(task))]
         return {
             f"{group}.{name}": parameter
             for group in groups
@@ -253,7 +280,11 @@ class ContinualClassifier(nn.Module):
         }
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that all tasks share and change, by their name in the encoder."""
+        """Return the parameters that all tasks share and change.
+
+        They go by their name in the encoder; those of the shared adapter by ``shared_lora``, the
+        name of the layer and ``lora_A`` or ``lora_B``.
+        """
         return dict(self._shared)
 
     def parts(self) -> Mapping[str, TensorPart]:
@@ -267,7 +298,11 @@ class ContinualClassifier(nn.Module):
 
     def _kinds(self, task: int) -> list[str]:
         lateral = self._lateral_rank is not None and task > 0
-        return ["adapter", "head", *(["lateral"] if lateral else [])]
+        return [
+            *(["adapter"] if self.task_adapters else []),
+            "head",
+            *(["lateral"] if lateral else []),
+        ]
 
     def part(self, name: str) -> TensorPart:
         """Return one group of tensors that freezes or changes as a unit, by its stable name.

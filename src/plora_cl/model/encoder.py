@@ -161,15 +161,17 @@ def shared_names(encoder: nn.Module, shared: str) -> list[str]:
 
     Args:
         encoder: The encoder, without adapters.
-        shared: ``none``, ``layernorm``, ``embeddings`` or a regular expression that is searched
-            for in parameter names.
+        shared: ``none``, ``layernorm``, ``embeddings``, ``all`` or a regular expression that is
+            searched for in parameter names; ``lora`` adds parameters and takes none of these.
 
     Raises:
         ModelError: Nothing matches, or the regular expression is not valid.
     """
     kinds: dict[str, type[nn.Module]] = {"layernorm": nn.LayerNorm, "embeddings": nn.Embedding}
-    if shared == "none":
+    if shared in ("none", "lora"):
         return []
+    if shared == "all":
+        return [name for name, _ in encoder.named_parameters()]
     if shared in kinds:
         prefixes = [n for n, m in encoder.named_modules() if isinstance(m, kinds[shared])]
         owned = {f"{prefix}.{leaf}" for prefix in prefixes for leaf in ("weight", "bias")}
@@ -180,13 +182,13 @@ def shared_names(encoder: nn.Module, shared: str) -> list[str]:
         except re.error as error:
             raise ModelError(
                 f"shared: {shared!r} is not a regular expression: {error}; use none, layernorm, "
-                "embeddings or a valid one"
+                "embeddings, lora, all or a valid one"
             ) from error
         found = [name for name, _ in encoder.named_parameters() if pattern.search(name)]
     if not found:
         examples = [name for name, _ in encoder.named_parameters()][:4]
         raise ModelError(
             f"shared: {shared!r} matches no parameter of the encoder; use none, layernorm, "
-            f"embeddings or a regular expression over names such as {examples}"
+            f"embeddings, lora, all or a regular expression over names such as {examples}"
         )
     return found

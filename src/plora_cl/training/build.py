@@ -23,7 +23,7 @@ from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import configuration_digest, load_encoder, load_tokenizer
-from plora_cl.state import RandomState, StateDict
+from plora_cl.state import Cursor, RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
 from plora_cl.training.early_stopping import EarlyStopping
@@ -71,6 +71,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         run_log=run_log,
         random=random,
         router=_router(settings, model, progress) if settings.use_router else None,
+        cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
     checkpointer = _checkpointer(settings, components, base, reporter)
     measurement = Measurement(
@@ -95,6 +96,8 @@ def _model(settings: Settings) -> ContinualClassifier:
         pooling=settings.pooling,
         composition=settings.composition,
         shared=settings.shared,
+        task_adapters=settings.task_adapters,
+        joint=settings.joint,
         lora_r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,

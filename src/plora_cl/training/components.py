@@ -9,8 +9,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from plora_cl.checkpoint.resume import Resumable
-from plora_cl.data.batches import BatchStream
+from plora_cl.data.batches import BatchStream, Stream
+from plora_cl.data.mixture import MixtureStream
 from plora_cl.data.task import Task
+from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.runlog import RunLog
@@ -54,8 +56,9 @@ class Components:
     """Everything that changes while a run goes on.
 
     Invariant: whenever a snapshot is taken, the model has the structure of tasks
-    ``0..cursor.task`` and `optimization` belongs to the last of them. Restoring rebuilds that
-    structure, then fills in the state.
+    ``0..cursor.task`` and `optimization` belongs to those it is learning: the last of them, or all
+    in joint training, which is one stage at the last task. Restoring rebuilds that structure, then
+    fills in the state.
     """
 
     model: ContinualClassifier
@@ -79,8 +82,24 @@ class Components:
         return self.tasks[self.cursor.task]
 
     @property
-    def stream(self) -> BatchStream:
-        """The training batches of the task in training."""
+    def stage(self) -> Sequence[Task]:
+        """The tasks in training: one, or all of them in joint training."""
+        return self.tasks if self.model.joint else [self.task]
+
+    @property
+    def stage_name(self) -> str:
+        """What to call the tasks in training."""
+        return "all tasks" if self.model.joint else self.task.name
+
+    @property
+    def stream(self) -> Stream:
+        """The training batches of the tasks in training."""
+        if self.model.joint:
+            return MixtureStream(
+                [task.train for task in self.tasks],
+                batch_size=self.plan.batch_size,
+                seed=self.plan.seed,
+            )
         return BatchStream(
             self.task.train,
             task=self.cursor.task,
@@ -95,8 +114,14 @@ class Components:
 
     def trained_tasks(self) -> list[str]:
         """Return the names of the tasks that are finished."""
-        done = self.cursor.task + (self.cursor.phase is Phase.DONE)
-        return [task.name for task in self.tasks[:done]]
+        return [task.name for task in self.tasks[: self._done]]
+
+    @property
+    def _done(self) -> int:
+        """Number of tasks that are finished, and whose parts are frozen."""
+        if self.cursor.phase is Phase.DONE:
+            return self.cursor.task + 1
+        return 0 if self.model.joint else self.cursor.task
 
     def last_done(self) -> tuple[int, int]:
         """Return epoch and batch, zero-based, of the last batch of the task that was done."""
@@ -106,16 +131,25 @@ class Components:
 
     def begin_task(self) -> None:
         """Make everything ready for the first batch of the task the cursor points at."""
-        self._grow(self.task)
+        self._grow_to_cursor()
         self.optimization = self._new_optimization()
         self.early_stopping.reset()
         self.methods.start_task(self.model, self.task)
 
     def rebuild(self, cursor: Cursor) -> None:
-        """Grow the structure that a snapshot at ``cursor`` was taken of."""
+        """Grow the structure that a snapshot at ``cursor`` was taken of.
+
+        Raises:
+            IncompatibleCheckpointError: Joint training has no such stage.
+        """
+        last = len(self.tasks) - 1
+        if self.model.joint and cursor.task != last:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task}, and joint training learns tasks 0 to {last} "
+                f"together: its checkpoints are of task {last}"
+            )
         self.cursor = cursor
-        while self.model.tasks <= cursor.task:
-            self._grow(self.tasks[self.model.tasks])
+        self._grow_to_cursor()
         self.optimization = self._new_optimization()
 
     def live(self) -> dict[str, Stateful]:
@@ -134,16 +168,15 @@ class Components:
             "run_log": self.run_log,
             "cursor": self.cursor,
         }
-        if self.cursor.phase is not Phase.DONE:
-            names = self.model.parts_of(self.cursor.task)
-            live |= {f"model/{name}": self.model.part(name) for name in names}
+        learning = range(self._done, self.cursor.task + 1)
+        names = [name for task in learning for name in self.model.parts_of(task)]
+        live |= {f"model/{name}": self.model.part(name) for name in names}
         return {**live, "random": self.random}  # restored last: nothing may draw after it
 
     def constant(self) -> dict[str, TensorPart]:
         """Return the tensors that stay as they are until the phase changes, by name."""
-        done = self.cursor.task + (self.cursor.phase is Phase.DONE)
         routes = self.router.memory() if self.router is not None else {}
-        names = ["base", *(name for k in range(done) for name in self.model.parts_of(k))]
+        names = ["base", *(name for k in range(self._done) for name in self.model.parts_of(k))]
         return {
             **{f"model/{name}": self.model.part(name) for name in names},
             **{_MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
@@ -182,10 +215,11 @@ class Components:
         snapshot.restore({**self.live(), **(in_place_of or {})})
         self.loss = snapshot.loss
 
-    def _grow(self, task: Task) -> None:
-        self.model.grow(len(task.classes))
-        self.methods.grow(self.model, task.index)
-        self.methods.check(self.model)
+    def _grow_to_cursor(self) -> None:
+        for task in self.tasks[self.model.tasks : self.cursor.task + 1]:
+            self.model.grow(len(task.classes))
+            self.methods.grow(self.model, task.index)
+            self.methods.check(self.model)
 
     def _new_optimization(self) -> Optimization:
         steps_per_epoch = -(-len(self.stream) // self.plan.accumulation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from plora_cl.data.batches import BatchStream
+from plora_cl.data.batches import Stream
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor
@@ -15,7 +15,7 @@ def train_epoch(
     model: ContinualClassifier,
     optimization: Optimization,
     methods: MethodStack,
-    stream: BatchStream,
+    stream: Stream,
     cursor: Cursor,
     *,
     accumulation: int,
@@ -33,7 +33,7 @@ def train_epoch(
         model: What learns.
         optimization: Accumulates and applies the gradients.
         methods: Add batches and penalties.
-        stream: The batches of the task.
+        stream: The batches to learn from.
         cursor: What runs next; moved on.
         accumulation: Batches per optimizer step; an epoch's last step may have fewer.
         before_change: Called before anything changes that a snapshot may hold.

@@ -107,7 +107,9 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
     if data is None:  # the checkpoint was written before tasks were recorded one by one
         found.append(Change(Impact.TRAJECTORY, "data", "not recorded", "recorded"))
     else:
-        found += task_changes(data, data_now, task=snapshot.cursor["task"], inside=inside)
+        found += task_changes(
+            data, data_now, task=snapshot.cursor["task"], inside=inside, joint=settings.joint
+        )
     found += value_changes(saved, current, {})
     environment = run.checkpointer.environment
     return found + value_changes(snapshot.environment, environment, FACTS, prefix="environment.")

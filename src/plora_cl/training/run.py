@@ -70,7 +70,7 @@ class Run:
         parts = self.components
         if not self.checkpointer.enabled:
             return
-        with parts.costs.measure(parts.task.name, "checkpoint"):
+        with parts.costs.measure(parts.stage_name, "checkpoint"):
             self.checkpointer.save(
                 parts.cursor,
                 parts.last_done(),
@@ -88,12 +88,18 @@ class Run:
             Phase.EVALUATE: self._evaluate,
         }
         parts = self.components
-        cursor, name = parts.cursor, parts.task.name
-        self.reporter.task_started(cursor.task, len(parts.tasks), name, self._steps_left())
+        cursor, name = parts.cursor, parts.stage_name
+        stages = 1 if parts.model.joint else len(parts.tasks)
+        self.reporter.task_started(self._stage, stages, name, self._steps_left())
         while cursor.phase is not Phase.DONE:
             with parts.costs.measure(name, cursor.phase.value):
                 actions[cursor.phase]()
             self.checkpointer.settle()
+
+    @property
+    def _stage(self) -> int:
+        """Zero-based position of what is learned now among all that is learned in turn."""
+        return 0 if self.model.joint else self.components.cursor.task
 
     def _steps_left(self) -> int:
         plan, cursor = self.components.plan, self.components.cursor
@@ -129,7 +135,7 @@ class Run:
         cursor = parts.cursor
         epoch, batch = parts.last_done()
         parts.loss = result.loss
-        parts.costs.count(parts.task.name, steps=1, examples=result.examples)
+        parts.costs.count(parts.stage_name, steps=1, examples=result.examples)
         parts.run_log.append(
             {
                 "event": "step",
@@ -144,7 +150,7 @@ class Run:
             }
         )
         self.reporter.step(
-            cursor.task,
+            self._stage,
             epoch,
             parts.plan.epochs,
             batch,
@@ -169,7 +175,8 @@ class Run:
 
     def _validate(self) -> None:
         parts = self.components
-        accuracy = self.measurement.validate(parts.task, parts.cursor)
+        found = [self.measurement.validate(task, parts.cursor) for task in parts.stage]
+        accuracy = sum(found) / len(found)
         stop = parts.early_stopping.update(accuracy, parts.model.trainable())
         if stop or parts.cursor.epoch == parts.plan.epochs:
             self.checkpointer.settle()
@@ -203,7 +210,7 @@ class Run:
         self.save()
         accuracies = parts.matrix.row(row)
         self.reporter.task_finished(
-            row, {t.name: accuracies[t.index] for t in parts.tasks[: row + 1]}
+            self._stage, {t.name: accuracies[t.index] for t in parts.tasks[: row + 1]}
         )
 
     def _make_last_save_durable(self) -> None:

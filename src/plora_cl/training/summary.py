@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.data.task import Task
 from plora_cl.evaluation.by_construction import zero_by_construction
@@ -31,9 +33,9 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
         zero_by_construction=zero_by_construction(
             tasks=len(run.components.tasks),
             composition=run.model.composition,
-            task_adapters=True,
+            task_adapters=run.model.task_adapters,
             shared=bool(run.model.shared_parameters()),
-            joint=False,
+            joint=run.model.joint,
         ),
         identity=run.checkpointer.identity,
     )
@@ -77,7 +79,7 @@ def _show(run: Run, results: StateDict) -> None:
     learned = run.components.matrix.accuracy.diagonal()
     final = run.components.matrix.accuracy[-1]
     rows = [
-        [task.name, str(len(task.classes)), f"{learned[k]:.3f}", f"{final[k]:.3f}"]
+        [task.name, str(len(task.classes)), _accuracy(learned[k]), _accuracy(final[k])]
         for k, task in enumerate(run.components.tasks)
     ]
     run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
@@ -92,6 +94,10 @@ def _show(run: Run, results: StateDict) -> None:
         run.reporter.message(f"Zero by construction: {reason}")
     for note in run.components.methods.notes(run.model):
         run.reporter.message(f"Note: {note}")
+
+
+def _accuracy(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _number(value: float | None, zero_by_construction: bool = False) -> str:

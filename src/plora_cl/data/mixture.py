@@ -1,0 +1,63 @@
+"""Batches of several tasks, in equal shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from plora_cl.data.batches import Batch, BatchStream, Examples
+from plora_cl.state import SeedFor, derived_seed
+
+
+class MixtureStream:
+    """Shuffled batches of all tasks, each batch of one task, addressable by ``(epoch, batch)``.
+
+    Every task gives the same number of batches to an epoch: what the tasks have on average,
+    rounded up. A task goes through its own examples over and over, each pass in an order of its
+    own, and an epoch takes up where the one before left off: of a large task it sees a part, a
+    small one it sees several times.
+
+    Like those of `BatchStream` all orders are pure functions: of ``(seed, task, pass)`` within a
+    task, of ``(seed, epoch)`` among tasks.
+
+    Args:
+        examples: What to draw from, by task.
+        batch_size: Examples per batch.
+        seed: The run's seed.
+    """
+
+    def __init__(self, examples: Sequence[Examples], *, batch_size: int, seed: int) -> None:
+        self._streams = [
+            BatchStream(split, task=task, batch_size=batch_size, seed=seed)
+            for task, split in enumerate(examples)
+        ]
+        self._seed = seed
+        self._share = -(-sum(map(len, self._streams)) // len(self._streams))
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._share * len(self._streams)
+
+    def at(self, epoch: int, batch: int) -> Batch:
+        """Return batch ``batch`` of epoch ``epoch``, both zero-based."""
+        if not 0 <= batch < len(self):
+            raise IndexError(f"batch {batch} of an epoch that has {len(self)} batches")
+        task, turn = divmod(int(self._shuffled(epoch)[batch]), self._share)
+        stream = self._streams[task]
+        return stream.at(*divmod(epoch * self._share + turn, len(stream)))
+
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return which turn, ``task * share + turn of the task``, each batch of an epoch is."""
+        if epoch != self._epoch:
+            key = (self._seed, 0, epoch, SeedFor.MIXTURE)
+            generator = np.random.default_rng(derived_seed(*key))
+            tasks = generator.permutation(len(self)) // self._share
+            # Stable, so that each task goes through its examples in order
+            self._order = np.empty(len(self), dtype=np.int64)
+            self._order[np.argsort(tasks, kind="stable")] = np.arange(len(self))
+            self._epoch = epoch
+        return self._order

@@ -1,0 +1,66 @@
+"""Every learner, stopped after every single step and inside every other phase, in process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.evidence import evidence
+from training.learners import LEARNERS
+from training.test_resume_sweep import Fuse, PowerCut, train
+
+STEPS = 3 * 2 * 2
+STREAMS = {**LEARNERS, "sequential LoRA with EWC": {**LEARNERS["sequential LoRA"], "use_ewc": True}}
+
+
+@dataclass(frozen=True)
+class Reference:
+    settings: dict[str, Any]
+    evidence: dict[str, Any]
+    activities: int
+
+
+@pytest.fixture(scope="module")
+def references(
+    settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Reference]:
+    """Return what runs of 3 tasks x 2 epochs x 2 batches end as, never stopped, by learner."""
+    few = {"batch_size": 20, "checkpoint_every": 1, "keep_last_n_checkpoints": 2}
+    every_phase = {"early_stopping_patience": 2, "router_examples": 8, "ewc_fisher_examples": 3}
+    found = {}
+    train(tmp_path_factory.mktemp("tokenised"), settings)
+    for name, changes in STREAMS.items():
+        own = {**settings, **few, **every_phase, **changes}
+        counter = Fuse()
+        folder = train(tmp_path_factory.mktemp("reference"), own, counter)
+        found[name] = Reference(own, evidence(folder), counter.activities)
+    return found
+
+
+def survives(folder: Path, reference: Reference, fuse: Fuse) -> None:
+    with pytest.raises(PowerCut):
+        train(folder, reference.settings, fuse)
+    assert evidence(train(folder, reference.settings)) == reference.evidence
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_run_stopped_after_any_step_ends_like_one_that_was_not(
+    tmp_path: Path, references: dict[str, Reference], name: str, step: int
+) -> None:
+    survives(tmp_path, references[name], Fuse(step=step))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("share", [k / 8 for k in range(8)])
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_run_stopped_inside_any_other_phase_ends_like_one_that_was_not(
+    tmp_path: Path, references: dict[str, Reference], name: str, share: float
+) -> None:
+    reference = references[name]
+    activity = 1 + int(share * reference.activities)
+    survives(tmp_path, reference, Fuse(activity=activity))
