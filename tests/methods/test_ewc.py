@@ -93,10 +93,12 @@ def test_in_float64_the_penalty_is_the_formula_over_a_whole_stream(
     )
     model = tiny_model(shared="layernorm").eval()
     kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-    for index in range(3):
+    for index in range(4):
         begin(method, model, tmp_path, index)
         model.double()
         learn_something(model)
+        # While each task is learned, so that nothing of the one before may linger
+        assert_penalty(method, model, kept, strength)
         task = token_task(tmp_path, index)
         fisher = mean_square_of_gradients(model, task)
         weights = {n: p.detach().clone() for n, p in model.shared_parameters().items()}
@@ -106,14 +108,24 @@ def test_in_float64_the_penalty_is_the_formula_over_a_whole_stream(
         else:
             kept.append((fisher, weights))
         method.finish_task(model, task, silent)
-    begin(method, model, tmp_path, 3)
-    learn_something(model.double())
+
+
+def assert_penalty(
+    method: Ewc,
+    model: ContinualClassifier,
+    kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]],
+    strength: float,
+) -> None:
+    """Compare with the formula over the Fisher information and the weights in ``kept``."""
+    penalty = method.penalty(model, model.tasks - 1)
+    if not kept:
+        assert penalty is None
+        return
     expected = torch.zeros((), dtype=torch.float64)
     for fisher, weights in kept:
         for name, parameter in model.shared_parameters().items():
             expected = expected + (fisher[name] * (parameter - weights[name]) ** 2).sum()
     expected = strength / 2 * expected
-    penalty = method.penalty(model, 3)
     assert penalty is not None
     assert penalty > 0
     torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=0)
