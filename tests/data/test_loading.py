@@ -161,7 +161,7 @@ def test_a_task_of_some_classes_has_their_rows_only(
     load: Load, write_task: WriteTask, animals: dict[str, Rows]
 ) -> None:
     four = {
-        split: rows + numbered(8, labels=("cow", "ant"), start=1000 * at)
+        split: [*rows, *numbered(8, labels=("cow", "ant"), start=1000 * at)]
         for at, (split, rows) in enumerate(animals.items(), start=1)
     }
     folder = write_task(four)

@@ -84,7 +84,7 @@ def test_a_strength_is_tried_on_the_first_task_cut_in_two_by_its_classes(
     seen: list[PlannedRun] = []
     tuning = Tuning(lambda_ewc=(10.0, 100.0))
     choice = choose(runs, tuning, FOLDER, scored(strengths, seen))
-    first, second = map(dict, seen[0].settings.tasks)
+    first, second = seen[0].settings.tasks
     assert first == {"name": "f-first", "path": "data/five", "classes": ["cat", "dog"]}
     assert second == {"name": "f-second", "path": "data/five", "classes": ["rain", "sun", "tea"]}
     assert choice.values == {EWC: {"lambda_ewc": 100.0}}
