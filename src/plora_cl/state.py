@@ -39,6 +39,7 @@ class Stateful(Protocol):
 class Phase(StrEnum):
     """What a task goes through, in this order; TRAIN and VALIDATE alternate, one pair an epoch."""
 
+    PREPARE = "prepare"
     TRAIN = "train"
     VALIDATE = "validate"
     CONSOLIDATE = "consolidate"
@@ -55,7 +56,7 @@ class Cursor:
     """
 
     task: int = 0
-    phase: Phase = Phase.TRAIN
+    phase: Phase = Phase.PREPARE
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -67,8 +68,8 @@ class Cursor:
             self.epoch, self.batch = self.epoch + 1, 0
 
     def next_task(self) -> None:
-        """Move to the first batch of the next task."""
-        self.task, self.phase, self.epoch, self.batch = self.task + 1, Phase.TRAIN, 0, 0
+        """Move to the beginning of the next task."""
+        self.task, self.phase, self.epoch, self.batch = self.task + 1, Phase.PREPARE, 0, 0
 
     def state_dict(self) -> StateDict:
         """Return the cursor as plain integers and the name of the phase."""
@@ -183,6 +184,8 @@ class SeedFor(IntEnum):
     FISHER = 2
     ROUTER = 3
     LATERAL = 4
+    GENERATION = 5
+    REPLAY_ORDER = 6
     FISHER_LABELS = 7
     SHARED_ADAPTER = 8
     MIXTURE = 9

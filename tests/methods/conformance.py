@@ -33,7 +33,12 @@ def begin(method: ContinualMethod, model: ContinualClassifier, folder: Path, tas
     model.grow(2)
     method.grow(model, task)
     method.check(model)
-    method.start_task(model, token_task(folder, task))
+    prepare(method, model, folder, task)
+
+
+def prepare(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> int:
+    """Go through all units of the start of ``task``; return how many there were."""
+    return len(list(method.start_task(model, token_task(folder, task))))
 
 
 def learned(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -20,6 +20,20 @@ class Progress(Protocol):
     def __call__(self, what: str, done: int, total: int, /) -> None:
         """Report that ``done`` of ``total`` units of ``what`` are finished."""
         ...
+
+
+class Unit(NamedTuple):
+    """A piece of long work that is finished.
+
+    Attributes:
+        what: Of what.
+        done: Units finished so far.
+        total: Units there are in all.
+    """
+
+    what: str
+    done: int
+    total: int
 
 
 class ContinualMethod:
@@ -49,8 +63,14 @@ class ContinualMethod:
             MethodError: It cannot; the message names the setting that would change that.
         """
 
-    def start_task(self, model: ContinualClassifier, task: Task) -> None:
-        """Prepare for ``task``. Runs once; what it computes belongs into `memory`."""
+    def start_task(self, model: ContinualClassifier, task: Task) -> Iterable[Unit]:
+        """Prepare for ``task``, yielding after each unit of long work; nothing by default.
+
+        At each yield `state_dict` and `memory` hold all that was done, so the run may be saved
+        there. A run that goes on from there calls it again: it takes up the work where it was. One
+        that has units yields at least the last of them however much is done already.
+        """
+        return ()
 
     def extend_batch(self, batch: Batch) -> Sequence[Batch]:
         """Return further batches to learn from in this step."""
@@ -115,10 +135,10 @@ class MethodStack:
         for method in self.methods.values():
             method.check(model)
 
-    def start_task(self, model: ContinualClassifier, task: Task) -> None:
-        """Let every method prepare for ``task``."""
+    def start_task(self, model: ContinualClassifier, task: Task) -> Iterator[Unit]:
+        """Let every method prepare for ``task``, unit by unit."""
         for method in self.methods.values():
-            method.start_task(model, task)
+            yield from method.start_task(model, task)
 
     def extend_batch(self, batch: Batch) -> list[Batch]:
         """Return the further batches of every method."""

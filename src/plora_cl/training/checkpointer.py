@@ -135,8 +135,9 @@ class Checkpointer:
             cursor: What runs next.
             last_done: Epoch and batch, zero-based, of the last batch done: the file's name.
             live: Components that change from step to step.
-            constant: Returns the components that changed at the latest when the phase did; asked
-                once for each phase of a task. The writer reads their tensors later.
+            constant: Returns the components that changed at the latest when the phase did, or
+                before `constant_changed`; asked once until then. The writer reads their tensors
+                later.
             loss: Loss of the last step.
             trained_tasks: Names of the finished tasks.
 
@@ -170,6 +171,10 @@ class Checkpointer:
         self._unsettled = arena
         self._writer.submit(lambda: self._write(arena, snapshot, moment, path))
         return path
+
+    def constant_changed(self) -> None:
+        """Ask for the constant components anew at the next save, although the phase is the same."""
+        self._moment = None
 
     def settle(self) -> None:
         """Return when the tensors that were saved last may change; call it before they do.

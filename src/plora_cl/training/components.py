@@ -124,17 +124,21 @@ class Components:
         return 0 if self.model.joint else self.cursor.task
 
     def last_done(self) -> tuple[int, int]:
-        """Return epoch and batch, zero-based, of the last batch of the task that was done."""
+        """Return epoch and batch, zero-based, of the last batch of the task that was done.
+
+        Before the first one they are those of the first: its checkpoint replaces any before it.
+        """
+        if self.cursor.epoch == self.cursor.batch == 0:
+            return 0, 0
         if self.cursor.batch:
             return self.cursor.epoch, self.cursor.batch - 1
         return self.cursor.epoch - 1, len(self.stream) - 1
 
     def begin_task(self) -> None:
-        """Make everything ready for the first batch of the task the cursor points at."""
+        """Add what the task the cursor points at needs; its preparation comes next."""
         self._grow_to_cursor()
         self.optimization = self._new_optimization()
         self.early_stopping.reset()
-        self.methods.start_task(self.model, self.task)
 
     def rebuild(self, cursor: Cursor) -> None:
         """Grow the structure that a snapshot at ``cursor`` was taken of.

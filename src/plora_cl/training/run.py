@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from plora_cl.errors import CheckpointError
@@ -15,6 +17,8 @@ from plora_cl.training.optimization import StepResult
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
 
+_SECONDS_BETWEEN_PREPARATION_SAVES = 30.0
+
 
 @dataclass(slots=True)
 class Run:
@@ -26,6 +30,7 @@ class Run:
         checkpointer: Saves.
         reporter: Told about progress.
         stop: Polled at every instant at which the run can stop.
+        clock: Seconds from any fixed origin; decides how often preparation saves, nothing else.
     """
 
     components: Components
@@ -33,6 +38,7 @@ class Run:
     checkpointer: Checkpointer
     reporter: Reporter
     stop: StopRequest
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def model(self) -> ContinualClassifier:
@@ -82,6 +88,7 @@ class Run:
 
     def _finish_current_task(self) -> None:
         actions = {
+            Phase.PREPARE: self._prepare,
             Phase.TRAIN: self._train,
             Phase.VALIDATE: self._validate,
             Phase.CONSOLIDATE: self._consolidate,
@@ -106,6 +113,24 @@ class Run:
         per_epoch = -(-len(self.components.stream) // plan.accumulation)
         done = cursor.epoch * per_epoch + cursor.batch // plan.accumulation
         return max(plan.epochs * per_epoch - done, 0)
+
+    def _prepare(self) -> None:
+        """Let the methods prepare for the task, unit by unit, and save now and then."""
+        parts = self.components
+        saved, has_units = self.clock(), False
+        for unit in parts.methods.start_task(parts.model, parts.task):
+            has_units = True
+            self.reporter.activity(*unit)
+            stopping = self.stop.requested
+            if stopping or self.clock() - saved >= _SECONDS_BETWEEN_PREPARATION_SAVES:
+                self.checkpointer.constant_changed()
+                self.save()
+                self.stop.check()
+                self.checkpointer.settle()
+                saved = self.clock()
+        parts.cursor.phase = Phase.TRAIN
+        if has_units:
+            self.save()
 
     def _train(self) -> None:
         parts = self.components
