@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from encoders import learn_something, some_batch, tiny_model, token_task
-from plora_cl.data.batches import BatchStream
+from plora_cl.checkpoint.digest import state_digest
+from plora_cl.data.batches import Batch, BatchStream
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, RandomState
@@ -30,28 +31,42 @@ def silent(what: str, done: int, total: int, /) -> None:
 
 def begin(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> None:
     """Grow and start ``task``."""
+    grow(method, model, task)
+    start(method, model, folder, task)
+
+
+def grow(method: ContinualMethod, model: ContinualClassifier, task: int) -> None:
+    """Grow ``task``."""
     model.grow(2)
     method.grow(model, task)
     method.check(model)
-    prepare(method, model, folder, task)
 
 
-def prepare(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> int:
+def start(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> int:
     """Go through all units of the start of ``task``; return how many there were."""
     return len(list(method.start_task(model, token_task(folder, task))))
 
 
-def learned(
+def grown(
     make: Factory, folder: Path, tasks: int = 2
 ) -> tuple[ContinualMethod, ContinualClassifier]:
-    """Return a method and a model that finished ``tasks`` tasks and are in the middle of one."""
+    """Return a method and a model that finished ``tasks`` tasks and have grown one more."""
     method, model = make(), tiny_model(shared="layernorm", composition="cumulative")
     model.train()
     for task in range(tasks):
         begin(method, model, folder, task)
         learn_something(model)
         method.finish_task(model, token_task(folder, task), silent)
-    begin(method, model, folder, tasks)
+    grow(method, model, tasks)
+    return method, model
+
+
+def learned(
+    make: Factory, folder: Path, tasks: int = 2
+) -> tuple[ContinualMethod, ContinualClassifier]:
+    """Return a method and a model that finished ``tasks`` tasks and are in the middle of one."""
+    method, model = grown(make, folder, tasks)
+    start(method, model, folder, tasks)
     learn_something(model)
     return method, model
 
@@ -150,6 +165,14 @@ def changes_no_bit_of_learning_the_first_task(make: Factory, folder: Path) -> No
     )
 
 
+def assert_same_batches(first: Sequence[Batch], second: Sequence[Batch]) -> None:
+    """Compare what two methods bring in."""
+    assert [batch.task for batch in first] == [batch.task for batch in second]
+    for one, other in zip(first, second, strict=True):
+        for name in ("input_ids", "attention_mask", "labels"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
 def has_no_effect_before_anything_is_learned(make: Factory, folder: Path) -> None:
     """Nothing is added to the loss of the first task."""
     method, model = make(), tiny_model(shared="layernorm")
@@ -207,6 +230,9 @@ def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
     if penalty is not None:
         assert twin_penalty is not None
         assert torch.equal(penalty, twin_penalty)
+    for seed in range(3):
+        batch = some_batch(4, 5, 3, task=2, seed=seed)
+        assert_same_batches(method.extend_batch(batch), other.extend_batch(batch))
     for m, its_model in ((method, model), (other, other_model)):
         m.finish_task(its_model, token_task(folder, 2), silent)
         begin(m, its_model, folder, 3)
@@ -239,6 +265,34 @@ def loading_replaces_what_was_there(make: Factory, folder: Path) -> None:
     assert (before is None) == (after is None)
     if before is not None and after is not None:
         assert torch.equal(before, after)
+
+
+def a_start_can_be_taken_up_after_any_unit(make: Factory, folder: Path) -> None:
+    """Saved after any unit, or begun again when all are done, it ends as if it had run through."""
+    whole, model = grown(make, folder)
+    for stop in range(1, start(whole, model, folder, 2) + 1):
+        method, model = grown(make, folder)
+        units = iter(method.start_task(model, token_task(folder, 2)))
+        for _ in range(stop):
+            next(units)
+        method, model = twin_of(method, model, make)
+        assert start(method, model, folder, 2) > 0
+        assert_equal(method.memory(), whole.memory())
+        assert state_digest(method.state_dict()) == state_digest(whole.state_dict())
+
+
+def starting_a_task_disturbs_nothing(make: Factory, folder: Path) -> None:
+    """After each unit weights, modes and random generators are as they were."""
+    method, model = grown(make, folder)
+    for training in (True, False):
+        model.train(training)
+        modes = {name: module.training for name, module in model.named_modules()}
+        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        before = RandomState.seeded(5).state_dict()
+        for _ in method.start_task(model, token_task(folder, 2)):
+            assert_same_random_state(before)
+            assert {name: module.training for name, module in model.named_modules()} == modes
+            assert_equal({"w": weights}, {"w": dict(model.named_parameters())})
 
 
 def growing_can_be_replayed(make: Factory, folder: Path) -> None:
@@ -295,6 +349,8 @@ CHECKS: list[Callable[[Factory, Path], None]] = [
     acts_on_something_trainable_afterwards,
     survives_a_round_trip_to_the_bit,
     loading_replaces_what_was_there,
+    a_start_can_be_taken_up_after_any_unit,
+    starting_a_task_disturbs_nothing,
     growing_can_be_replayed,
     finishing_a_task_disturbs_nothing,
     what_it_remembers_stays_as_it_is,

@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 
 import plora_cl.methods
+from generators import ScriptedGenerator, numbers
 from methods.conformance import CHECKS, Factory
 from plora_cl.methods.base import ContinualMethod
 from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.methods.replay import GenerativeReplay
+
+
+def replay(*, filtered: bool) -> GenerativeReplay:
+    return GenerativeReplay(
+        generator=ScriptedGenerator(),
+        encode=numbers,
+        pad_token_id=1,
+        ratio=1.0,
+        filtered=filtered,
+        batch_size=4,
+    )
+
 
 METHODS: dict[str, Factory] = {
     "ewc-offline-exact": lambda: Ewc(strength=100.0, mode="offline", estimator="exact", examples=4),
@@ -24,6 +38,8 @@ METHODS: dict[str, Factory] = {
     "olora-absolute": lambda: OrthogonalLora(strength=0.1),
     "olora-squared": lambda: OrthogonalLora(strength=0.1, form="squared"),
     "olora-norm": lambda: OrthogonalLora(strength=0.1, norm_strength=0.01),
+    "replay": lambda: replay(filtered=True),
+    "replay-unfiltered": lambda: replay(filtered=False),
 }
 
 

@@ -24,11 +24,22 @@ class Contradiction(NamedTuple):
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
     found: list[Contradiction] = []
-    if settings.use_replay:
+    if settings.use_replay and settings.shared == "none" and settings.composition == "isolated":
         found.append(
             Contradiction(
-                ("use_replay",),
-                "generative replay is not available yet; remove use_replay / --use-replay",
+                ("use_replay", "shared", "composition"),
+                "with composition isolated and shared none no earlier task depends on anything "
+                "that still changes, so replay could have no effect; share some (shared: "
+                "layernorm), use composition: cumulative, or switch replay off (use_replay: false "
+                "/ --no-replay)",
+            )
+        )
+    if settings.use_replay and settings.replay_ratio == 0:
+        found.append(
+            Contradiction(
+                ("replay_ratio", "use_replay"),
+                "replay_ratio is 0, so nothing would be replayed; raise it or switch replay off "
+                "(use_replay: false / --no-replay)",
             )
         )
     if settings.use_ewc and settings.shared == "none":
@@ -121,7 +132,10 @@ _EWC_DETAILS = (
     "ewc_fisher_batch_size",
 )
 _ORTHO_DETAILS = ("ortho_form", "lambda_ortho_norm")
-_REPLAY_DETAILS = ("replay_ratio", "generation_model", "max_gen_length", "temperature", "top_p")
+_REPLAY_DETAILS = (
+    *("replay_ratio", "replay_prompts", "replay_filter", "replay_token_budget"),
+    *("generation_model", "generation_batch_size", "max_gen_length", "temperature", "top_p"),
+)
 
 _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]], ...] = (
     (lambda s: not s.use_ewc, "use_ewc is false", ("lambda_ewc", *_EWC_DETAILS)),
@@ -162,7 +176,8 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
         "there is only one task",
         (
             *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", *_ORTHO_DETAILS),
-            *("use_lateral", "lateral_rank", "joint"),
+            *("use_lateral", "lateral_rank", "joint", "use_replay"),
+            *_REPLAY_DETAILS,
         ),
     ),
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded
 from plora_cl.config.task_source import TaskEntry, as_text
+from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
 
 _Entry = TypeVar("_Entry")
@@ -51,6 +52,13 @@ def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return values
 
 
+def _valid_prompts(value: _Prompts) -> _Prompts:
+    lists = value.values() if isinstance(value, dict) else [value or ()]
+    for template in (template for templates in lists for template in templates):
+        require_valid(template)
+    return value
+
+
 _Switch = Annotated[bool, Field(strict=True)]
 _Count = Annotated[int, Field(strict=True, ge=0)]
 _Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -59,6 +67,8 @@ _NotNegative = Annotated[_Number, Field(ge=0)]
 _AboveZero = Annotated[_Number, Field(gt=0)]
 _Ratio = Annotated[_Number, Field(ge=0, le=1)]
 _Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
+_Templates: TypeAlias = Annotated[tuple[_Text, ...], AfterValidator(_not_empty)]
+_Prompts: TypeAlias = _Templates | dict[str, _Templates] | None
 _Place = Annotated[_Text, AfterValidator(os.path.expanduser)]
 
 # What another value does to a run that is resumed; every setting below carries one of them.
@@ -171,11 +181,19 @@ class SettingFields(BaseModel):
     lambda_ortho_norm: Annotated[_NotNegative, _TRAJECTORY] = 0.0
     """Strength of the norm of each new adapter beside its orthogonality; 0 leaves it free."""
     use_replay: Annotated[_Switch, _STRUCTURAL] = False
-    """Generative replay of earlier tasks (not available yet)."""
+    """Generative replay: a language model writes texts of earlier tasks to learn from again."""
     replay_ratio: Annotated[_NotNegative, _TRAJECTORY] = 0.2
     """Replayed examples per training example."""
-    generation_model: Annotated[_Text, _TRAJECTORY] = "gpt2"
-    """Language model that writes replay examples."""
+    replay_prompts: Annotated[_Prompts, AfterValidator(_valid_prompts), _TRAJECTORY] = None
+    """Templates with {label} and perhaps {task}: a list, or lists by task; null: built-in."""
+    replay_filter: Annotated[_Switch, _TRAJECTORY] = True
+    """Keep only texts that the earlier task's own head assigns to the class asked for."""
+    replay_token_budget: Annotated[_Count, _TRAJECTORY] = 0
+    """New tokens to generate before each task at most; 0 for four times what is asked for."""
+    generation_model: Annotated[_Place, _TRAJECTORY] = "gpt2"
+    """Language model that writes replay examples: hub id, folder, .gguf file, packaged:smollm2."""
+    generation_batch_size: Annotated[_Positive, _TRAJECTORY] = 16
+    """Texts to generate at once."""
     max_gen_length: Annotated[_Positive, _TRAJECTORY] = 50
     """Longest generated text in tokens."""
     temperature: Annotated[_AboveZero, _TRAJECTORY] = 0.7

@@ -96,7 +96,7 @@ def write_token_files(
             validates = scanned.validates if split == "train" else None
             first = 0
             for rows in _blocks(source.rows(split)):
-                ids = _token_ids(tokenizer, [row.text for row in rows], max_length)
+                ids = token_ids(tokenizer, [row.text for row in rows], max_length)
                 _check_not_empty(ids, rows, source.place(split))
                 for target, kept in _targets(split, validates, first, len(rows)):
                     writers[target].append(
@@ -129,9 +129,10 @@ def _targets(
     ]
 
 
-def _token_ids(
+def token_ids(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
 ) -> list[list[int]]:
+    """Return the token ids of each text, special tokens included, cut to ``max_length``."""
     encoded = tokenizer(
         texts,
         truncation=True,

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.checkpoint.environment import environment
+from plora_cl.checkpoint.environment import FACTS, environment
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter
 from plora_cl.config.schema import Settings, experiment_folder, identity
+from plora_cl.data.cache import default_cache_dir
 from plora_cl.data.loading import load_tasks
 from plora_cl.data.task import Task
+from plora_cl.data.tokenisation import token_ids
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.runlog import RunLog
+from plora_cl.generation.cache import CachedGenerator
+from plora_cl.generation.causal import CausalGenerator
+from plora_cl.generation.generator import TextGenerator
+from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.methods.replay import GenerativeReplay
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import configuration_digest, load_encoder, load_tokenizer
 from plora_cl.state import Cursor, RandomState, StateDict
@@ -60,7 +69,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     components = Components(
         model=model,
         tasks=tasks,
-        methods=MethodStack(_methods(settings)),
+        methods=MethodStack(_methods(settings, tokenizer, accelerator.device)),
         accelerator=accelerator,
         plan=_plan(settings),
         early_stopping=EarlyStopping(
@@ -193,7 +202,9 @@ def _plan(settings: Settings) -> Plan:
     )
 
 
-def _methods(settings: Settings) -> list[ContinualMethod]:
+def _methods(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> list[ContinualMethod]:
     methods: list[ContinualMethod] = []
     if settings.use_orthogonal:
         methods.append(
@@ -215,4 +226,38 @@ def _methods(settings: Settings) -> list[ContinualMethod]:
                 seed=settings.seed,
             )
         )
+    if settings.use_replay:
+        methods.append(_replay(settings, tokenizer, device))
     return methods
+
+
+def _replay(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> GenerativeReplay:
+    assert isinstance(tokenizer.pad_token_id, int)  # tasks were tokenised with it
+    return GenerativeReplay(
+        generator=_generator(settings, device),
+        encode=partial(token_ids, tokenizer, max_length=settings.max_length),
+        pad_token_id=tokenizer.pad_token_id,
+        ratio=settings.replay_ratio,
+        templates=settings.replay_prompts,
+        filtered=settings.replay_filter,
+        token_budget=settings.replay_token_budget,
+        max_new_tokens=settings.max_gen_length,
+        batch_size=settings.generation_batch_size,
+        seed=settings.seed,
+    )
+
+
+def _generator(settings: Settings, device: torch.device) -> TextGenerator:
+    generator = CausalGenerator(
+        settings.generation_model,
+        max_new_tokens=settings.max_gen_length,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        device=device,
+    )
+    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
+    facts = environment(device=str(device))
+    deciding = {name: facts[name] for name, impact in FACTS.items() if impact is Impact.TRAJECTORY}
+    return CachedGenerator(generator, folder / "generated", deciding)

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import get_linear_schedule_with_warmup
 
 from plora_cl.data.batches import Batch
-from plora_cl.errors import ModelError, TrainingError
+from plora_cl.errors import MethodError, ModelError, TrainingError
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
@@ -56,7 +56,9 @@ class StepResult:
     """What one optimizer step reports.
 
     Attributes:
-        loss: Cross-entropy, averaged over the batches of the step.
+        loss: Cross-entropy of the task in training, averaged over the batches of the step.
+        replay_loss: Cross-entropy, averaged over the further examples that methods brought in; None
+            without any.
         penalties: Weighted penalty of each method that had one.
         gradient_norm: Euclidean norm before clipping.
         learning_rate: The rate that was applied.
@@ -64,6 +66,7 @@ class StepResult:
     """
 
     loss: float
+    replay_loss: float | None
     penalties: Mapping[str, float]
     gradient_norm: float
     learning_rate: float
@@ -76,7 +79,9 @@ class _Step:
 
     task: int
     loss: Tensor
+    replay_loss: Tensor
     examples: int = 0
+    replayed: int = 0
 
 
 class Optimization:
@@ -137,21 +142,43 @@ class Optimization:
     ) -> None:
         """Add the gradient of one batch to those of the step under way, or begin a step.
 
+        A further example weighs like one of ``batch``: the mean over a further batch is scaled by
+        its size relative to that of ``batch``.
+
         Args:
             model: What learns.
             methods: May add batches to learn from.
             batch: Of the task in training.
             batches_of_step: Batches over which the loss of this step is averaged.
+
+        Raises:
+            MethodError: A further batch depends on nothing that is trained.
+
+        Source: Sun et al. 2020, "LAMOL", section 3.2: pseudo samples are mixed into those of the
+        task and weigh alike.
         """
         model.train()
         if self._under_way is None:
             self.optimizer.zero_grad()
-            self._under_way = _Step(batch.task, torch.zeros((), device=self._accelerator.device))
-        for part in (batch, *methods.extend_batch(batch)):
-            cost = self._cross_entropy(model, part) / batches_of_step
-            self._accelerator.backward(cost)
-            self._under_way.loss += cost.detach()
-        self._under_way.examples += len(batch.labels)
+            zero = torch.zeros((), device=self._accelerator.device)
+            self._under_way = _Step(batch.task, loss=zero, replay_loss=zero.clone())
+        step, examples = self._under_way, len(batch.labels)
+        cost = self._cross_entropy(model, batch) / batches_of_step
+        self._accelerator.backward(cost)
+        step.loss += cost.detach()
+        step.examples += examples
+        for further in methods.extend_batch(batch):
+            cost = self._cross_entropy(model, further)
+            if not cost.requires_grad:
+                raise MethodError(
+                    f"examples of task {further.task} were brought into training of task "
+                    f"{batch.task}, but depend on nothing that is trained now; make something "
+                    "shared trainable (`shared`) or use `composition: cumulative`"
+                )
+            replayed = len(further.labels)
+            self._accelerator.backward(cost * (replayed / examples / batches_of_step))
+            step.replay_loss += cost.detach() * replayed
+            step.replayed += replayed
 
     def step(self, model: ContinualClassifier, methods: MethodStack) -> StepResult:
         """Apply what was accumulated, and the penalties of ``methods``.
@@ -167,10 +194,12 @@ class Optimization:
             terms = list(penalties.values())
             self._accelerator.backward(sum(terms[1:], terms[0]))
         value = done.loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value}; lower learning_rate, or use --precision fp32"
-            )
+        replay_loss = done.replay_loss.item() / done.replayed if done.replayed else None
+        for loss in (value, replay_loss or 0.0):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss}; lower learning_rate, or use --precision fp32"
+                )
         self._accelerator.unscale_gradients(self.optimizer)
         norm = clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
         rate = float(self.scheduler.get_last_lr()[0])
@@ -179,6 +208,7 @@ class Optimization:
             self.scheduler.step()
         return StepResult(
             loss=value,
+            replay_loss=replay_loss,
             penalties={name: term.item() for name, term in penalties.items()},
             gradient_norm=float(norm),
             learning_rate=rate,
@@ -200,8 +230,15 @@ class Optimization:
             "task": step.task,
             "loss": step.loss,
             "examples": step.examples,
+            **self._replayed(step),
             "gradients": {name: p.grad for name, p in self._parameters.items()},
         }
+
+    @staticmethod
+    def _replayed(step: _Step) -> StateDict:
+        if not step.replayed:
+            return {}
+        return {"replay_loss": step.replay_loss, "replayed": step.replayed}
 
     def load_accumulated(self, state: StateDict) -> None:
         """Restore `accumulated`.
@@ -219,7 +256,10 @@ class Optimization:
             gradient = state["gradients"][name]
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         loss = state["loss"].to(self._accelerator.device)
-        self._under_way = _Step(state["task"], loss, state["examples"])
+        replay_loss = state.get("replay_loss", torch.zeros(())).to(self._accelerator.device)
+        self._under_way = _Step(
+            state["task"], loss, replay_loss, state["examples"], state.get("replayed", 0)
+        )
 
     def scaler_state(self) -> StateDict:
         """Return the state of the gradient scaler; empty without fp16."""

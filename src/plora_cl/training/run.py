@@ -169,6 +169,7 @@ class Run:
                 "epoch": epoch,
                 "batch": batch,
                 "loss": result.loss,
+                **({} if result.replay_loss is None else {"replay_loss": result.replay_loss}),
                 "penalties": dict(result.penalties),
                 "gradient_norm": result.gradient_norm,
                 "learning_rate": result.learning_rate,

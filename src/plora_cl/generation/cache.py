@@ -1,0 +1,105 @@
+"""Texts that were generated before, kept on disk for every run that would generate them again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from plora_cl.generation.generator import Generated, TextGenerator
+
+FORMAT_VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+class CachedGenerator:
+    """A `TextGenerator` that asks another one only for what it has not asked before.
+
+    Results are the same with and without it: an entry is found by everything that decides what
+    would be generated. A damaged entry counts as absent; a folder that cannot be written to is
+    reported once and done without.
+
+    Args:
+        generator: Writes what is not there yet.
+        folder: Where entries are; made when the first one is written.
+        environment: Versions, device and threads: what else decides the bits of a result.
+    """
+
+    def __init__(
+        self, generator: TextGenerator, folder: Path, environment: Mapping[str, Any]
+    ) -> None:
+        self._generator, self._folder = generator, folder
+        self._environment = dict(environment)
+        self._can_write = True
+
+    @property
+    def name(self) -> str:
+        """What the user calls the model."""
+        return self._generator.name
+
+    @property
+    def digest(self) -> str:
+        """That of the generator."""
+        return self._generator.digest
+
+    @property
+    def instruction_tuned(self) -> bool:
+        """Whether the model follows requests."""
+        return self._generator.instruction_tuned
+
+    def generate(self, prompt: str, *, count: int, seed: int) -> Sequence[Generated]:
+        """Return ``count`` texts, from the folder where they are there."""
+        asked = [FORMAT_VERSION, self.digest, prompt, count, seed, self._environment]
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        path = self._folder / key[:2] / f"{key}.json"
+        found = _read(path, key)
+        if found is None:
+            found = list(self._generator.generate(prompt, count=count, seed=seed))
+            self._write(path, key, found)
+        return found
+
+    def release(self) -> None:
+        """Release the generator."""
+        self._generator.release()
+
+    def _write(self, path: Path, key: str, texts: Sequence[Generated]) -> None:
+        if not self._can_write:
+            return
+        content = json.dumps(texts)
+        entry = {"key": key, "sha256": _sha256(content), "texts": content}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump(entry, file)
+                Path(temporary).replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    Path(temporary).unlink()
+                raise
+        except OSError as error:
+            self._can_write = False
+            log.warning("generated texts are not cached: %s; generation goes on", error)
+
+
+def _read(path: Path, key: str) -> list[Generated] | None:
+    """Return the entry at ``path``; None if it is absent or damaged."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if entry["key"] != key or entry["sha256"] != _sha256(entry["texts"]):
+            return None
+        return [Generated(text, tokens) for text, tokens in json.loads(entry["texts"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

