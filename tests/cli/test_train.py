@@ -206,13 +206,13 @@ def test_every_problem_is_a_line_and_nothing_is_trained(
     assert not trainer.calls
 
 
-def test_a_method_that_is_not_there_yet_is_refused(
+def test_a_method_that_could_have_no_effect_is_refused(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--use-replay"]) == 2
+    assert main(["--use-replay", "--replay-ratio", "0"]) == 2
     line = capsys.readouterr().err
-    assert line.startswith("Error: --use-replay: ")
-    assert "not available yet" in line
+    assert line.startswith("Error: --use-replay: replay_ratio is 0")
+    assert "--no-replay" in line
     assert not trainer.calls
 
 

@@ -133,10 +133,42 @@ def test_every_kind_of_device_is_taken(device: str) -> None:
     assert validate({"device": device}).device == device
 
 
-def test_asking_for_what_is_not_there_yet_is_refused() -> None:
-    (line,) = problems(use_replay=True)
-    assert line.startswith("settings: use_replay: ")
-    assert line.endswith("not available yet; remove use_replay / --use-replay")
+def test_replay_that_could_have_no_effect_is_refused_and_every_way_out_is_named() -> None:
+    (line,) = problems(use_replay=True, shared="none", use_ewc=False)
+    for way_out in ("shared: layernorm", "composition: cumulative", "--no-replay"):
+        assert way_out in line
+    validate({"use_replay": True})
+    cumulative = {"shared": "none", "use_ewc": False, "composition": "cumulative"}
+    validate({"use_replay": True, **cumulative})
+    (line,) = problems(use_replay=True, replay_ratio=0)
+    assert line.startswith("settings: replay_ratio: replay_ratio is 0")
+    assert "--no-replay" in line
+
+
+def test_templates_of_prompts_are_a_list_or_lists_by_task() -> None:
+    for prompts in (["A {label} text:"], {"news": ["A {label} text:", "{task}: {label}"]}):
+        settings = validate({"replay_prompts": prompts})
+        assert validate(settings.model_dump(mode="json")) == settings
+        assert settings.model_dump(mode="json")["replay_prompts"] == prompts
+
+
+@pytest.mark.parametrize(
+    ("prompts", "problem"),
+    [
+        (["A text:"], "'A text:' does not contain {label}"),
+        ({"news": ["{class} {label}"]}, "{class} is unknown"),
+        ([], "is empty"),
+        (3, "replay_prompts: 3; expected a list"),
+        ("A {label} text", "expected a list"),
+        ({"news": "A {label} text"}, "replay_prompts.news: 'A {label} text'; expected a list"),
+    ],
+)
+def test_wrong_templates_are_one_problem_that_names_the_setting(
+    prompts: object, problem: str
+) -> None:
+    (line,) = problems(replay_prompts=prompts)
+    assert line.startswith("settings: replay_prompts")
+    assert problem in line
 
 
 def test_ewc_without_shared_parameters_is_refused_and_both_ways_out_are_named() -> None:

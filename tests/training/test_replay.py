@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import pytest
 
 import tiny
 from generators import make_generator
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.errors import MethodError, RunStoppedError
-from plora_cl.methods.replay import GenerativeReplay
+from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.state import Phase
 from plora_cl.training import run as run_module
 from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.run import Run
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
@@ -41,6 +38,17 @@ class Writing(SilentReporter):
             self.units.append((what, done, total))
             if len(self.units) == self._at and self._act is not None:
                 self._act()
+
+
+class AtTask(SilentReporter):
+    """Cuts the power when a task begins."""
+
+    def __init__(self, task: int) -> None:
+        self._task = task
+
+    def task_started(self, index: int, *_: object) -> None:
+        if index == self._task:
+            raise PowerCut
 
 
 def cut() -> None:
@@ -83,6 +91,17 @@ def expected(whole: tuple[Path, Writing]) -> dict[str, Any]:
     return evidence(whole[0])
 
 
+ACCUMULATING = {"gradient_accumulation_steps": 3, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def accumulating(
+    replaying: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Return the evidence of a run with 3 + 2 batches per optimizer step."""
+    return evidence(train(tmp_path_factory.mktemp("whole"), {**replaying, **ACCUMULATING}))
+
+
 def uncached(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return ``settings`` with a cache that holds no generated text."""
     return {**settings, "cache_dir": str(folder / "cache")}
@@ -117,3 +136,154 @@ def test_a_run_whose_power_fails_at_any_unit_ends_like_one_that_was_not_stopped(
         rest = Writing()
         assert evidence(train(folder, uncached(replaying, tmp_path), reporter=rest)) == expected
         assert len(rest.units) <= len(whole[1].units) - unit + 2
+
+
+@pytest.mark.parametrize("unit", [1, 3, 5])
+def test_asked_to_stop_while_texts_are_written_it_saves_them_and_goes_on(
+    tmp_path: Path,
+    replaying: dict[str, Any],
+    whole: tuple[Path, Writing],
+    expected: dict[str, Any],
+    unit: int,
+) -> None:
+    stop = StopRequest()
+    request = Writing(unit, lambda: stop.request("SIGTEST", 99))
+    settings = uncached(replaying, tmp_path)
+    with pytest.raises(RunStoppedError):
+        train(tmp_path, settings, reporter=request, stop=stop)
+    assert len(request.units) == unit
+    snapshot = newest(tmp_path / "run")
+    assert snapshot.cursor["phase"] == Phase.PREPARE
+    assert (snapshot.cursor["epoch"], snapshot.cursor["batch"]) == (0, 0)
+    rest = Writing()
+    for path in (tmp_path / "cache").rglob("*.json"):
+        path.unlink()  # what was saved must not be asked for again
+    assert evidence(train(tmp_path, settings, reporter=rest)) == expected
+    assert rest.units == whole[1].units[unit:]
+
+
+def test_preparation_saves_by_the_clock(
+    tmp_path: Path, replaying: dict[str, Any], whole: tuple[Path, Writing]
+) -> None:
+    """Every half minute, under the name that the first batch takes over."""
+    seconds, saved = 0.0, []
+
+    class Listener(Writing):
+        def message(self, text: str, /) -> None:
+            if text.startswith("Checkpoint saved") and "epoch0_batch0" in text:
+                saved.append(text)
+
+    trainer = CLTrainer(
+        **{**replaying, "experiment_dir": str(tmp_path), "async_checkpoint": False},
+        reporter=Listener(),
+    )
+
+    def clock() -> float:
+        nonlocal seconds
+        seconds += 15.0
+        return seconds
+
+    original = Run.learn
+
+    def learn(run: Run) -> None:
+        run.clock = clock
+        original(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "learn", learn)
+        trainer.train_sequence()
+    units = len(whole[1].units)
+    assert len(saved) == pytest.approx(units / 2 + 2, abs=2)
+
+
+def test_what_replay_taught_is_logged_beside_the_loss_of_the_task(
+    whole: tuple[Path, Writing],
+) -> None:
+    steps = events(whole[0], "step")
+    assert all("replay_loss" not in step for step in steps if step["task"] == 0)
+    later = [step for step in steps if step["task"] > 0]
+    # 8 examples a batch: 0.3 of them, 2 or 3, come with each
+    assert all(step["replay_loss"] > 0 for step in later)
+
+
+def test_the_state_of_a_task_under_way_holds_prompts_and_examples(
+    tmp_path: Path, replaying: dict[str, Any]
+) -> None:
+    stop = StopRequest()
+    with pytest.raises(RunStoppedError):
+        train(
+            tmp_path,
+            replaying,
+            reporter=Writing(2, lambda: stop.request("SIGTEST", 99)),
+            stop=stop,
+        )
+    state = newest(tmp_path / "run").state["methods"]["replay"]
+    assert state["finished"] == [["animals", ["cat", "dog"]]]
+    assert state["writing"]["name"] == "animals"
+    assert all("{label}" in template for template in state["writing"]["templates"])
+    assert sum(state["writing"]["draft"]["fates"].values()) == 8
+    assert state["generator"][0] == replaying["generation_model"]
+
+
+def test_replay_changes_what_is_learned(
+    whole: tuple[Path, Writing], tmp_path: Path, replaying: dict[str, Any]
+) -> None:
+    without = train(tmp_path, {**replaying, "use_replay": False})
+    mine, other = newest(whole[0]), newest(without)
+    assert mine.objects["model/adapter-0"] == other.objects["model/adapter-0"]
+    assert mine.objects["model/adapter-1"] != other.objects["model/adapter-1"]
+
+
+class StopsAtBatch(StopRequest):
+    """Asks to stop where so many batches of the second task are done."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+        self.run: Run | None = None
+
+    @property
+    def requested(self) -> bool:
+        if self.run is not None:
+            cursor = self.run.components.cursor
+            if (cursor.task, cursor.phase, cursor.batch) == (1, Phase.TRAIN, self.batch):
+                self.request("SIGTEST", 99)
+        return super().requested
+
+
+@pytest.mark.parametrize(("batch", "replayed"), [(1, 2), (2, 4), (3, 0), (4, 2)])
+def test_a_step_of_several_batches_is_taken_up_between_them(
+    tmp_path: Path,
+    replaying: dict[str, Any],
+    accumulating: dict[str, Any],
+    batch: int,
+    replayed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, stop = {**replaying, **ACCUMULATING}, StopsAtBatch(batch)
+
+    def learn(run: Run) -> None:
+        stop.run = run
+        original(run)
+
+    original = Run.learn
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "learn", learn)
+        with pytest.raises(RunStoppedError):
+            train(tmp_path, settings, stop=stop)
+    gradients = newest(tmp_path / "run").state["gradients"]
+    assert gradients.get("replayed", 0) == replayed
+    assert evidence(train(tmp_path, settings)) == accumulating
+
+
+def test_weights_that_were_exchanged_under_the_same_name_are_noticed(
+    tmp_path: Path, replaying: dict[str, Any]
+) -> None:
+    folder = tmp_path / "generator"
+    shutil.copytree(replaying["generation_model"], folder)
+    settings = {**replaying, "generation_model": str(folder)}
+    with pytest.raises(PowerCut):
+        train(tmp_path, settings, reporter=AtTask(2))
+    make_generator(folder, ["cat", "dog", "rain", *tiny.FILLER])
+    with pytest.raises(IncompatibleCheckpointError, match="has other weights"):
+        train(tmp_path, settings)

@@ -6,11 +6,19 @@ import os
 import re
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded
-from plora_cl.config.task_source import TaskEntry, as_text
+from plora_cl.config.task_source import LIST, MAPPING, TaskEntry, as_text
 from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
 
@@ -68,7 +76,13 @@ _AboveZero = Annotated[_Number, Field(gt=0)]
 _Ratio = Annotated[_Number, Field(ge=0, le=1)]
 _Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
 _Templates: TypeAlias = Annotated[tuple[_Text, ...], AfterValidator(_not_empty)]
-_Prompts: TypeAlias = _Templates | dict[str, _Templates] | None
+_Prompts: TypeAlias = (
+    Annotated[
+        Annotated[_Templates, Tag(LIST)] | Annotated[dict[str, _Templates], Tag(MAPPING)],
+        Discriminator(lambda value: MAPPING if isinstance(value, dict) else LIST),
+    ]
+    | None
+)
 _Place = Annotated[_Text, AfterValidator(os.path.expanduser)]
 
 # What another value does to a run that is resumed; every setting below carries one of them.

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 TAGS = ("<text>", "<mapping>", "<list>")
 """What pydantic puts into the path of an error to say which form of an entry it took."""
 
-_TEXT, _MAPPING, _LIST = TAGS
+TEXT, MAPPING, LIST = TAGS
 
 
 def as_text(value: object) -> object:
@@ -25,13 +25,13 @@ _Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
 
 def _form(value: object) -> str:
     if isinstance(value, dict):
-        return _MAPPING
-    return _LIST if isinstance(value, list | tuple) else _TEXT
+        return MAPPING
+    return LIST if isinstance(value, list | tuple) else TEXT
 
 
-_OneText = Annotated[_Text, Tag(_TEXT)]
+_OneText = Annotated[_Text, Tag(TEXT)]
 _TextColumn = Annotated[
-    _OneText | Annotated[list[_Text], Field(min_length=1), Tag(_LIST)], Discriminator(_form)
+    _OneText | Annotated[list[_Text], Field(min_length=1), Tag(LIST)], Discriminator(_form)
 ]
 
 
@@ -73,7 +73,7 @@ def _one_place(source: TaskSource) -> TaskSource:
 
 
 TaskEntry: TypeAlias = Annotated[
-    _OneText | Annotated[TaskSource, AfterValidator(_one_place), Tag(_MAPPING)],
+    _OneText | Annotated[TaskSource, AfterValidator(_one_place), Tag(MAPPING)],
     Discriminator(_form),
 ]
 """A name or folder, or a `TaskSource`."""
