@@ -24,24 +24,6 @@ class Contradiction(NamedTuple):
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
     found: list[Contradiction] = []
-    if settings.use_replay and settings.shared == "none" and settings.composition == "isolated":
-        found.append(
-            Contradiction(
-                ("use_replay", "shared", "composition"),
-                "with composition isolated and shared none no earlier task depends on anything "
-                "that still changes, so replay could have no effect; share some (shared: "
-                "layernorm), use composition: cumulative, or switch replay off (use_replay: false "
-                "/ --no-replay)",
-            )
-        )
-    if settings.use_replay and settings.replay_ratio == 0:
-        found.append(
-            Contradiction(
-                ("replay_ratio", "use_replay"),
-                "replay_ratio is 0, so nothing would be replayed; raise it or switch replay off "
-                "(use_replay: false / --no-replay)",
-            )
-        )
     if settings.use_ewc and settings.shared == "none":
         found.append(
             Contradiction(
@@ -50,7 +32,7 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "share some (shared: layernorm) or switch EWC off (use_ewc: false / --no-ewc)",
             )
         )
-    found += _without_task_adapters(settings) + _beside_joint(settings)
+    found += _without_task_adapters(settings) + _beside_joint(settings) + _replay(settings)
     if settings.precision == "fp16" and settings.device == "cpu":
         found.append(
             Contradiction(
@@ -108,6 +90,32 @@ def _beside_joint(settings: SettingFields) -> list[Contradiction]:
             "(joint: false)",
         )
     ]
+
+
+def _replay(settings: SettingFields) -> list[Contradiction]:
+    found: list[Contradiction] = []
+    if not settings.use_replay:
+        return found
+    if settings.shared == "none" and (
+        settings.composition == "isolated" or not settings.task_adapters
+    ):
+        found.append(
+            Contradiction(
+                ("use_replay", "shared", "composition"),
+                "no earlier task depends on anything that still changes, since shared is none, so "
+                "replay could have no effect; share some (shared: layernorm), let adapters add up "
+                "(composition: cumulative), or switch replay off (use_replay: false / --no-replay)",
+            )
+        )
+    if settings.replay_ratio == 0:
+        found.append(
+            Contradiction(
+                ("replay_ratio", "use_replay"),
+                "replay_ratio is 0, so nothing would be replayed; raise it or switch replay off "
+                "(use_replay: false / --no-replay)",
+            )
+        )
+    return found
 
 
 def _repeated_names(settings: SettingFields) -> list[Contradiction]:

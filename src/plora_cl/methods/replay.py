@@ -110,11 +110,12 @@ class GenerativeReplay(ContinualMethod):
                 "replay: replay_ratio is 0, so nothing is replayed; raise it, or switch replay off "
                 "with --no-replay"
             )
-        if model.composition == "isolated" and not model.shared_parameters():
+        adapters_add_up = model.composition == "cumulative" and model.task_adapters
+        if not adapters_add_up and not model.shared_parameters():
             raise MethodError(
-                "replay has nothing to teach: in the isolated composition with shared: none no "
-                "earlier task depends on anything that still changes; set `shared: layernorm` or "
-                "`composition: cumulative`, or switch it off with --no-replay"
+                "replay has nothing to teach: no earlier task depends on anything that still "
+                "changes; set `shared: layernorm`, or `composition: cumulative` with "
+                "`task_adapters: true`, or switch it off with --no-replay"
             )
 
     def start_task(self, model: ContinualClassifier, task: Task) -> Iterator[Unit]:
