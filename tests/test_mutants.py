@@ -23,7 +23,8 @@ FISHER, EWC, OLORA = (
 )
 CONTRACT = "tests/methods/test_conformance.py"
 LATERAL = "tests/model/test_lateral.py"
-SCORES = "tests/evaluation"
+METRICS, RESULTS = "tests/evaluation/test_metrics.py", "tests/evaluation/test_results.py"
+ZEROS = "tests/evaluation/test_by_construction.py"
 
 
 class Mutant(NamedTuple):
@@ -156,14 +157,14 @@ MUTANTS = {
         "evaluation/metrics.py",
         "results[-1, :-1] - np.diagonal(results)[:-1]",
         "np.diagonal(results)[:-1] - results[-1, :-1]",
-        SCORES,
+        METRICS,
     ),
-    "the identity never checked": Mutant("evaluation/metrics.py", "<= 1e-9", "<= 1e9", SCORES),
+    "the identity never checked": Mutant("evaluation/metrics.py", "<= 1e-9", "<= 1e9", METRICS),
     "marked as zero although something is shared": Mutant(
-        "evaluation/by_construction.py", "if joint or shared or", "if joint or", SCORES
+        "evaluation/by_construction.py", "if joint or shared or", "if joint or", ZEROS
     ),
     "zeros never checked": Mutant(
-        "evaluation/results.py", "in (None, 0.0), f", "not in (7.0,), f", SCORES
+        "evaluation/results.py", "in (None, 0.0), f", "not in (7.0,), f", RESULTS
     ),
 }
 
