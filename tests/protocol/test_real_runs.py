@@ -24,6 +24,8 @@ from training.evidence import evidence
 
 PATIENCE_SECONDS = 120.0
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for seven processes to load torch
+
 
 def wait_for(what: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
