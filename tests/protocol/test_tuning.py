@@ -52,6 +52,19 @@ def test_the_learning_rate_with_the_best_validation_accuracy_is_chosen_and_the_f
     assert len(choice.values) == 4  # each method in each order
 
 
+def test_of_values_within_a_standard_error_of_the_best_the_first_listed_is_chosen(
+    runs: list[PlannedRun],
+) -> None:
+    accuracy = {0.001: 0.86, 0.01: 0.88, 0.1: 0.9}  # of 100 texts: the error is 0.03
+    choice = choose(
+        runs,
+        Tuning(learning_rate=tuple(accuracy)),
+        FOLDER,
+        scored(lambda run: accuracy[run.settings.learning_rate]),
+    )
+    assert {values["learning_rate"] for values in choice.values.values()} == {0.01}
+
+
 def test_every_method_has_as_many_trials_of_the_learning_rate(runs: list[PlannedRun]) -> None:
     choice = choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
     assert [len(trials) for trials in choice.trials.values()] == [2] * 4

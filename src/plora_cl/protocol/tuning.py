@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,6 +63,12 @@ class Trial:
             return None
         return float(results["validation"]["average_accuracy"])
 
+    @property
+    def validation_examples(self) -> int:
+        """Texts that `validation_accuracy` is measured on, once the trial is done."""
+        results = results_of(self.run)
+        return sum(task["validation"] for task in results["tasks"]) if results else 0
+
 
 @dataclass(slots=True)
 class Choice:
@@ -90,7 +97,10 @@ def choose(
     folder: Path,
     work: Callable[[Sequence[PlannedRun]], None] | None = None,
 ) -> Choice:
-    """Return what tuning chooses; of equally good values the first one listed.
+    """Return what tuning chooses: the first value within one standard error of the best.
+
+    The error is that of an accuracy, ``sqrt(p (1 - p) / n)`` over the ``n`` validation texts of the
+    best trial.
 
     Args:
         runs: Every run of the protocol, as it is without tuning.
@@ -156,14 +166,21 @@ def write_choice(choice: Choice, folder: Path) -> None:
 
 
 def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> bool:
-    """Put the best value of each method into ``choice``; False while trials are missing."""
+    """Put the value of each method into ``choice``; False while trials are missing.
+
+    Source: the rule of one standard error, Breiman et al. 1984, "Classification and Regression
+    Trees", section 3.4.3.
+    """
     for key, trials in stage.items():
         scores = [score for t in trials if (score := t.validation_accuracy) is not None]
         if len(scores) < len(trials):
             return False
         if trials:
-            best = trials[scores.index(max(scores))]
-            choice.values.setdefault(key, {})[best.setting] = best.value
+            best = max(scores)
+            examples = trials[scores.index(best)].validation_examples
+            enough = best - math.sqrt(best * (1 - best) / examples)
+            chosen = next(t for t, score in zip(trials, scores, strict=True) if score >= enough)
+            choice.values.setdefault(key, {})[chosen.setting] = chosen.value
     return True
 
 
