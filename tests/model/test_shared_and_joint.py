@@ -168,7 +168,7 @@ def test_an_encoder_whose_layers_nobody_adapts_needs_no_known_names() -> None:
     ContinualClassifier(Plain(), task_adapters=False)
     for options in ({"task_adapters": True}, {"task_adapters": False, "shared": "lora"}):
         with pytest.raises(ModelError, match="lora_target_modules"):
-            ContinualClassifier(Plain(), **options)  # type: ignore[arg-type]
+            ContinualClassifier(Plain(), **options)
 
 
 def test_lateral_connections_without_adapters_are_an_error_that_names_the_ways_out() -> None:

@@ -6,7 +6,7 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from peft import LoraConfig
@@ -72,8 +72,7 @@ class AdapterBank:
             if isinstance(module, LoraLayer)
         }
         with torch.no_grad():
-            for layer in self._layers.values():
-                a = layer.lora_A[name].weight
+            for a in _a_matrices(self._matrices(name)).values():
                 fresh = torch.empty(a.shape)
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
                 a.copy_(fresh)
@@ -108,12 +107,15 @@ class AdapterBank:
 
     def a_matrices(self, task: int) -> dict[str, Tensor]:
         """Return the A matrices ``[r, in]`` of a task's adapter, by layer."""
-        ending = ".lora_A"
-        matrices = self.parameters(task).items()
-        return {name.removesuffix(ending): p for name, p in matrices if name.endswith(ending)}
+        return _a_matrices(self.parameters(task))
 
     def silence_dropout(self, tasks: Sequence[int]) -> None:
         """Switch off the dropout of the adapters of ``tasks``: frozen ones act as at test time."""
         for layer in self._layers.values():
             for task in tasks:
                 layer.lora_dropout[self._names[task]].eval()
+
+
+def _a_matrices(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    ending = ".lora_A"
+    return {n.removesuffix(ending): p for n, p in matrices.items() if n.endswith(ending)}
