@@ -25,6 +25,9 @@ CONTRACT = "tests/methods/test_conformance.py"
 LATERAL = "tests/model/test_lateral.py"
 METRICS, RESULTS = "tests/evaluation/test_metrics.py", "tests/evaluation/test_results.py"
 ZEROS = "tests/evaluation/test_by_construction.py"
+SHARED = "tests/model/test_shared_and_joint.py"
+MIXTURE = "tests/data/test_mixture.py"
+JOINT = "tests/training/test_joint.py"
 
 
 class Mutant(NamedTuple):
@@ -165,6 +168,62 @@ MUTANTS = {
     ),
     "zeros never checked": Mutant(
         "evaluation/results.py", "in (None, 0.0), f", "not in (7.0,), f", RESULTS
+    ),
+    "a shared adapter that does not act": Mutant(
+        "model/adapters.py", "[*self._always, *(", "[*(", SHARED
+    ),
+    "a shared adapter that starts as the first task's": Mutant(
+        "model/classifier.py", "0, SeedFor.SHARED_ADAPTER", "0, SeedFor.ADAPTER", SHARED
+    ),
+    "a parameter of the encoder that is not shared": Mutant(
+        "model/encoder.py",
+        """if shared == "all":
+        return [name for name, _ in encoder.named_parameters()]""",
+        """if shared == "all":
+        return [name for name, _ in encoder.named_parameters()][1:]""",
+        SHARED,
+    ),
+    "joint training that freezes earlier tasks": Mutant(
+        "model/classifier.py", "range(0 if self.joint else max(", "range(max(", SHARED
+    ),
+    "no dropout for adapters in joint training": Mutant(
+        "model/classifier.py",
+        "min(self.learning.start, len(self.adapters))",
+        "max(len(self.adapters) - 1, 0)",
+        SHARED,
+    ),
+    "epochs that start every task anew": Mutant(
+        "data/mixture.py", "epoch * self._share + turn", "turn", MIXTURE
+    ),
+    "the same order of tasks in every epoch": Mutant(
+        "data/mixture.py", "(self._seed, 0, epoch, ", "(self._seed, 0, 0, ", MIXTURE
+    ),
+    "tasks one after the other within an epoch": Mutant(
+        "data/mixture.py", "generator.permutation(len(self))", "np.arange(len(self))", MIXTURE
+    ),
+    "heads of joint training taken for finished": Mutant(
+        "training/components.py",
+        "return 0 if self.model.joint else self.cursor.task",
+        "return self.cursor.task",
+        JOINT,
+    ),
+    "joint training on batches of the last task": Mutant(
+        "training/components.py",
+        "        if self.model.joint:\n            return MixtureStream(",
+        "        if False:\n            return MixtureStream(",
+        JOINT,
+    ),
+    "early stopping by the last task alone": Mutant(
+        "training/run.py", "sum(found) / len(found)", "found[-1]", JOINT
+    ),
+    "joint training that begins at the first task": Mutant(
+        "training/build.py", "len(tasks) - 1 if settings.joint else 0", "0", JOINT
+    ),
+    "tasks appended to joint training": Mutant(
+        "checkpoint/changes.py",
+        "as_structural(change, LEARNED_TOGETHER) if joint else change",
+        "change",
+        JOINT,
     ),
 }
 

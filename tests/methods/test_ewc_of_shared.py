@@ -32,7 +32,7 @@ def test_the_penalty_holds_back_all_that_is_shared_and_nothing_else(
     assert value > 0
     torch.testing.assert_close(penalty.double(), value, rtol=1e-5, atol=0)
     learning = model.trainable()
-    penalty.backward()  # type: ignore[no-untyped-call]
+    penalty.backward()
     reached = {name: p.grad for name, p in learning.items() if p.grad is not None}
     assert reached.keys() == {f"shared.{name}" for name in model.shared_parameters()}
     largest = float(gradient.abs().max())

@@ -232,6 +232,6 @@ def test_an_adapter_that_all_tasks_share_is_neither_new_nor_earlier() -> None:
     learning = model.trainable()
     for parameter in learning.values():
         parameter.grad = None
-    penalty.backward()  # type: ignore[no-untyped-call]
+    penalty.backward()
     reached = {name for name, parameter in learning.items() if parameter.grad is not None}
     assert {name.split(".")[0] for name in reached} == {"adapter-1"}

@@ -11,12 +11,12 @@ import pytest
 
 from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.config.learners import LEARNERS
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import cut, events, newest, refusal, train
-from training.learners import LEARNERS
 from training.test_stopping import SaysWhenTrainingBegins, StopsAtBatch
 
 HEADS = {f"model/head-{task}" for task in range(3)}

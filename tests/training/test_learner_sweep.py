@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from plora_cl.config import learners
 from training.evidence import evidence
-from training.learners import LEARNERS
 from training.test_resume_sweep import Fuse, PowerCut, train
 
 STEPS = 3 * 2 * 2
-STREAMS = {**LEARNERS, "sequential LoRA with EWC": {**LEARNERS["sequential LoRA"], "use_ewc": True}}
+STREAMS = {
+    **{k: learners.LEARNERS[k] for k in ("fine-tuning", "sequential-lora", "joint", "linear")},
+    "sequential-lora with EWC": {**learners.LEARNERS["sequential-lora"], "use_ewc": True},
+}
 
 
 @dataclass(frozen=True)
