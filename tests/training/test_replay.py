@@ -138,6 +138,32 @@ def test_a_run_whose_power_fails_at_any_unit_ends_like_one_that_was_not_stopped(
         assert len(rest.units) <= len(whole[1].units) - unit + 2
 
 
+def test_what_was_written_outlives_a_power_cut_before_anything_is_trained(
+    tmp_path: Path,
+    replaying: dict[str, Any],
+    whole: tuple[Path, Writing],
+    expected: dict[str, Any],
+) -> None:
+    class AtTheFirstStep(SilentReporter):
+        task = 0
+
+        def task_started(self, index: int, *_: object) -> None:
+            self.task = index
+
+        def step(self, *_: object) -> None:
+            if self.task == 1:
+                raise PowerCut
+
+    with pytest.raises(PowerCut):
+        train(tmp_path, replaying, reporter=AtTheFirstStep())
+    snapshot = newest(tmp_path / "run")
+    assert (snapshot.cursor["task"], snapshot.cursor["phase"]) == (1, Phase.TRAIN)
+    rest = Writing()
+    assert evidence(train(tmp_path, replaying, reporter=rest)) == expected
+    of_task_1 = [what for what, _, _ in whole[1].units].index("replay: writing") + 1
+    assert rest.units == whole[1].units[of_task_1:]
+
+
 @pytest.mark.parametrize("unit", [1, 3, 5])
 def test_asked_to_stop_while_texts_are_written_it_saves_them_and_goes_on(
     tmp_path: Path,
