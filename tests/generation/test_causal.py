@@ -51,6 +51,24 @@ def test_what_is_written_depends_on_the_arguments_alone(folder: Path) -> None:
     assert second.generate("word1 word2", count=3, seed=8) != texts
 
 
+def test_half_precision_is_another_generator_and_repeats_itself(folder: Path) -> None:
+    whole = generator(folder)
+    half, again = (
+        CausalGenerator(
+            str(folder),
+            max_new_tokens=6,
+            temperature=1.0,
+            top_p=1.0,
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16,
+        )
+        for _ in range(2)
+    )
+    assert half.digest == again.digest != whole.digest
+    texts = half.generate("word1 word2", count=3, seed=7)
+    assert again.generate("word1 word2", count=3, seed=7) == texts
+
+
 def test_it_leaves_the_random_generators_as_they_were(folder: Path) -> None:
     before = saved(RandomState.seeded(3).state_dict())
     mine = generator(folder)

@@ -114,7 +114,7 @@ class SettingFields(BaseModel):
     device: Annotated[str, AfterValidator(_known_device), _HARMLESS] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:N or mps."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], _TRAJECTORY] = "fp32"
-    """Arithmetic of the forward pass; fp16 needs a GPU."""
+    """Arithmetic of the forward pass and of the generator; fp16 needs a GPU."""
 
     epochs: Annotated[_Positive, _TRAJECTORY] = 3
     """Passes over the training split of each task."""

@@ -25,7 +25,7 @@ from plora_cl.generation.places import place_of
 
 
 class CausalGenerator:
-    """Samples texts from a causal language model in float32.
+    """Samples texts from a causal language model.
 
     The tokenizer is loaded at once, so that a wrong name is noticed at the start of a run, and the
     model when it is needed first. A model whose tokenizer has a chat template is asked through it.
@@ -36,6 +36,7 @@ class CausalGenerator:
         temperature: Divides the logits, above 0.
         top_p: Sampling takes the most probable tokens that together reach this, in (0, 1].
         device: Where it computes.
+        dtype: Of its weights and its arithmetic.
 
     Raises:
         ModelError: There is no such model.
@@ -51,8 +52,9 @@ class CausalGenerator:
         temperature: float,
         top_p: float,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.name, self._device = name, device
+        self.name, self._device, self._dtype = name, device, dtype
         self._sampling = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
@@ -76,8 +78,8 @@ class CausalGenerator:
             vocabulary = [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
             content.update(json.dumps([vocabulary, self._sampling], sort_keys=True).encode())
             for name, tensor in self._loaded().state_dict().items():
-                content.update(f"{name} {list(tensor.shape)}".encode())
-                content.update(tensor.contiguous().cpu().numpy())
+                content.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+                content.update(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy())
             self._digest = content.hexdigest()
         return self._digest
 
@@ -141,7 +143,7 @@ class CausalGenerator:
     def _loaded(self) -> PreTrainedModel:
         if self._model is None:
             with self._own_randomness():
-                model: PreTrainedModel = self._load(AutoModelForCausalLM, dtype=torch.float32)
+                model: PreTrainedModel = self._load(AutoModelForCausalLM, dtype=self._dtype)
             model.requires_grad_(False)
             self._model = model.to(self._device).eval()  # type: ignore[arg-type]
         return self._model

@@ -44,6 +44,8 @@ from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.stopping import Progress, StopRequest
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     """Load the tasks and the encoder, and put a run together that has not begun.
@@ -256,6 +258,7 @@ def _generator(settings: Settings, device: torch.device) -> TextGenerator:
         temperature=settings.temperature,
         top_p=settings.top_p,
         device=device,
+        dtype=_DTYPES[settings.precision],
     )
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
     facts = environment(device=str(device))
