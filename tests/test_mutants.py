@@ -173,7 +173,7 @@ MUTANTS = {
         "model/adapters.py", "[*self._always, *(", "[*(", SHARED
     ),
     "a shared adapter that starts as the first task's": Mutant(
-        "model/classifier.py", "0, SeedFor.SHARED_ADAPTER", "0, SeedFor.ADAPTER", SHARED
+        "model/adapted_encoder.py", "0, SeedFor.SHARED_ADAPTER", "0, SeedFor.ADAPTER", SHARED
     ),
     "a parameter of the encoder that is not shared": Mutant(
         "model/encoder.py",

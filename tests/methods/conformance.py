@@ -18,8 +18,9 @@ from plora_cl.data.batches import Batch, BatchStream
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, RandomState
+from plora_cl.training.devices import make_accelerator
 from plora_cl.training.loop import train_epoch
-from plora_cl.training.optimization import Optimization, make_accelerator
+from plora_cl.training.optimization import Optimization
 
 Factory: TypeAlias = Callable[[], ContinualMethod]
 Groups: TypeAlias = Mapping[str, Mapping[str, Tensor]]

@@ -24,7 +24,8 @@ from plora_cl.methods.replay_draft import as_digests, quotas
 from plora_cl.methods.replay_pool import ReplayPool
 from plora_cl.methods.replay_schedule import ReplaySchedule
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.training.optimization import Optimization, make_accelerator
+from plora_cl.training.devices import make_accelerator
+from plora_cl.training.optimization import Optimization
 
 
 def replay(generator: ScriptedGenerator | None = None, **changes: Any) -> GenerativeReplay:

@@ -51,7 +51,10 @@ def test_a_fresh_adapter_changes_nothing(family: str) -> None:
     ids, mask = some_text(4, 7)
     model.eval()
     with torch.no_grad():
-        adapted, plain = model.features(ids, mask, [0]), model.features(ids, mask, [])
+        adapted, plain = (
+            model.adapted.features(ids, mask, [0]),
+            model.adapted.features(ids, mask, []),
+        )
         original = encoders.tiny_encoder(family).eval()(input_ids=ids, attention_mask=mask)
     torch.testing.assert_close(adapted, plain, rtol=0, atol=0)
     torch.testing.assert_close(plain, original.last_hidden_state[:, 0], rtol=0, atol=0)
@@ -161,7 +164,7 @@ def test_predictions_do_not_depend_on_what_was_predicted_before(composition: str
     assert not torch.equal(alone[0], alone[1])
     for task in (2, 0, 1, 1, 2, 0):
         torch.testing.assert_close(logits(model, task), alone[task], rtol=0, atol=0)
-    model.features(*some_text(3), [])
+    model.adapted.features(*some_text(3), [])
     torch.testing.assert_close(logits(model, 1), alone[1], rtol=0, atol=0)
 
 
@@ -188,7 +191,9 @@ def test_only_the_adapter_in_training_drops_inputs() -> None:
     ids, mask = some_text(6, 6)
 
     def twice(adapters: list[int]) -> tuple[Tensor, Tensor]:
-        return model.features(ids, mask, adapters), model.features(ids, mask, adapters)
+        return model.adapted.features(ids, mask, adapters), model.adapted.features(
+            ids, mask, adapters
+        )
 
     model.train()
     assert torch.equal(*twice([0]))
@@ -227,7 +232,7 @@ def test_pooling_takes_the_first_token_or_the_mean_of_the_text() -> None:
     for pooling, value in expected.items():
         model = tiny_model(tasks=(2,), pooling=pooling).eval()
         with torch.no_grad():
-            torch.testing.assert_close(model.features(ids, mask, [0]), value)
+            torch.testing.assert_close(model.adapted.features(ids, mask, [0]), value)
 
 
 def test_the_untrained_head_is_the_one_that_growing_adds() -> None:

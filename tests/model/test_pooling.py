@@ -13,7 +13,7 @@ from plora_cl.model.pooling import middle_layers, token_mean
 def plain(model: ContinualClassifier, ids: Tensor, mask: Tensor | None) -> Tensor:
     model.eval()
     with torch.no_grad():
-        return model.plain_layers(ids, mask, shared={})
+        return model.adapted.plain_layers(ids, mask, shared={})
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_neither_adapters_nor_shared_values_that_moved_reach_them() -> None:
     learn_something(model)
     assert not torch.equal(plain(model, *some_text(4, 7)), before)
     with torch.no_grad():
-        after = model.plain_layers(*some_text(4, 7), shared=initial)
+        after = model.adapted.plain_layers(*some_text(4, 7), shared=initial)
     assert torch.equal(after, before)

@@ -71,11 +71,11 @@ def test_a_shared_adapter_acts_on_every_task_and_on_plain_features(task_adapters
     ids, mask = some_text(4, 7)
     initial = {name: p.detach().clone() for name, p in model.shared_parameters().items()}
     with torch.no_grad():
-        plain = model.features(ids, mask, ())
+        plain = model.adapted.features(ids, mask, ())
         for parameter in model.shared_parameters().values():
             parameter.add_(0.1)
-        moved = model.features(ids, mask, ())
-        put_back = model.features(ids, mask, (), shared=initial)
+        moved = model.adapted.features(ids, mask, ())
+        put_back = model.adapted.features(ids, mask, (), shared=initial)
     assert not torch.equal(moved, plain)
     torch.testing.assert_close(put_back, plain, rtol=0, atol=0)
     for task in (0, 1):
@@ -95,7 +95,7 @@ def test_a_shared_adapter_contributes_its_scaled_product() -> None:
             weight.add_(shared[f"{path}.lora_B"] @ shared[name], alpha=2)
         ids, mask = some_text(4, 7)
         hidden = merged.eval()(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
-        torch.testing.assert_close(model.eval().features(ids, mask, ()), hidden)
+        torch.testing.assert_close(model.eval().adapted.features(ids, mask, ()), hidden)
 
 
 def test_the_shared_adapter_drops_inputs_in_training_and_an_earlier_one_does_not() -> None:
@@ -109,11 +109,17 @@ def test_the_shared_adapter_drops_inputs_in_training_and_an_earlier_one_does_not
             module.p = 0.0
     ids, mask = some_text(6, 6)
     model.train()
-    assert not torch.equal(model.features(ids, mask, ()), model.features(ids, mask, ()))
+    assert not torch.equal(
+        model.adapted.features(ids, mask, ()), model.adapted.features(ids, mask, ())
+    )
     for parameter in model.shared_parameters().values():
         nn.init.zeros_(parameter)
-    assert torch.equal(model.features(ids, mask, [0]), model.features(ids, mask, [0]))
-    assert not torch.equal(model.features(ids, mask, [1]), model.features(ids, mask, [1]))
+    assert torch.equal(
+        model.adapted.features(ids, mask, [0]), model.adapted.features(ids, mask, [0])
+    )
+    assert not torch.equal(
+        model.adapted.features(ids, mask, [1]), model.adapted.features(ids, mask, [1])
+    )
 
 
 @pytest.mark.parametrize("family", encoders.FAMILIES)
@@ -206,7 +212,7 @@ def test_in_joint_training_every_adapter_drops_inputs() -> None:
     model.train()
     ids, mask = some_text(6, 6)
     for task in (0, 1):
-        first, second = (model.features(ids, mask, [task]) for _ in range(2))
+        first, second = (model.adapted.features(ids, mask, [task]) for _ in range(2))
         assert not torch.equal(first, second)
 
 

@@ -1,22 +1,19 @@
-"""The encoder, its adapters and its heads as one model."""
+"""The adapted encoder, lateral connections and heads as one model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from plora_cl.errors import ModelError
+from plora_cl.model.adapted_encoder import AdaptedEncoder, Pooling
 from plora_cl.model.adapters import AdapterBank
-from plora_cl.model.encoder import adapter_targets, shared_names
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
-from plora_cl.model.pooling import middle_layers, token_mean
 from plora_cl.state import SeedFor, TensorPart, derived_seed
 
-Pooling: TypeAlias = Literal["cls", "mean"]
 Composition: TypeAlias = Literal["isolated", "cumulative"]
 
 _HEAD_STD = 0.02  # the initializer_range of BERT
@@ -74,29 +71,29 @@ class ContinualClassifier(nn.Module):
                 "lateral connections read what earlier adapters see, and tasks have none: set "
                 "task_adapters: true, or use_lateral: false"
             )
-        self.pooling: Pooling = pooling
         self.composition: Composition = composition
         self.task_adapters, self.joint = task_adapters, joint
         self._seed, self._lateral_rank = seed, lateral_rank
-        encoder.requires_grad_(False)
-        names = shared_names(encoder, shared)
-        adapted = task_adapters or shared == "lora"
-        targets = adapter_targets(encoder, lora_target_modules) if adapted else []
-        tensors = dict(encoder.named_parameters())
-        self._shared = {name: tensors.pop(name) for name in names}
-        self._frozen = tensors
-        self._buffers_of_base = [name for name, b in encoder.named_buffers() if b.numel()]
         self.encoder = encoder
-        self.adapters = AdapterBank(
-            encoder, targets=targets, r=lora_r, alpha=lora_alpha, dropout=lora_dropout
+        self.adapted = AdaptedEncoder(
+            encoder,
+            pooling=pooling,
+            shared=shared,
+            task_adapters=task_adapters,
+            lora_r=lora_r,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            lora_target_modules=lora_target_modules,
+            seed=seed,
         )
-        if shared == "lora":
-            first = torch.Generator().manual_seed(derived_seed(seed, 0, SeedFor.SHARED_ADAPTER))
-            self.adapters.add_shared(first)
-            self._shared = self.adapters.shared_parameters()
         self.heads = nn.ModuleList()
         self.laterals = nn.ModuleDict()  # by the number of their task
         self._parts: dict[str, TensorPart] = {}
+
+    @property
+    def adapters(self) -> AdapterBank:
+        """The adapters of all tasks."""
+        return self.adapted.adapters
 
     @property
     def device(self) -> torch.device:
@@ -159,12 +156,12 @@ class ContinualClassifier(nn.Module):
     def represent(self, input_ids: Tensor, attention_mask: Tensor | None, task: int) -> Tensor:
         """Return what the head of ``task`` reads, ``[batch, hidden]``.
 
-        That is `features` under `adapters_for` the task, ``h_k``. A lateral connection makes it
-        ``h_k + g * f([h_k ; mean_j<k h_j])``, where ``h_j`` is what task ``j`` saw when it had
-        just been learned, but for what is shared: features under adapter ``j`` (``isolated``), or
-        under adapters ``0..j`` (``cumulative``). They come without dropout and, as in the source,
-        without gradient: what is shared learns through ``h_k``. For task ``k`` this takes ``k``
-        forward passes more.
+        That is `AdaptedEncoder.features` under `adapters_for` the task, ``h_k``. A lateral
+        connection makes it ``h_k + g * f([h_k ; mean_j<k h_j])``, where ``h_j`` is what task ``j``
+        saw when it had just been learned, but for what is shared: features under adapter ``j``
+        (``isolated``), or under adapters ``0..j`` (``cumulative``). They come without dropout and,
+        as in the source, without gradient: what is shared learns through ``h_k``. For task ``k``
+        this takes ``k`` forward passes more.
 
         Args:
             input_ids: Token ids ``[batch, tokens]``.
@@ -172,12 +169,12 @@ class ContinualClassifier(nn.Module):
             task: Which task; one that is not learned yet has no lateral connection.
         """
         # First: older PyTorch reuses casts under autocast, also those made without gradient
-        own = self.features(input_ids, attention_mask, self.adapters_for(task))
+        own = self.adapted.features(input_ids, attention_mask, self.adapters_for(task))
         if str(task) not in self.laterals:
             return own
         with as_at_test_time(self.encoder):
             earlier = [
-                self.features(input_ids, attention_mask, self._adapters_then(j))
+                self.adapted.features(input_ids, attention_mask, self._adapters_then(j))
                 for j in range(task)
             ]
         represented: Tensor = self.laterals[str(task)](own, torch.stack(earlier).mean(0))
@@ -204,64 +201,6 @@ class ContinualClassifier(nn.Module):
         read = sorted({*adapters, *range(task)})
         return ["shared", *(f"adapter-{k}" for k in read), f"lateral-{task}"]
 
-    def features(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        adapters: Sequence[int],
-        *,
-        shared: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Encode token ids ``[batch, tokens]`` into ``[batch, hidden]``.
-
-        Args:
-            input_ids: Token ids.
-            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
-            adapters: Tasks whose adapters contribute.
-            shared: Values to use in place of the shared parameters, by name.
-        """
-        hidden: Tensor = self._encoded(input_ids, attention_mask, adapters, shared)[-1]
-        return hidden[:, 0] if self.pooling == "cls" else token_mean(hidden, attention_mask)
-
-    def plain_layers(
-        self, input_ids: Tensor, attention_mask: Tensor | None, *, shared: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Encode texts at two depths without adapters, ``[batch, layers, hidden]``.
-
-        The layers are those at a half and at five sixths of the depth, see `middle_layers`;
-        averaged over the tokens of the text whatever `pooling` is.
-
-        Args:
-            input_ids: Token ids ``[batch, tokens]``.
-            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
-            shared: Values to use in place of the shared parameters, by name.
-        """
-        states = self._encoded(input_ids, attention_mask, (), shared, every_layer=True)
-        chosen = middle_layers(len(states) - 1)
-        return torch.stack([token_mean(states[layer], attention_mask) for layer in chosen], 1)
-
-    def _encoded(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        adapters: Sequence[int],
-        shared: Mapping[str, Tensor] | None,
-        *,
-        every_layer: bool = False,
-    ) -> Sequence[Tensor]:
-        """Return the last hidden states, or embeddings and the states after every layer."""
-        self.adapters.select(adapters)
-        texts: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if every_layer:
-            texts["output_hidden_states"] = True
-        if shared:
-            # Never written into the parameters: a checkpoint may be reading them meanwhile
-            output = functional_call(self.encoder, self._by_present_name(shared), (), texts)
-        else:
-            output = self.encoder(**texts)
-        every: Sequence[Tensor] | None = output.hidden_states if every_layer else None
-        return (output.last_hidden_state,) if every is None else every
-
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; frozen adapters never drop anything."""
         super().train(mode)
@@ -285,7 +224,7 @@ class ContinualClassifier(nn.Module):
         They go by their name in the encoder; those of the shared adapter by ``shared_lora``, the
         name of the layer and ``lora_A`` or ``lora_B``.
         """
-        return dict(self._shared)
+        return dict(self.adapted.shared)
 
     def parts(self) -> Mapping[str, TensorPart]:
         """Return every group of tensors that freezes or changes as a unit, see `part`."""
@@ -314,21 +253,15 @@ class ContinualClassifier(nn.Module):
             KeyError: There is no such group.
         """
         if name == "base":
-            # Unlike parameters, buffers become other tensors when a module moves to a device
-            buffers = {name: self.encoder.get_buffer(name) for name in self._buffers_of_base}
-            return TensorPart({**self._frozen, **buffers})
+            return TensorPart(self.adapted.base())
         if name not in self._parts:
             self._parts[name] = TensorPart(self._parameters_of(name))
         return self._parts[name]
 
-    def _by_present_name(self, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        present = {id(p): name for name, p in self.encoder.named_parameters()}  # adapters rename
-        return {present[id(self._shared[name])]: value for name, value in shared.items()}
-
     def _parameters_of(self, name: str) -> Mapping[str, nn.Parameter]:
         kind, _, number = name.partition("-")
         if name == "shared":
-            return self._shared
+            return self.adapted.shared
         if number not in map(str, range(self.tasks)) or kind not in self._kinds(int(number)):
             raise KeyError(name)
         if kind == "adapter":

@@ -35,9 +35,9 @@ from plora_cl.model.encoder import configuration_digest, load_encoder, load_toke
 from plora_cl.state import Cursor, RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
+from plora_cl.training.devices import make_accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.measurement import Measurement
-from plora_cl.training.optimization import make_accelerator
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.routing import Router
 from plora_cl.training.run import Run

@@ -15,7 +15,7 @@ from plora_cl.data.task import Task
 from plora_cl.evaluation.gaussians import TaskModel, TaskStatistics
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, derived_seed
-from plora_cl.training.optimization import on_device
+from plora_cl.training.devices import on_device
 
 _CACHE_BYTES = 1 << 30
 _INITIAL = "initial"
@@ -133,7 +133,7 @@ class Router:
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 for cpu_batch in split.in_order(self._batch_size):
                     batch = on_device(cpu_batch, model.device)
-                    features = model.plain_layers(
+                    features = model.adapted.plain_layers(
                         batch.input_ids, batch.attention_mask, shared=initial
                     )
                     found.append(features.float().cpu())

@@ -16,7 +16,7 @@ from plora_cl.checkpoint.digest import state_digest
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.training.optimization import on_device
+from plora_cl.training.devices import on_device
 
 Predictions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Predicted and true labels, ``[examples]`` each."""
