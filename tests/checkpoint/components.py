@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.snapshot import Snapshot
-from plora_cl.state import Cursor, RandomState, StateDict, Stateful, TensorPart
+from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
 
 
 class Learner:
@@ -85,7 +85,7 @@ def capture(
     return Snapshot.capture(
         components,
         objects=objects or {},
-        cursor=Cursor(task=1, epoch=2, batch=3, step=4).state_dict(),
+        cursor=Cursor(task=1, phase=Phase.TRAIN, epoch=2, batch=3, step=4).state_dict(),
         trained_tasks=["news"],
         seed=42,
         loss=loss,
