@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import tiny
+from generators import make_generator
 from training.going_on import cut, train
 
 
@@ -58,3 +59,10 @@ def here(stopped: Path, tmp_path: Path) -> Path:
     """Return a copy of a run that was stopped inside its second task."""
     shutil.copytree(stopped.parent, tmp_path / "here")
     return tmp_path / "here"
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a language model that writes the words of the tiny tasks."""
+    words = [w for task in tiny.TOPICS.values() for text in task.values() for w in text.split()]
+    return make_generator(tmp_path_factory.mktemp("generator"), [*words, *tiny.FILLER])

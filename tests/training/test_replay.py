@@ -56,16 +56,16 @@ def cut() -> None:
 
 
 @pytest.fixture(scope="module")
-def replaying(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def replaying(
+    settings: dict[str, Any], generator: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Settings of a run in which each later task is preceded by several chunks of writing."""
-    words = [w for task in tiny.TOPICS.values() for text in task.values() for w in text.split()]
-    folder = make_generator(tmp_path_factory.mktemp("generator"), [*words, *tiny.FILLER])
     return {
         **settings,
         "cache_dir": str(tmp_path_factory.mktemp("cache")),
         "use_replay": True,
         "replay_ratio": 0.3,
-        "generation_model": str(folder),
+        "generation_model": str(generator),
         "generation_batch_size": 4,
         "max_gen_length": 6,
         "keep_last_n_checkpoints": 9,

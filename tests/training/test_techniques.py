@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from plora_cl.config.fields import SettingFields
-from plora_cl.config.sources import validate
-from plora_cl.errors import SettingsError
 from plora_cl.evaluation.costs import Costs
 from plora_cl.state import Phase
 from plora_cl.training.reporting import SilentReporter
@@ -30,7 +28,8 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "olora": OFF | {"use_orthogonal": True, "lambda_ortho_norm": 0.01},
     "olora-squared": OFF | {"use_orthogonal": True, "ortho_form": "squared"},
     "lateral": OFF | {"use_lateral": True, "lateral_rank": 3},
-    "everything": {"use_lateral": True, "composition": "isolated"},
+    "replay": OFF | {"use_replay": True},
+    "everything": {"use_lateral": True, "use_replay": True, "composition": "isolated"},
 }
 MEASURED_ELSEWHERE = {"use_router"}  # leaves the oracle scores alone, see test_routing.py
 
@@ -73,7 +72,7 @@ class Watch(SilentReporter):
 
 
 @pytest.fixture
-def two_tasks(settings: dict[str, Any]) -> dict[str, Any]:
+def two_tasks(settings: dict[str, Any], generator: Path) -> dict[str, Any]:
     """Settings of a run of 2 tasks in which every phase occurs."""
     return settings | {
         "tasks": settings["tasks"][:2],
@@ -81,6 +80,10 @@ def two_tasks(settings: dict[str, Any]) -> dict[str, Any]:
         "batch_size": 10,
         "checkpoint_every": 3,
         "early_stopping_patience": 1,
+        "replay_ratio": 0.3,
+        "generation_model": str(generator),
+        "generation_batch_size": 4,
+        "max_gen_length": 6,
     }
 
 
@@ -132,19 +135,11 @@ def switches() -> list[str]:
     return [name for name in names if name not in MEASURED_ELSEWHERE]
 
 
-def is_available(switch: str) -> bool:
-    try:
-        validate({switch: True})
-    except SettingsError:
-        return False
-    return True
-
-
 def test_no_technique_is_left_out() -> None:
     tried = {
         name for technique in TECHNIQUES.values() for name, on in technique.items() if on is True
     }
-    assert tried == {switch for switch in switches() if is_available(switch)}
+    assert tried == set(switches())
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
