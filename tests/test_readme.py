@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from plora_cl.cli.flags import train_parser
+from plora_cl.cli.protocol.main import protocol_parser
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = [
@@ -33,6 +34,11 @@ def test_there_are_commands_to_run() -> None:
 @pytest.mark.parametrize("command", [c for c in TRAINING if "--help" not in c])
 def test_every_flag_of_a_training_command_is_known(command: str) -> None:
     assert vars(train_parser().parse_args(arguments(command)))
+
+
+def test_the_command_that_compares_methods_is_known() -> None:
+    (command,) = [command for command in COMMANDS if "plora-cl protocol" in command]
+    assert protocol_parser().parse_args(shlex.split(command)[2:])
 
 
 @pytest.mark.slow
