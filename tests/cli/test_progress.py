@@ -9,7 +9,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from plora_cl.cli.progress import Pace, PlainReporter, clock_time, reporter_for
+from plora_cl.cli.pace import Pace, clock_time
+from plora_cl.cli.progress import PlainReporter, reporter_for
 from plora_cl.cli.progress_bar import BarReporter
 from plora_cl.training.reporting import Reporter, SilentReporter
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from plora_cl.cli.progress import Clock, Pace, clock_time, score_line
+from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
 
 
 class BarReporter:

@@ -1,0 +1,59 @@
+"""How fast a task is learned, and how a line says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+Clock = Callable[[], float]
+
+
+class Pace:
+    """How fast a task is learned; what happens between steps does not count.
+
+    Args:
+        clock: Seconds from any fixed origin.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.begin(0)
+
+    def begin(self, steps: int) -> None:
+        """Start anew with ``steps`` to go."""
+        self._left, self._steps, self._examples, self._seconds = steps, 0, 0, 0.0
+        self.pause()
+
+    def pause(self) -> None:
+        """Leave out the time since the last step."""
+        self._last = self._clock()
+
+    def step(self, examples: int) -> None:
+        """Count one step over ``examples`` examples."""
+        now = self._clock()
+        self._seconds += now - self._last
+        self._last = now
+        self._steps += 1
+        self._examples += examples
+        self._left = max(self._left - 1, 0)
+
+    @property
+    def examples_per_second(self) -> float:
+        """Mean since the task began or went on; 0 before anything is known."""
+        return self._examples / self._seconds if self._seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the last epoch ends, at the present pace."""
+        return self._left * self._seconds / self._steps if self._steps else 0.0
+
+
+def score_line(scores: Mapping[str, float | None]) -> str:
+    """Return accuracies in per cent; a task that was not measured has none."""
+    shown = (f"{n} {'-' if s is None else format(s, '.1%')}" for n, s in scores.items())
+    return f"Accuracy: {', '.join(shown)}"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
