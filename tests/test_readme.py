@@ -38,7 +38,7 @@ def test_every_flag_of_a_training_command_is_known(command: str) -> None:
 
 def test_the_command_that_compares_methods_is_known() -> None:
     (command,) = [command for command in COMMANDS if "plora-cl protocol" in command]
-    assert protocol_parser().parse_args(shlex.split(command)[2:])
+    assert vars(protocol_parser().parse_args(shlex.split(command)[2:]))
 
 
 @pytest.mark.slow
