@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plora_cl.generation.generator import Generated
+from plora_cl.generation.lora import Lora
+from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} : {{ message['content'] }} "
@@ -18,8 +20,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_generator(folder: Path, words: Sequence[str], *, chat: bool = False) -> Path:
-    """Save a GPT-2 with random weights that knows ``words``; return the folder."""
+def make_generator(
+    folder: Path, words: Sequence[str], *, chat: bool = False, spread: float = 0.02
+) -> Path:
+    """Save a GPT-2 with random weights that knows ``words``; return the folder.
+
+    With a wide ``spread`` a word can become much more probable than others, as in a trained model.
+    """
     vocabulary = ["<end>", "<unknown>", *dict.fromkeys(words)]
     backend = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unknown>")
@@ -39,6 +46,7 @@ def make_generator(folder: Path, words: Sequence[str], *, chat: bool = False) ->
         n_head=2,
         bos_token_id=0,
         eos_token_id=0,
+        initializer_range=spread,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -58,18 +66,38 @@ class ScriptedGenerator:
     def __init__(self, script: Sequence[str] | None = None, digest: str = "weights") -> None:
         self.digest = digest
         self.asked: list[tuple[str, int, int]] = []
+        self.worn: list[Lora | None] = []
+        self.tuned_on: list[Sequence[TuningExample]] = []
         self._script = None if script is None else list(script)
         self.released = 0
 
-    def generate(self, prompt: str, *, count: int, seed: int) -> list[Generated]:
+    def generate(
+        self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
+    ) -> list[Generated]:
         self.asked.append((prompt, count, seed))
-        generator = random.Random(seed)
+        self.worn.append(lora)
+        generator = random.Random(seed if lora is None else f"{seed} {lora.digest}")
         texts = (
             [" ".join(str(generator.randrange(5, 100)) for _ in range(4)) for _ in range(count)]
             if self._script is None
             else [self._script.pop(0) for _ in range(count)]
         )
         return [Generated(text, len(text.split()) + 1) for text in texts]
+
+    def tune(
+        self,
+        examples: Sequence[TuningExample],
+        plan: TuningPlan,
+        *,
+        seed: int,
+        batch_done: BatchDone,
+    ) -> Tuned:
+        self.tuned_on.append(examples)
+        generator = torch.Generator().manual_seed(seed)
+        for epoch in range(plan.epochs):
+            batch_done(epoch + 1, plan.epochs)
+        weights = {"layer.lora_A": torch.randn(plan.r, 3, generator=generator)}
+        return Tuned(Lora(weights), [float(len(examples)) / (e + 1) for e in range(plan.epochs)])
 
     def release(self) -> None:
         self.released += 1

@@ -28,6 +28,8 @@ ZEROS = "tests/evaluation/test_by_construction.py"
 SHARED = "tests/model/test_shared_and_joint.py"
 MIXTURE = "tests/data/test_mixture.py"
 JOINT = "tests/training/test_joint.py"
+TUNING, TUNED_TASKS = "tests/generation/test_tuning.py", "tests/methods/test_replay_tuning.py"
+TUNED_RUNS = "tests/training/test_replay_tuning.py"
 
 
 class Mutant(NamedTuple):
@@ -224,6 +226,67 @@ MUTANTS = {
         "as_structural(change, LEARNED_TOGETHER) if joint else change",
         "change",
         JOINT,
+    ),
+    "a generator that learns its prompts": Mutant(
+        "generation/tuning.py",
+        "targets[line, prompt_tokens : len(tokens)] = torch.tensor(tokens[prompt_tokens:])",
+        "targets[line, : len(tokens)] = torch.tensor(tokens)",
+        TUNING,
+    ),
+    "a generator that learns its padding": Mutant(
+        "generation/tuning.py", "torch.full_like(ids, _IGNORED)", "torch.zeros_like(ids)", TUNING
+    ),
+    "a LoRA that stays in the generator": Mutant(
+        "generation/lora.py", "        tuner.unload()\n", "        pass\n", TUNING
+    ),
+    "a LoRA merged into the generator": Mutant(
+        "generation/lora.py", "tuner.unload()", "tuner.merge_and_unload()", TUNING
+    ),
+    "a LoRA that starts from the global generator": Mutant(
+        "generation/lora.py", "a=math.sqrt(5), generator=generator", "a=math.sqrt(5)", TUNING
+    ),
+    "a LoRA in half precision": Mutant(
+        "generation/lora.py", "        cast_adapter_dtype(model, _NAME)  #", "        #", TUNING
+    ),
+    "tuning that draws from the global generators": Mutant(
+        "generation/causal.py",
+        "        with self._own_randomness(), torch.autocast(self._device.type, enabled=False):\n"
+        "            return tune",
+        "        with torch.autocast(self._device.type, enabled=False):\n            return tune",
+        TUNING,
+    ),
+    "texts tuned on without their end": Mutant(
+        "generation/causal.py", "special=False), *ends]", "special=False)]", TUNING
+    ),
+    "generation without the LoRA": Mutant(
+        "generation/causal.py", "nullcontext() if lora is None", "nullcontext() if True", TUNING
+    ),
+    "a cache that takes a tuned generator for the plain one": Mutant(
+        "generation/cache.py", "        if lora is not None:\n", "        if False:\n", TUNING
+    ),
+    "templates tied to classes": Mutant(
+        "methods/replay_tuning.py", "next(of_class[label])", "next(of_class[0])", TUNED_TASKS
+    ),
+    "one prompt for every epoch of tuning": Mutant(
+        "methods/replay_tuning.py", "prompt(label, first + turn)", "prompt(label, 0)", TUNED_TASKS
+    ),
+    "texts of every task written with the LoRA of the first": Mutant(
+        "methods/replay.py", "self._tuning.lora(earlier)", "self._tuning.lora(0)", TUNED_TASKS
+    ),
+    "a LoRA tuned on a model nobody remembers": Mutant(
+        "methods/replay.py",
+        "            self._identity.require_same(self._generator)\n            self._tuning",
+        "            self._tuning",
+        TUNED_TASKS,
+    ),
+    "LoRAs of the generator not restored": Mutant(
+        "methods/replay.py",
+        "            self._tuning.load_memory(groups)\n",
+        "            pass\n",
+        TUNED_RUNS,
+    ),
+    "a report of tuning that is not restored": Mutant(
+        "methods/replay_tuning.py", "self._reports = copy.deepcopy(state)", "pass", TUNED_RUNS
     ),
 }
 

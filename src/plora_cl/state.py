@@ -189,3 +189,4 @@ class SeedFor(IntEnum):
     FISHER_LABELS = 7
     SHARED_ADAPTER = 8
     MIXTURE = 9
+    GENERATOR_TUNING = 10

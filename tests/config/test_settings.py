@@ -344,6 +344,15 @@ def test_two_runs_are_the_same_unless_something_changes_what_they_compute(
             {"early_stopping_min_delta": 0.1},
             {"early_stopping_min_delta": "early_stopping_patience is 0"},
         ),
+        ({"replay_tuning": True}, {"replay_tuning": "use_replay is false"}),
+        (
+            {"use_replay": True, "replay_tuning_epochs": 5, "replay_tuning_r": 4},
+            {
+                "replay_tuning_epochs": "replay_tuning is false",
+                "replay_tuning_r": "replay_tuning is false",
+            },
+        ),
+        ({"use_replay": True, "replay_tuning": True, "replay_tuning_examples": 50}, {}),
         ({"early_stopping_min_delta": 0.1, "early_stopping_patience": 2}, {}),
         ({"ewc_mode": "offline", "ewc_gamma": 0.5}, {"ewc_gamma": "ewc_mode is offline"}),
         ({"ewc_gamma": 0.5}, {}),

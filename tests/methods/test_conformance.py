@@ -10,13 +10,14 @@ import pytest
 import plora_cl.methods
 from generators import ScriptedGenerator, numbers
 from methods.conformance import CHECKS, Factory
+from plora_cl.generation.tuning import TuningPlan
 from plora_cl.methods.base import ContinualMethod
 from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
 from plora_cl.methods.replay import GenerativeReplay
 
 
-def replay(*, filtered: bool) -> GenerativeReplay:
+def replay(*, filtered: bool, tuning: TuningPlan | None = None) -> GenerativeReplay:
     return GenerativeReplay(
         generator=ScriptedGenerator(),
         encode=numbers,
@@ -24,8 +25,11 @@ def replay(*, filtered: bool) -> GenerativeReplay:
         ratio=1.0,
         filtered=filtered,
         batch_size=4,
+        tuning=tuning,
     )
 
+
+TUNING = TuningPlan(examples=9, epochs=2, batch_size=4, learning_rate=1e-2, r=2)
 
 METHODS: dict[str, Factory] = {
     "ewc-offline-exact": lambda: Ewc(strength=100.0, mode="offline", estimator="exact", examples=4),
@@ -40,6 +44,7 @@ METHODS: dict[str, Factory] = {
     "olora-norm": lambda: OrthogonalLora(strength=0.1, norm_strength=0.01),
     "replay": lambda: replay(filtered=True),
     "replay-unfiltered": lambda: replay(filtered=False),
+    "replay-tuned": lambda: replay(filtered=True, tuning=TUNING),
 }
 
 

@@ -140,8 +140,13 @@ _EWC_DETAILS = (
     "ewc_fisher_batch_size",
 )
 _ORTHO_DETAILS = ("ortho_form", "lambda_ortho_norm")
+_TUNING_DETAILS = (
+    *("replay_tuning_examples", "replay_tuning_epochs"),
+    *("replay_tuning_learning_rate", "replay_tuning_r"),
+)
 _REPLAY_DETAILS = (
     *("replay_ratio", "replay_prompts", "replay_filter", "replay_token_budget"),
+    *("replay_tuning", *_TUNING_DETAILS),
     *("generation_model", "generation_batch_size", "max_gen_length", "temperature", "top_p"),
 )
 
@@ -161,6 +166,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     ),
     (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", _ORTHO_DETAILS),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
+    (lambda s: not s.replay_tuning, "replay_tuning is false", _TUNING_DETAILS),
     (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
     (lambda s: not s.task_adapters, "task_adapters is false", ("composition",)),
     (

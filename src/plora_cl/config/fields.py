@@ -204,10 +204,20 @@ class SettingFields(BaseModel):
     """Keep only texts that the earlier task's own head assigns to the class asked for."""
     replay_token_budget: Annotated[_Count, _TRAJECTORY] = 0
     """New tokens to generate before each task at most; 0 for four times what is asked for."""
+    replay_tuning: Annotated[_Switch, _STRUCTURAL] = False
+    """Tune the generator on each task with a LoRA while its texts are there, as LAMOL does."""
+    replay_tuning_examples: Annotated[_Positive, _TRAJECTORY] = 1000
+    """Training examples per task that the generator is tuned on, a stratified sample."""
+    replay_tuning_epochs: Annotated[_Positive, _TRAJECTORY] = 3
+    """Passes over them."""
+    replay_tuning_learning_rate: Annotated[_AboveZero, _TRAJECTORY] = 1e-3
+    """Learning rate of the generator's LoRA at first; it falls linearly to 0."""
+    replay_tuning_r: Annotated[_Positive, _TRAJECTORY] = 8
+    """Rank of the generator's LoRA; a checkpoint holds one for each finished task."""
     generation_model: Annotated[_Place, _TRAJECTORY] = "gpt2"
     """Language model that writes replay examples: hub id, folder, .gguf file, packaged:smollm2."""
     generation_batch_size: Annotated[_Positive, _TRAJECTORY] = 16
-    """Texts to generate at once."""
+    """Texts to generate at once, and to tune the generator on at once."""
     max_gen_length: Annotated[_Positive, _TRAJECTORY] = 50
     """Longest generated text in tokens."""
     temperature: Annotated[_AboveZero, _TRAJECTORY] = 0.7

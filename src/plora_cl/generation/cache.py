@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.generation.generator import Generated, TextGenerator
+from plora_cl.generation.lora import Lora
+from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
 
 FORMAT_VERSION = 1
 
@@ -54,16 +56,31 @@ class CachedGenerator:
         """Whether the model follows requests."""
         return self._generator.instruction_tuned
 
-    def generate(self, prompt: str, *, count: int, seed: int) -> Sequence[Generated]:
+    def generate(
+        self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
+    ) -> Sequence[Generated]:
         """Return ``count`` texts, from the folder where they are there."""
         asked = [FORMAT_VERSION, self.digest, prompt, count, seed, self._environment]
+        if lora is not None:
+            asked.append(lora.digest)
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         path = self._folder / key[:2] / f"{key}.json"
         found = _read(path, key)
         if found is None:
-            found = list(self._generator.generate(prompt, count=count, seed=seed))
+            found = list(self._generator.generate(prompt, count=count, seed=seed, lora=lora))
             self._write(path, key, found)
         return found
+
+    def tune(
+        self,
+        examples: Sequence[TuningExample],
+        plan: TuningPlan,
+        *,
+        seed: int,
+        batch_done: BatchDone,
+    ) -> Tuned:
+        """Have the generator tune; nothing is kept in the folder."""
+        return self._generator.tune(examples, plan, seed=seed, batch_done=batch_done)
 
     def release(self) -> None:
         """Release the generator."""

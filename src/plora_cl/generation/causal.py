@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,8 +20,11 @@ from transformers.utils import logging as transformers_logging
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.cleaning import cleaned
+from plora_cl.generation.digest import add_tensors
 from plora_cl.generation.generator import Generated
+from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
+from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
 
 
 class CausalGenerator:
@@ -55,6 +58,7 @@ class CausalGenerator:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.name, self._device, self._dtype = name, device, dtype
+        self._max_new_tokens = max_new_tokens
         self._sampling = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
@@ -77,13 +81,13 @@ class CausalGenerator:
             content = hashlib.sha256()
             vocabulary = [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
             content.update(json.dumps([vocabulary, self._sampling], sort_keys=True).encode())
-            for name, tensor in self._loaded().state_dict().items():
-                content.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-                content.update(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy())
+            add_tensors(content, self._loaded().state_dict())
             self._digest = content.hexdigest()
         return self._digest
 
-    def generate(self, prompt: str, *, count: int, seed: int) -> list[Generated]:
+    def generate(
+        self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
+    ) -> list[Generated]:
         """Return ``count`` texts sampled after ``prompt``, at once."""
         model = self._loaded()
         prompt_ids = self._prompt_ids(prompt).to(self._device)
@@ -100,6 +104,7 @@ class CausalGenerator:
             self._own_randomness(),
             torch.no_grad(),
             torch.autocast(self._device.type, enabled=False),
+            nullcontext() if lora is None else lora.within(model),
         ):
             torch.manual_seed(seed)
             generate: Any = model.generate
@@ -112,21 +117,55 @@ class CausalGenerator:
             self._decoded(ids, ends) for ids in written[:, prompt_ids.shape[1] :].cpu().tolist()
         ]
 
+    def tune(
+        self,
+        examples: Sequence[TuningExample],
+        plan: TuningPlan,
+        *,
+        seed: int,
+        batch_done: BatchDone,
+    ) -> Tuned:
+        """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
+
+        A text is learned up to the longest that is generated, with the token that ends it if that
+        still fits.
+        """
+        model = self._loaded()
+        rows = [[self._row(prompt, text) for prompt in prompts] for text, prompts in examples]
+        with self._own_randomness(), torch.autocast(self._device.type, enabled=False):
+            return tune(model, rows, plan, seed=seed, batch_done=batch_done)
+
     def release(self) -> None:
         """Drop the model."""
         self._model = None
 
     def _prompt_ids(self, prompt: str) -> torch.Tensor:
         """Return the token ids ``[1, tokens]`` to go on from."""
-        if not self.instruction_tuned:
-            ids = self._tokenizer(prompt, verbose=False)["input_ids"]
-            return torch.tensor([ids], dtype=torch.int64)
-        request = [{"role": "user", "content": prompt}]
-        text = self._tokenizer.apply_chat_template(
-            request, tokenize=False, add_generation_prompt=True
-        )
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self._encoded(self._asked(prompt), special=not self.instruction_tuned)
         return torch.tensor([ids], dtype=torch.int64)
+
+    def _asked(self, prompt: str) -> str:
+        """Return ``prompt``, in the form of a conversation where the model wants that."""
+        if not self.instruction_tuned:
+            return prompt
+        request = [{"role": "user", "content": prompt}]
+        return str(
+            self._tokenizer.apply_chat_template(request, tokenize=False, add_generation_prompt=True)
+        )
+
+    def _encoded(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def _row(self, prompt: str, text: str) -> Row:
+        """Return the tokens that `generate` goes on from, and those it should go on with."""
+        prompt_ids = self._prompt_ids(prompt)[0].tolist()
+        gap = "" if self._asked(prompt)[-1:].isspace() else " "
+        ends = self._ends(self._loaded())[:1]
+        ids = [*self._encoded(gap + text, special=False), *ends]
+        return Row([*prompt_ids, *ids[: self._max_new_tokens]], len(prompt_ids))
 
     def _ends(self, model: PreTrainedModel) -> list[int]:
         """Return the tokens that end a text: those of the model, and that of the tokenizer."""

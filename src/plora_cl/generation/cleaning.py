@@ -25,6 +25,11 @@ def cleaned(written: str) -> str:
     return text
 
 
+def in_one_line(text: str) -> str:
+    """Return a text without line breaks: its first paragraph, as `cleaned` has it, is all of it."""
+    return " ".join(text.split())
+
+
 def normalised_digest(text: str) -> bytes:
     """Return `DIGEST_BYTES` bytes, equal for texts that differ in case and white space alone."""
     normalised = " ".join(text.casefold().split())

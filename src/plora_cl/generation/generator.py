@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from plora_cl.generation.lora import Lora
+from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
+
 
 class Generated(NamedTuple):
     """A text that a language model wrote.
@@ -36,10 +39,33 @@ class TextGenerator(Protocol):
         """Whether the model follows requests, rather than going on with a text."""
         ...
 
-    def generate(self, prompt: str, *, count: int, seed: int) -> Sequence[Generated]:
-        """Return ``count`` texts; leaves the process-wide random generators as they were."""
+    def generate(
+        self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
+    ) -> Sequence[Generated]:
+        """Return ``count`` texts; leaves the process-wide random generators as they were.
+
+        Args:
+            prompt: What to go on from, or a request.
+            count: At least 1.
+            seed: Of the sampling.
+            lora: Put into the model for this call.
+        """
+        ...
+
+    def tune(
+        self,
+        examples: Sequence[TuningExample],
+        plan: TuningPlan,
+        *,
+        seed: int,
+        batch_done: BatchDone,
+    ) -> Tuned:
+        """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
+
+        Leaves the model and the process-wide random generators as they were.
+        """
         ...
 
     def release(self) -> None:
-        """Give memory back until the next call of `generate`."""
+        """Give memory back until the model is needed again."""
         ...

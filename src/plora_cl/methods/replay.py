@@ -6,25 +6,26 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TypeAlias
 
 from torch import Tensor
 
 from plora_cl.data.batches import Batch
 from plora_cl.data.task import Task
-from plora_cl.errors import IncompatibleCheckpointError, MethodError
+from plora_cl.errors import MethodError
 from plora_cl.generation.cleaning import normalised_digest
 from plora_cl.generation.generator import TextGenerator
 from plora_cl.generation.prompts import Prompts, Templates
+from plora_cl.generation.tuning import TuningPlan
 from plora_cl.methods.base import ContinualMethod, Progress, Unit
 from plora_cl.methods.replay_draft import Draft, as_digests, as_tensor, quotas
+from plora_cl.methods.replay_identity import GeneratorIdentity
+from plora_cl.methods.replay_memory import Group, by_task, named
 from plora_cl.methods.replay_pool import ReplayPool
 from plora_cl.methods.replay_schedule import ReplaySchedule
+from plora_cl.methods.replay_tuning import GeneratorTuning
 from plora_cl.methods.replay_writer import Encode, ReplayWriter, Writing
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, StateDict, derived_seed
-
-Group: TypeAlias = Mapping[str, Tensor]
 
 _BUDGET_FACTOR = 4  # more than one text in four is what a filter that works lets through
 
@@ -42,7 +43,8 @@ class GenerativeReplay(ContinualMethod):
     examples, each time all of one earlier task, the tasks in turn, through their own adapters and
     head. The loss weighs each like an example of ``t``.
 
-    Written texts stay until ``t`` is finished; of earlier training texts only digests are kept.
+    Written texts stay until ``t`` is finished; of earlier training texts only digests are kept, and
+    a LoRA of the language model for each task if it is tuned.
 
     Args:
         generator: Writes texts.
@@ -56,6 +58,8 @@ class GenerativeReplay(ContinualMethod):
             ``max_new_tokens`` for each text wanted.
         max_new_tokens: Longest text the generator writes, in tokens.
         batch_size: Texts to generate at once, a chunk.
+        tuning: How to tune the language model on each task when it is finished; None leaves it as
+            it is.
         seed: Decides what is written and in which order it is learned from.
 
     Source: Sun et al. 2020, "LAMOL: LAnguage MOdeling for Lifelong Language Learning", section 3.2
@@ -77,8 +81,16 @@ class GenerativeReplay(ContinualMethod):
         token_budget: int = 0,
         max_new_tokens: int = 50,
         batch_size: int = 16,
+        tuning: TuningPlan | None = None,
         seed: int = 0,
     ) -> None:
+        self._generator = generator
+        self._identity = GeneratorIdentity(lasting=tuning is not None)
+        self._tuning = (
+            None
+            if tuning is None
+            else GeneratorTuning(generator, tuning, templates=templates, seed=seed)
+        )
         self._writer = ReplayWriter(
             generator,
             encode=encode,
@@ -92,7 +104,6 @@ class GenerativeReplay(ContinualMethod):
         self._schedule = ReplaySchedule(self._ratio)
         self._templates = templates
         self._token_budget, self._max_new_tokens = token_budget, max_new_tokens
-        self._generator_seen: tuple[str, ...] = ()
         self._finished: list[tuple[str, tuple[str, ...]]] = []
         self._known_texts: dict[int, Tensor] = {}
         self._reports: StateDict = {}
@@ -141,7 +152,7 @@ class GenerativeReplay(ContinualMethod):
                         f"replay: writing {self._finished[earlier][0]}", done + so_far, total
                     )
             done += sum(of_classes)
-        self._writer.generator.release()
+        self._generator.release()
         self._require_examples()
         yield Unit("replay: writing", total, total)
 
@@ -154,7 +165,15 @@ class GenerativeReplay(ContinualMethod):
         return (self._pools[turn.task].batch(turn.first, turn.examples),)
 
     def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
-        """Remember what prompts need, and digests of the training texts; drop what was written."""
+        """Remember what prompts need, and digests of the training texts; drop what was written.
+
+        The language model is tuned first, if it is. Whether a task is the last one cannot be known:
+        more may be appended to a stream.
+        """
+        if self._tuning is not None:
+            self._identity.require_same(self._generator)
+            self._tuning.tune(task, progress)
+            self._generator.release()
         digests = [normalised_digest(text) for text in task.train.texts()]
         self._known_texts[task.index] = as_tensor(digests)
         self._finished.append((task.name, task.classes))
@@ -165,8 +184,11 @@ class GenerativeReplay(ContinualMethod):
 
         ``generated`` is the sum of ``kept``, ``empty``, ``duplicate`` (of a kept text),
         ``disagreed`` (the head predicted another class) and ``surplus`` (the class had enough).
+        ``tuning`` has, by task, on how many texts the language model was tuned and the loss per
+        token in its first and last epoch.
         """
-        return {learned: dict(by_task) for learned, by_task in self._reports.items()}
+        tuning = {} if self._tuning is None else {"tuning": self._tuning.state_dict()}
+        return {**tuning, **{learned: dict(by_task) for learned, by_task in self._reports.items()}}
 
     def _begin(self, task: int | None) -> None:
         self._task = task
@@ -178,7 +200,8 @@ class GenerativeReplay(ContinualMethod):
         self, model: ContinualClassifier, earlier: int, of_classes: Sequence[int], total: int
     ) -> Iterator[int]:
         """Write the examples of one earlier task; yield how many are settled after each chunk."""
-        self._require_same_generator()
+        self._identity.require_same(self._generator)
+        lora = None if self._tuning is None else self._tuning.lora(earlier)
         writing = self._writing = self._writing or self._begun(earlier, of_classes)
         draft = writing.draft
         all_tokens = self._token_budget or _BUDGET_FACTOR * self._max_new_tokens * total
@@ -186,7 +209,7 @@ class GenerativeReplay(ContinualMethod):
         known = frozenset(as_digests(self._known_texts[earlier]))
         for label, budget in enumerate(budgets):
             while not draft.is_settled(label, budget):
-                self._writer.write_chunk(model, writing, label, known)
+                self._writer.write_chunk(model, writing, label, known, lora)
                 yield draft.settled(budgets)
         self._tell(writing)
         self._pools[earlier] = self._pool(earlier, draft.group())
@@ -196,19 +219,10 @@ class GenerativeReplay(ContinualMethod):
         prompts = Prompts.of(
             *self._finished[earlier],
             self._templates,
-            instruction_tuned=self._writer.generator.instruction_tuned,
+            instruction_tuned=self._generator.instruction_tuned,
         )
         assert self._task is not None
         return Writing(self._task, earlier, prompts, Draft(of_classes))
-
-    def _require_same_generator(self) -> None:
-        name, digest = self._writer.generator.name, self._writer.generator.digest
-        if self._generator_seen[:1] == (name,) and self._generator_seen != (name, digest):
-            raise IncompatibleCheckpointError(
-                f"generation_model: {name!r} has other weights, vocabulary or sampling settings "
-                "than when this run used it first; bring the former model back, or start a new run"
-            )
-        self._generator_seen = name, digest
 
     def _tell(self, writing: Writing) -> None:
         """Keep the counts of a finished draft, and say so where it fell short."""
@@ -221,7 +235,7 @@ class GenerativeReplay(ContinualMethod):
     def _require_examples(self) -> None:
         if not any(map(len, self._pools.values())):
             raise MethodError(
-                f"replay: not one text written by {self._writer.generator.name} was kept, so "
+                f"replay: not one text written by {self._generator.name} was kept, so "
                 "nothing can be replayed; raise replay_token_budget, write replay_prompts that "
                 "name the classes better, choose another generation_model, or keep texts the heads "
                 "do not confirm (replay_filter: false)"
@@ -241,42 +255,39 @@ class GenerativeReplay(ContinualMethod):
         return {
             "task": self._task,
             "finished": [[name, list(classes)] for name, classes in self._finished],
-            "generator": list(self._generator_seen),
+            "generator": list(self._identity.seen),
             "schedule": self._schedule.state_dict(),
             "writing": {} if self._writing is None else self._writing.state_dict(),
             "reports": copy.deepcopy(self._reports),
+            **({} if self._tuning is None else {"tuning": self._tuning.state_dict()}),
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
         """Restore `state_dict`."""
         self._task = state["task"]
         self._finished = [(name, tuple(classes)) for name, classes in state["finished"]]
-        self._generator_seen = tuple(state["generator"])
+        self._identity.load(state["generator"])
         self._schedule.load_state_dict(state["schedule"])
         self._writing = Writing.from_state(state["writing"]) if state["writing"] else None
         self._reports = copy.deepcopy(state["reports"])
+        if self._tuning is not None:
+            self._tuning.load_state_dict(state["tuning"])
 
     def memory(self) -> Mapping[str, Group]:
-        """Return digests of the texts of each finished task, and what is written for this one."""
+        """Return digests of the texts of each finished task, and what is written for this one.
+
+        With tuning also the LoRA of each finished task.
+        """
         return {
-            **{f"texts-{task}": {"digests": tensor} for task, tensor in self._known_texts.items()},
-            **{f"examples-{task}": pool.group for task, pool in self._pools.items()},
+            **named("texts-", {k: {"digests": known} for k, known in self._known_texts.items()}),
+            **named("examples-", {k: pool.group for k, pool in self._pools.items()}),
+            **({} if self._tuning is None else self._tuning.memory()),
         }
 
     def load_memory(self, groups: Mapping[str, Group]) -> None:
         """Restore `memory`."""
-        self._known_texts = {
-            task: group["digests"].cpu() for task, group in _by_task("texts-", groups).items()
-        }
-        self._pools = {
-            task: self._pool(task, group) for task, group in _by_task("examples-", groups).items()
-        }
-
-
-def _by_task(prefix: str, groups: Mapping[str, Group]) -> dict[int, Group]:
-    found = {
-        int(name.removeprefix(prefix)): group
-        for name, group in groups.items()
-        if name.startswith(prefix)
-    }
-    return dict(sorted(found.items()))
+        texts, examples = by_task("texts-", groups), by_task("examples-", groups)
+        self._known_texts = {task: group["digests"].cpu() for task, group in texts.items()}
+        self._pools = {task: self._pool(task, group) for task, group in examples.items()}
+        if self._tuning is not None:
+            self._tuning.load_memory(groups)

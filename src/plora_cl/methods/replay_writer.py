@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plora_cl.generation.cleaning import normalised_digest
 from plora_cl.generation.generator import Generated, TextGenerator
+from plora_cl.generation.lora import Lora
 from plora_cl.generation.prompts import Prompts
 from plora_cl.methods.replay_draft import Draft
 from plora_cl.methods.replay_pool import padded
@@ -76,7 +77,7 @@ class Writing(NamedTuple):
 class ReplayWriter:
     """Generates chunks of texts and keeps those that are new and of the right class.
 
-    A chunk depends on the seed, both tasks, the class and its own number alone.
+    A chunk depends on the seed, both tasks, the class, its own number and the LoRA alone.
 
     Args:
         generator: Writes texts.
@@ -97,7 +98,7 @@ class ReplayWriter:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.generator = generator
+        self._generator = generator
         self._encode, self._pad_token_id = encode, pad_token_id
         self._filtered, self._batch_size, self._seed = filtered, batch_size, seed
 
@@ -107,6 +108,7 @@ class ReplayWriter:
         writing: Writing,
         label: int,
         training_texts: Collection[bytes],
+        lora: Lora | None,
     ) -> None:
         """Add the next chunk of a class to the draft.
 
@@ -115,13 +117,15 @@ class ReplayWriter:
             writing: Where the chunk goes.
             label: The class.
             training_texts: Normalised digests of the earlier task's training texts.
+            lora: Of the language model, tuned on the earlier task.
         """
         task, earlier, prompts, draft = writing
         chunk = draft.chunks[label]
-        texts = self.generator.generate(
+        texts = self._generator.generate(
             prompts.prompt(label, chunk),
             count=self._batch_size,
             seed=derived_seed(self._seed, task, SeedFor.GENERATION, earlier, label, chunk),
+            lora=lora,
         )
         draft.chunks[label] += 1
         draft.tokens[label] += sum(max(text.tokens, 1) for text in texts)

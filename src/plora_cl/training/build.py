@@ -25,6 +25,7 @@ from plora_cl.evaluation.runlog import RunLog
 from plora_cl.generation.cache import CachedGenerator
 from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.generator import TextGenerator
+from plora_cl.generation.tuning import TuningPlan
 from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.methods.ewc import Ewc
@@ -247,7 +248,18 @@ def _replay(
         token_budget=settings.replay_token_budget,
         max_new_tokens=settings.max_gen_length,
         batch_size=settings.generation_batch_size,
+        tuning=_tuning(settings) if settings.replay_tuning else None,
         seed=settings.seed,
+    )
+
+
+def _tuning(settings: Settings) -> TuningPlan:
+    return TuningPlan(
+        examples=settings.replay_tuning_examples,
+        epochs=settings.replay_tuning_epochs,
+        batch_size=settings.generation_batch_size,
+        learning_rate=settings.replay_tuning_learning_rate,
+        r=settings.replay_tuning_r,
     )
 
 

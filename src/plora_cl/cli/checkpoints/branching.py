@@ -21,7 +21,9 @@ from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError, Set
 DAMAGED = 1
 
 _FIXED = SHAPE_SETTINGS | {"seed", "max_length", "max_train_examples", "max_eval_examples"}
-_STATE = frozenset({"use_ewc", "ewc_mode", "use_orthogonal", "use_replay", "precision"})
+_STATE = frozenset(
+    {"use_ewc", "ewc_mode", "use_orthogonal", "use_replay", "replay_tuning", "precision"}
+)
 _STEPS = frozenset({"batch_size", "gradient_accumulation_steps"})
 _OPTIMIZER = ("learning_rate", "weight_decay")
 _SOURCES = ("model_name", "tasks", "device")

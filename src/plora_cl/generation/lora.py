@@ -1,0 +1,117 @@
+"""A LoRA adapter of a language model, which is put in for a while and taken out again.
+
+Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.tuners_utils import cast_adapter_dtype
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from plora_cl.errors import ModelError
+from plora_cl.generation.digest import add_tensors
+from plora_cl.state import TensorPart
+
+_NAME, _SCALE = "tuned", 2
+
+
+class Lora:
+    """A and B matrices of every linear layer but the one that gives the logits.
+
+    It contributes ``2 B A x``. The weights of the model itself are never written to, so that it is
+    the same to the bit when the adapter is out again.
+
+    Args:
+        weights: ``<layer>.lora_A [r, in]`` and ``<layer>.lora_B [out, r]``, float32 on the CPU;
+            never changed.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self.weights = dict(weights)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        content = hashlib.sha256()
+        add_tensors(content, {name: self.weights[name] for name in sorted(self.weights)})
+        return content.hexdigest()
+
+    @contextmanager
+    def within(self, model: PreTrainedModel) -> Iterator[None]:
+        """Let it contribute to what ``model`` computes; draws from the process-wide generators.
+
+        Raises:
+            IncompatibleCheckpointError: It was tuned for a model of other layers.
+        """
+        r = next(len(a) for name, a in self.weights.items() if name.endswith(".lora_A"))
+        with _injected(model, r) as matrices:
+            TensorPart(matrices).load_state_dict(self.weights)
+            yield
+
+
+@contextmanager
+def fresh_lora(model: PreTrainedModel, r: int, *, seed: int) -> Iterator[dict[str, nn.Parameter]]:
+    """Yield the matrices of a new LoRA in ``model``: A random, B zero, so it changes nothing yet.
+
+    Draws from the process-wide generators; its values depend on ``seed`` alone.
+
+    Raises:
+        ModelError: The model has no linear layer to adapt.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with _injected(model, r) as matrices:
+        with torch.no_grad():
+            for name, matrix in matrices.items():
+                if name.endswith(".lora_A"):
+                    start = torch.empty(matrix.shape)  # on the CPU: the same on every device
+                    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+                    matrix.copy_(start)
+        yield matrices
+
+
+@contextmanager
+def _injected(model: PreTrainedModel, r: int) -> Iterator[dict[str, nn.Parameter]]:
+    """Yield the trainable matrices of a LoRA in ``model`` by layer; take it out at the end."""
+    config = LoraConfig(
+        r=r,
+        lora_alpha=_SCALE * r,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    try:
+        tuner = LoraModel(model, config, _NAME)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"generation_model: no LoRA can be put into a {type(model).__name__}: {reason} Switch "
+            "tuning off (replay_tuning: false) or choose another generation_model"
+        ) from error
+    try:
+        cast_adapter_dtype(model, _NAME)  # small steps would be lost in half precision
+        yield _matrices(model)
+    finally:
+        tuner.unload()
+
+
+def _matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    found: dict[str, nn.Parameter] = {}
+    for path, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
+            weight = matrices[_NAME].weight
+            assert isinstance(weight, nn.Parameter)
+            found[f"{path}.{kind}"] = weight
+    return found

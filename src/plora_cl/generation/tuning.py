@@ -1,0 +1,200 @@
+"""Tunes a LoRA of a causal language model to write the texts of a task after their prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
+
+from plora_cl.errors import MethodError, TrainingError
+from plora_cl.generation.lora import Lora, fresh_lora
+from plora_cl.seeds import derived_seed
+
+_IGNORED = -100
+_MAX_GRAD_NORM = 1.0
+
+BatchDone = Callable[[int, int], None]
+"""Told after each batch how many of how many are done; may raise to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPlan:
+    """How to tune.
+
+    Attributes:
+        examples: Training texts of a task to tune on, at least 1.
+        epochs: Passes over them, at least 1.
+        batch_size: Texts of a step, at least 1.
+        learning_rate: Of AdamW at the first step; it falls linearly to 0. Above 0.
+        r: Rank of the LoRA, at least 1.
+    """
+
+    examples: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    r: int
+
+
+class TuningExample(NamedTuple):
+    """A text, and what the model is going to be asked for when it should write such a one.
+
+    Attributes:
+        text: In one line, not empty.
+        prompts: Used in turn, one an epoch.
+    """
+
+    text: str
+    prompts: tuple[str, ...]
+
+
+class Row(NamedTuple):
+    """A prompt and the text after it, as tokens.
+
+    Attributes:
+        ids: Of both.
+        prompt_tokens: How many of them are the prompt, at least 1: nothing is learned from those.
+    """
+
+    ids: list[int]
+    prompt_tokens: int
+
+
+class Tuned(NamedTuple):
+    """What tuning arrived at.
+
+    Attributes:
+        lora: The adapter.
+        losses: Cross-entropy per learned token in nats, averaged over each epoch as it went.
+    """
+
+    lora: Lora
+    losses: list[float]
+
+
+def tune(
+    model: PreTrainedModel,
+    examples: Sequence[Sequence[Row]],
+    plan: TuningPlan,
+    *,
+    seed: int,
+    batch_done: BatchDone,
+) -> Tuned:
+    """Return a LoRA that makes the texts of ``examples`` more probable after their prompts.
+
+    The model stays as it is, without dropout. The result depends on the arguments alone; the
+    process-wide random generators are drawn from.
+
+    Args:
+        model: With frozen weights, in evaluation mode.
+        examples: Each as the rows that its epochs take in turn.
+        plan: How to tune.
+        seed: Decides initial values and the order of the examples.
+        batch_done: Told after each batch.
+
+    Raises:
+        ModelError: The model has no linear layer to adapt.
+        MethodError: The loss does not depend on the LoRA.
+        TrainingError: The loss is not finite.
+
+    Source: Sun et al. 2020, "LAMOL: LAnguage MOdeling for Lifelong Language Learning", section 3.1
+    (a language model learns to generate the examples of a task), with a LoRA for each task in
+    place of one model for all, and the loss on the text alone.
+    """
+    steps = plan.epochs * -(-len(examples) // plan.batch_size)
+    with (
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
+        fresh_lora(model, plan.r, seed=derived_seed(seed, 0)) as matrices,
+    ):
+        parameters = list(matrices.values())
+        optimizer = AdamW(parameters, lr=plan.learning_rate, weight_decay=0.0)
+        schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
+        losses, done = [], 0
+        for epoch in range(plan.epochs):
+            loss, tokens = 0.0, 0
+            for rows in _batches(examples, epoch, plan.batch_size, seed):
+                summed, learned = _accumulate(model, rows)
+                _scale_and_check(parameters, summed, learned, done)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                loss, tokens, done = loss + summed, tokens + learned, done + 1
+                batch_done(done, steps)
+            losses.append(loss / tokens)
+        weights = {name: m.detach().to("cpu", copy=True) for name, m in matrices.items()}
+    return Tuned(Lora(weights), losses)
+
+
+def _batches(
+    examples: Sequence[Sequence[Row]], epoch: int, batch_size: int, seed: int
+) -> list[list[Row]]:
+    order = np.random.default_rng(derived_seed(seed, 1, epoch)).permutation(len(examples)).tolist()
+    rows = [examples[index][epoch % len(examples[index])] for index in order]
+    return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+
+
+def _accumulate(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[float, int]:
+    """Add the gradient of the loss summed over learned tokens; return that sum and their number.
+
+    Gradients of a sum do not vanish in half precision, as those of a mean would.
+    """
+    ids, mask, targets = (tensor.to(model.device) for tensor in _padded(rows))
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    loss = functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        targets[:, 1:].flatten(),
+        ignore_index=_IGNORED,
+        reduction="sum",
+    )
+    loss.backward()
+    return loss.item(), int((targets[:, 1:] != _IGNORED).sum())
+
+
+def _padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, mask and targets ``[rows, tokens]``; prompts and padding are no targets."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for line, (tokens, prompt_tokens) in enumerate(rows):
+        ids[line, : len(tokens)] = torch.tensor(tokens)
+        mask[line, : len(tokens)] = 1
+        targets[line, prompt_tokens : len(tokens)] = torch.tensor(tokens[prompt_tokens:])
+    return ids, mask, targets
+
+
+def _scale_and_check(
+    parameters: Sequence[torch.nn.Parameter], summed: float, tokens: int, step: int
+) -> None:
+    """Turn gradients of the sum into those of the mean, clipped.
+
+    Raises:
+        MethodError: They are all zero at the first step.
+        TrainingError: They, or the loss, are not finite.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad /= tokens
+    norm = clip_grad_norm_(parameters, _MAX_GRAD_NORM).item()
+    if not (math.isfinite(summed) and math.isfinite(norm)):
+        raise TrainingError(
+            f"replay: the loss of the generator is {summed / tokens} and its gradient {norm} in "
+            f"batch {step} of tuning; lower replay_tuning_learning_rate, or switch tuning off "
+            "(replay_tuning: false)"
+        )
+    if step == 0 and norm == 0:
+        raise MethodError(
+            "replay: tuning the generator has no effect: the gradient of its loss is zero; choose "
+            "another generation_model, or switch tuning off (replay_tuning: false)"
+        )

@@ -1,0 +1,118 @@
+"""Tunes the language model on each task while its texts are there, one LoRA a task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from torch import Tensor
+
+from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.task import Task
+from plora_cl.errors import MethodError
+from plora_cl.generation.cleaning import in_one_line
+from plora_cl.generation.generator import TextGenerator
+from plora_cl.generation.lora import Lora
+from plora_cl.generation.prompts import Prompts, Templates
+from plora_cl.generation.tuning import TuningExample, TuningPlan
+from plora_cl.methods.base import Progress
+from plora_cl.methods.replay_memory import Group, by_task, named
+from plora_cl.state import SeedFor, StateDict, derived_seed
+
+
+class GeneratorTuning:
+    """Learns with a LoRA to write the texts of a task after the prompts that replay will use.
+
+    Args:
+        generator: What is tuned; its own weights never change.
+        plan: How.
+        templates: Prompts; None for those that suit the generator.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self, generator: TextGenerator, plan: TuningPlan, *, templates: Templates, seed: int
+    ) -> None:
+        self._generator, self._plan = generator, plan
+        self._templates, self._seed = templates, seed
+        self._loras: dict[int, Lora] = {}
+        self._reports: StateDict = {}
+
+    def tune(self, task: Task, progress: Progress) -> None:
+        """Tune on ``task``; what was known before is changed at the very end.
+
+        Raises:
+            MethodError: All texts are empty, or tuning has no effect.
+            ModelError: The language model cannot be adapted.
+            TrainingError: The loss is not finite.
+        """
+        seed = derived_seed(self._seed, task.index, SeedFor.GENERATOR_TUNING)
+        rows = stratified_rows(task.train.labels, self._plan.examples, derived_seed(seed, 0))
+        chosen = task.train.subset(rows)
+        prompts = Prompts.of(
+            task.name,
+            task.classes,
+            self._templates,
+            instruction_tuned=self._generator.instruction_tuned,
+        )
+        examples = tuning_examples(chosen.texts(), chosen.labels.tolist(), prompts)
+        if not examples:
+            raise MethodError(
+                f"replay: all texts of {task.name} are empty, so the generator cannot be tuned on "
+                "them; switch tuning off (replay_tuning: false), or check the task's text column"
+            )
+        tuned = self._generator.tune(
+            examples,
+            self._plan,
+            seed=derived_seed(seed, 1),
+            batch_done=lambda done, total: progress(f"replay: tuning on {task.name}", done, total),
+        )
+        self._loras[task.index] = tuned.lora
+        self._reports[task.name] = {
+            "examples": len(examples),
+            "first_epoch_loss": tuned.losses[0],
+            "last_epoch_loss": tuned.losses[-1],
+        }
+
+    def lora(self, task: int) -> Lora:
+        """Return what was tuned on a finished task."""
+        return self._loras[task]
+
+    def state_dict(self) -> StateDict:
+        """Return the report: by task the number of examples, and losses in nats per token."""
+        return copy.deepcopy(self._reports)
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self._reports = copy.deepcopy(state)
+
+    def memory(self) -> Mapping[str, Group]:
+        """Return the LoRA of each finished task."""
+        return named("generator-", {task: lora.weights for task, lora in self._loras.items()})
+
+    def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore `memory`."""
+        self._loras = {
+            task: Lora({name: tensor.cpu() for name, tensor in group.items()})
+            for task, group in by_task("generator-", groups).items()
+        }
+
+
+def tuning_examples(
+    texts: Sequence[str], labels: Sequence[int], prompts: Prompts
+) -> list[TuningExample]:
+    """Return what to learn from texts that are not empty.
+
+    Templates take turns within each class, and from one epoch to the next for each text: counted
+    over all texts, a file in which classes alternate would tie a class to a template.
+    """
+    found = []
+    of_class = [count() for _ in prompts.classes]
+    turns = range(len(prompts.templates))
+    for text, label in zip(map(in_one_line, texts), labels, strict=True):
+        if text:
+            first = next(of_class[label])
+            asked = tuple(prompts.prompt(label, first + turn) for turn in turns)
+            found.append(TuningExample(text, asked))
+    return found
