@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.cleaning import cleaned
@@ -25,6 +24,7 @@ from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
 from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
+from plora_cl.quiet_loading import quiet_loading
 
 
 class CausalGenerator:
@@ -191,11 +191,9 @@ class CausalGenerator:
         location, gguf_file = self._place
         if gguf_file is not None:
             options["gguf_file"] = gguf_file
-        verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         try:
-            return factory.from_pretrained(location, **options)
+            with quiet_loading():
+                return factory.from_pretrained(location, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
@@ -203,9 +201,6 @@ class CausalGenerator:
                 "language model: a hub id such as gpt2, a folder, a .gguf file, or "
                 "packaged:smollm2, which needs no hub)"
             ) from error
-        finally:
-            transformers_logging.set_verbosity(verbosity)
-            transformers_logging.enable_progress_bar()
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

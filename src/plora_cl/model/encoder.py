@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from plora_cl.errors import ModelError
+from plora_cl.quiet_loading import quiet_loading
 
 ATTENTION_PROJECTIONS = re.compile(
     r"(^|\.)attention\."
@@ -67,19 +67,14 @@ def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
 
 def _quietly(factory: Any, model_name: str, **options: Any) -> Any:
     name = resolve_packaged(model_name)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        return factory.from_pretrained(name, **options)
+        with quiet_loading():
+            return factory.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"model_name: cannot load {model_name!r}: {reason} ({_HUB_HELP})"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
 
 
 def resolve_packaged(model_name: str) -> str:

@@ -1,0 +1,44 @@
+"""What transformers prints while it loads is not printed, and only then."""
+
+from __future__ import annotations
+
+import contextlib
+import logging as stdlib_logging
+
+import pytest
+from transformers import modeling_gguf_pytorch_utils
+from transformers.utils import logging
+
+from plora_cl.quiet_loading import quiet_loading
+
+
+def bars(capfd: pytest.CaptureFixture[str]) -> list[bool]:
+    """Return whether the bar of transformers and the one of its GGUF loader are drawn."""
+    drawn = []
+    for bar in (logging.tqdm, vars(modeling_gguf_pytorch_utils)["tqdm"]):
+        for _ in bar(range(2), desc="loading"):
+            pass
+        drawn.append("loading" in capfd.readouterr().err)
+    return drawn
+
+
+def test_neither_bar_is_drawn_while_loading_and_both_are_afterwards(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = (bars(capfd), logging.get_verbosity())
+    with contextlib.suppress(OSError), quiet_loading():
+        assert bars(capfd) == [False, False]
+        assert logging.get_verbosity() == stdlib_logging.ERROR
+        raise OSError("no model")
+    assert (bars(capfd), logging.get_verbosity()) == before
+    assert before[0] == [True, True]
+
+
+def test_bars_that_somebody_switched_off_stay_off(capfd: pytest.CaptureFixture[str]) -> None:
+    logging.disable_progress_bar()
+    try:
+        with quiet_loading():
+            pass
+        assert not bars(capfd)[0]
+    finally:
+        logging.enable_progress_bar()
