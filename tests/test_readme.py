@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -55,4 +56,6 @@ def test_the_quickstart_runs_and_its_resume_trains_no_step(tmp_path: Path) -> No
         )
         assert outcome.returncode == 0, outcome.stderr
         assert expected in outcome.stdout
-    assert (tmp_path / "experiments" / "quickstart" / "results" / "final_results.json").exists()
+    results = tmp_path / "experiments" / "quickstart" / "results" / "final_results.json"
+    written = json.loads(results.read_text(encoding="utf-8"))["methods"]["replay"]
+    assert all(of_task["kept"] > 0 for before in written.values() for of_task in before.values())
