@@ -1,4 +1,4 @@
-"""The example of docs/protocol.md, as written."""
+"""The example of docs/protocol.md and the measured comparison, as written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from plora_cl.cli.flags import train_parser
 from plora_cl.cli.protocol.main import main, protocol_parser
 from plora_cl.config.learners import LEARNERS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [
     line
@@ -43,6 +44,13 @@ def test_the_example_is_a_list_of_runs(
     assert "joint__wide-first__seed3" in listed
     assert "no-replay__narrow-first__cumulative__seed1" in listed
     assert main(["eight-runs.yaml", "--dry-run"]) == 0
+
+
+def test_the_measured_comparison_is_a_list_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(ROOT / "benchmarks" / "eight-runs.yaml"), "--dry-run"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[-1].startswith("51 runs in ")
+    assert "no-ewc__order-4__cumulative__seed3" in listed
 
 
 def test_every_learner_is_explained() -> None:
