@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging as stdlib_logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from transformers import modeling_gguf_pytorch_utils
 from transformers.utils import logging
 
-from plora_cl.quiet_loading import quiet_loading
+from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
 
 
 def bars(capfd: pytest.CaptureFixture[str]) -> list[bool]:
@@ -22,12 +24,17 @@ def bars(capfd: pytest.CaptureFixture[str]) -> list[bool]:
     return drawn
 
 
-def test_neither_bar_is_drawn_while_loading_and_both_are_afterwards(
+@pytest.mark.parametrize(
+    ("quiet", "drawn"), [(quiet_loading, [False, True]), (quiet_gguf_loading, [False, False])]
+)
+def test_what_is_loaded_is_loaded_without_its_bar_and_bars_are_back_afterwards(
+    quiet: Callable[[], AbstractContextManager[None]],
+    drawn: list[bool],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     before = (bars(capfd), logging.get_verbosity())
-    with contextlib.suppress(OSError), quiet_loading():
-        assert bars(capfd) == [False, False]
+    with contextlib.suppress(OSError), quiet():
+        assert bars(capfd) == drawn
         assert logging.get_verbosity() == stdlib_logging.ERROR
         raise OSError("no model")
     assert (bars(capfd), logging.get_verbosity()) == before
@@ -42,3 +49,12 @@ def test_bars_that_somebody_switched_off_stay_off(capfd: pytest.CaptureFixture[s
         assert not bars(capfd)[0]
     finally:
         logging.enable_progress_bar()
+
+
+def test_a_reader_of_gguf_files_without_a_bar_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(modeling_gguf_pytorch_utils, "tqdm")
+    with quiet_gguf_loading():
+        assert logging.get_verbosity() == stdlib_logging.ERROR
+    assert not hasattr(modeling_gguf_pytorch_utils, "tqdm")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from transformers import modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 
@@ -15,16 +14,28 @@ def quiet_loading() -> Iterator[None]:
     """Keep transformers from printing warnings and progress; afterwards all is as it was."""
     verbosity = transformers_logging.get_verbosity()
     had_progress_bars = transformers_logging.is_progress_bar_enabled()
-    # The loader of GGUF files has a bar of its own, which no setting of transformers reaches.
-    of_gguf = vars(modeling_gguf_pytorch_utils)
-    bar = of_gguf["tqdm"]
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    of_gguf["tqdm"] = partial(bar, disable=True)
     try:
         yield
     finally:
-        of_gguf["tqdm"] = bar
         transformers_logging.set_verbosity(verbosity)
         if had_progress_bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_gguf_loading() -> Iterator[None]:
+    """Be quiet while a GGUF file is read, too: its bar is one that no setting reaches."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    reader = vars(modeling_gguf_pytorch_utils)
+    bar = reader.get("tqdm")
+    if bar is not None:  # without it there is nothing to silence, and no reason to fail
+        reader["tqdm"] = partial(bar, disable=True)
+    try:
+        with quiet_loading():
+            yield
+    finally:
+        if bar is not None:
+            reader["tqdm"] = bar

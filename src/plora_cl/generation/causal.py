@@ -24,7 +24,7 @@ from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
 from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
-from plora_cl.quiet_loading import quiet_loading
+from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
 
 
 class CausalGenerator:
@@ -189,10 +189,11 @@ class CausalGenerator:
 
     def _load(self, factory: Any, **options: Any) -> Any:
         location, gguf_file = self._place
+        quiet = quiet_loading
         if gguf_file is not None:
-            options["gguf_file"] = gguf_file
+            options["gguf_file"], quiet = gguf_file, quiet_gguf_loading
         try:
-            with quiet_loading():
+            with quiet():
                 return factory.from_pretrained(location, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
