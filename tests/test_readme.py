@@ -58,4 +58,8 @@ def test_the_quickstart_runs_and_its_resume_trains_no_step(tmp_path: Path) -> No
         assert expected in outcome.stdout
     results = tmp_path / "experiments" / "quickstart" / "results" / "final_results.json"
     written = json.loads(results.read_text(encoding="utf-8"))["methods"]["replay"]
-    assert all(of_task["kept"] > 0 for before in written.values() for of_task in before.values())
+    assert [sorted(earlier) for earlier in written.values()] == [
+        ["bbc_news"],
+        ["bbc_news", "reuters_r8"],
+    ]
+    assert all(text["kept"] > 0 for earlier in written.values() for text in earlier.values())
