@@ -56,6 +56,13 @@ def test_differences_that_differ_in_their_last_bits_count_as_equal() -> None:
     assert compare([0.1, 0.2, -0.3, 0.001], [0.0] * 4).permutation_p == 1.0
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_spread() -> None:
+    found = compare([0.600, 0.905, 0.825], [0.580, 0.885, 0.805])
+    assert (found.difference.sd, found.t_p, found.d_z, found.g_z) == (0.0, None, None, None)
+    assert found.difference.low == found.difference.high == found.difference.mean
+    assert found.difference.mean == pytest.approx(0.02)
+
+
 def test_many_pairs_are_sampled_the_same_way_each_time_and_close_to_the_exact_value() -> None:
     generator = np.random.default_rng(0)
     mine = generator.normal(0.3, 1.0, MOST_EXACT_PAIRS + 1).tolist()

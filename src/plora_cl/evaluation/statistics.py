@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,10 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> PairedCompari
     if len(values) != len(baseline):
         raise ValueError(f"{len(values)} values and {len(baseline)} baselines do not make pairs")
     difference = estimate(differences.tolist())
+    size = max(map(abs, [*values, *baseline]))
+    if difference.sd is not None and difference.sd <= _TOLERANCE * size:
+        # Equal but for rounding: that is no spread to divide by.
+        difference = replace(difference, sd=0.0, low=difference.mean, high=difference.mean)
     d_z = _standardised(difference)
     return PairedComparison(
         difference,
