@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,22 @@ def test_another_version_of_a_library_is_refused(
     said = refusal(settings, here)
     for library in ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers"):
         assert f"environment.{library}: saved in checkpoint" in said
+
+
+def test_a_run_whose_test_splits_changed_publishes_what_it_measured(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its scores differ although nothing is forgotten, so that no zero is by construction."""
+    alone = {**settings, "shared": "none", "use_ewc": False}
+    cut(alone, tmp_path)
+    experiment, _ = train(alone, tmp_path, accept=True, max_eval_examples=5)
+    results = json.loads((experiment / "results" / "final_results.json").read_text())
+    assert results["zero_by_construction"] == {}
+    assert results["tasks"][0]["test"] == 5
+    afresh, _ = train(alone, tmp_path / "afresh")
+    results = json.loads((afresh / "results" / "final_results.json").read_text())
+    assert set(results["zero_by_construction"]) == {
+        "backward_transfer",
+        "forgetting",
+        "forward_transfer",
+    }

@@ -10,6 +10,9 @@ from plora_cl.state import StateDict
 
 Cell = tuple[float, float, str]
 
+UNKNOWN = ""
+"""Digest of a score that nobody may take for what would be measured now."""
+
 
 class ScoreMatrix:
     """Accuracy and macro-F1 on task ``column`` after learning task ``row``, as a `Stateful`.
@@ -49,6 +52,12 @@ class ScoreMatrix:
             if known == digest:
                 return accuracy, f1
         return None
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some scores were measured under other settings than the run ended with."""
+        cells = [*self._cells.values(), *self._untrained.values()]
+        return any(digest == UNKNOWN for _, _, digest in cells)
 
     def row(self, row: int) -> list[float | None]:
         """Return the accuracy on every task after learning task ``row``."""

@@ -19,6 +19,7 @@ from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, completed
+from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.optimization import Optimization
@@ -217,6 +218,6 @@ def _measured_under_other_settings(scores: StateDict, gone: Collection[int]) -> 
         gone: Tasks that were not begun and are others now: scores on those mean nothing.
     """
     return {
-        name: [[*cell[:-1], ""] for cell in cells if cell[-4] not in gone]
+        name: [[*cell[:-1], UNKNOWN] for cell in cells if cell[-4] not in gone]
         for name, cells in scores.items()
     }

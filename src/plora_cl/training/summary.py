@@ -23,14 +23,17 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
         folder: Of its experiment.
         measure_validation: Measure on the validation splits, too.
     """
-    costs = run.components.costs.summary()
+    costs, matrix = run.components.costs.summary(), run.components.matrix
     results = summarise(
-        run.components.matrix,
+        matrix,
         tasks=[description(task) for task in run.components.tasks],
         costs=costs,
         parameters=_parameter_counts(run),
         methods=run.components.methods.report(run.model),
-        zero_by_construction=zero_by_construction(
+        # Scores that were measured under different settings may differ whatever is learned.
+        zero_by_construction={}
+        if matrix.is_mixed
+        else zero_by_construction(
             tasks=len(run.components.tasks),
             composition=run.model.composition,
             task_adapters=run.model.task_adapters,
@@ -47,9 +50,7 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
         }
     target = folder / "results"
     target.mkdir(parents=True, exist_ok=True)
-    write_results(
-        target, results, run.components.matrix, costs, partial(write_durably, LocalFilesystem())
-    )
+    write_results(target, results, matrix, costs, partial(write_durably, LocalFilesystem()))
     _show(run, results)
     return results
 
