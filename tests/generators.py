@@ -64,7 +64,7 @@ class ScriptedGenerator:
     name, instruction_tuned = "scripted", False
 
     def __init__(self, script: Sequence[str] | None = None, digest: str = "weights") -> None:
-        self.digest = digest
+        self.digest = self.weights_digest = digest
         self.asked: list[tuple[str, int, int]] = []
         self.worn: list[Lora | None] = []
         self.tuned_on: list[Sequence[TuningExample]] = []

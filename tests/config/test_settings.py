@@ -171,6 +171,14 @@ def test_wrong_templates_are_one_problem_that_names_the_setting(
     assert problem in line
 
 
+def test_prompts_for_a_task_that_is_not_learned_are_refused() -> None:
+    prompts = {"animalz": ["A {label} text:"]}
+    tasks = ["data/animals", "data/weather"]
+    (line,) = problems(use_replay=True, replay_prompts=prompts, tasks=tasks)
+    assert "'animalz', which is no task of the stream; its tasks are animals, weather" in line
+    validate({"use_replay": True, "replay_prompts": {"animals": ["{label}:"]}, "tasks": tasks})
+
+
 def test_ewc_without_shared_parameters_is_refused_and_both_ways_out_are_named() -> None:
     (line,) = problems(shared="none")
     assert "shared: layernorm" in line

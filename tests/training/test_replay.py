@@ -248,7 +248,7 @@ def test_the_state_of_a_task_under_way_holds_prompts_and_examples(
     assert state["writing"]["name"] == "animals"
     assert all("{label}" in template for template in state["writing"]["templates"])
     assert sum(state["writing"]["draft"]["fates"].values()) == 8
-    assert state["generator"][0] == replaying["generation_model"]
+    assert state["generator_weights"][0] == replaying["generation_model"]
 
 
 def test_replay_changes_what_is_learned(
@@ -313,3 +313,15 @@ def test_weights_that_were_exchanged_under_the_same_name_are_noticed(
     make_generator(folder, ["cat", "dog", "rain", *tiny.FILLER])
     with pytest.raises(IncompatibleCheckpointError, match="has other weights"):
         train(tmp_path, settings)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 1.3}, {"precision": "bf16"}])
+def test_texts_may_be_written_in_another_way_by_the_same_weights(
+    tmp_path: Path, replaying: dict[str, Any], change: dict[str, Any]
+) -> None:
+    with pytest.raises(PowerCut):
+        train(tmp_path, replaying, reporter=AtTask(2))
+    changed = {**replaying, **change, "experiment_dir": str(tmp_path)}
+    trainer = CLTrainer(**changed)
+    trainer.train_sequence(resume=True, accept_changes=True)
+    assert trainer.run.components.finished

@@ -107,6 +107,16 @@ def _replay(settings: SettingFields) -> list[Contradiction]:
                 "(composition: cumulative), or switch replay off (use_replay: false / --no-replay)",
             )
         )
+    named = settings.replay_prompts if isinstance(settings.replay_prompts, dict) else {}
+    tasks = [task_name(entry) for entry in settings.tasks]
+    if strangers := [name for name in named if name not in tasks]:
+        found.append(
+            Contradiction(
+                ("replay_prompts", "tasks"),
+                f"replay_prompts has templates for {strangers[0]!r}, which is no task of the "
+                f"stream; its tasks are {', '.join(tasks)}",
+            )
+        )
     if settings.replay_ratio == 0:
         found.append(
             Contradiction(

@@ -203,7 +203,7 @@ class SettingFields(BaseModel):
     replay_filter: Annotated[_Switch, _TRAJECTORY] = True
     """Keep only texts that the earlier task's own head assigns to the class asked for."""
     replay_token_budget: Annotated[_Count, _TRAJECTORY] = 0
-    """New tokens to generate before each task at most; 0 for four times what is asked for."""
+    """New tokens before each task, a chunk for each class at least; 0: four times what is asked."""
     replay_tuning: Annotated[_Switch, _STRUCTURAL] = False
     """Tune the generator on each task with a LoRA while its texts are there, as LAMOL does."""
     replay_tuning_examples: Annotated[_Positive, _TRAJECTORY] = 1000

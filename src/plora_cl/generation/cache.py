@@ -52,6 +52,11 @@ class CachedGenerator:
         return self._generator.digest
 
     @property
+    def weights_digest(self) -> str:
+        """That of the generator."""
+        return self._generator.weights_digest
+
+    @property
     def instruction_tuned(self) -> bool:
         """Whether the model follows requests."""
         return self._generator.instruction_tuned

@@ -19,7 +19,7 @@ from transformers import (
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.cleaning import cleaned
-from plora_cl.generation.digest import add_tensors
+from plora_cl.generation.digest import Hash, add_tensors
 from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
@@ -68,6 +68,7 @@ class CausalGenerator:
         self._tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
         self._model: PreTrainedModel | None = None
         self._digest: str | None = None
+        self._weights_digest: str | None = None
 
     @property
     def instruction_tuned(self) -> bool:
@@ -78,12 +79,24 @@ class CausalGenerator:
     def digest(self) -> str:
         """SHA-256 of weights, vocabulary, chat template and sampling; loads the model."""
         if self._digest is None:
-            content = hashlib.sha256()
-            vocabulary = [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
-            content.update(json.dumps([vocabulary, self._sampling], sort_keys=True).encode())
+            content = _hash_of([self._vocabulary(), self._sampling])
             add_tensors(content, self._loaded().state_dict())
             self._digest = content.hexdigest()
         return self._digest
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of weights, rounded to bfloat16, and vocabulary; loads the model."""
+        if self._weights_digest is None:
+            content = _hash_of(self._vocabulary())
+            for name, tensor in self._loaded().state_dict().items():
+                rounded = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+                add_tensors(content, {name: rounded})
+            self._weights_digest = content.hexdigest()
+        return self._weights_digest
+
+    def _vocabulary(self) -> list[Any]:
+        return [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
 
     def generate(
         self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
@@ -208,3 +221,7 @@ class CausalGenerator:
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             yield
+
+
+def _hash_of(value: Any) -> Hash:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode())

@@ -16,6 +16,10 @@ class Hash(Protocol):
         """Take more bytes."""
         ...
 
+    def hexdigest(self) -> str:
+        """Return the hash of all of them."""
+        ...
+
 
 def add_tensors(content: Hash, tensors: Mapping[str, Tensor]) -> None:
     """Add names, kinds, shapes and every bit of ``tensors``, in their order."""

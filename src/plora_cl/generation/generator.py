@@ -35,6 +35,11 @@ class TextGenerator(Protocol):
         ...
 
     @property
+    def weights_digest(self) -> str:
+        """SHA-256 of weights and vocabulary alone, whatever the precision it computes in."""
+        ...
+
+    @property
     def instruction_tuned(self) -> bool:
         """Whether the model follows requests, rather than going on with a text."""
         ...

@@ -255,7 +255,7 @@ class GenerativeReplay(ContinualMethod):
         return {
             "task": self._task,
             "finished": [[name, list(classes)] for name, classes in self._finished],
-            "generator": list(self._identity.seen),
+            "generator_weights": list(self._identity.seen),
             "schedule": self._schedule.state_dict(),
             "writing": {} if self._writing is None else self._writing.state_dict(),
             "reports": copy.deepcopy(self._reports),
@@ -266,7 +266,7 @@ class GenerativeReplay(ContinualMethod):
         """Restore `state_dict`."""
         self._task = state["task"]
         self._finished = [(name, tuple(classes)) for name, classes in state["finished"]]
-        self._identity.load(state["generator"])
+        self._identity.load(state.get("generator_weights", ()))
         self._schedule.load_state_dict(state["schedule"])
         self._writing = Writing.from_state(state["writing"]) if state["writing"] else None
         self._reports = copy.deepcopy(state["reports"])

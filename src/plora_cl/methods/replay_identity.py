@@ -26,11 +26,11 @@ class GeneratorIdentity:
         Raises:
             IncompatibleCheckpointError: It is another one.
         """
-        name, digest = generator.name, generator.digest
+        name, digest = generator.name, generator.weights_digest
         if self.seen[:1] == (name,) and self.seen != (name, digest):
             raise IncompatibleCheckpointError(
-                f"generation_model: {name!r} has other weights, vocabulary or sampling settings "
-                "than when this run used it first; bring the former model back, or start a new run"
+                f"generation_model: {name!r} has other weights or another vocabulary than when "
+                "this run used it first; bring the former model back, or start a new run"
             )
         if self._lasting and self.seen and self.seen[0] != name:
             raise IncompatibleCheckpointError(
