@@ -44,6 +44,11 @@ def stopping(run: Stoppable) -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def is_stopping() -> bool:
+    """Tell whether a signal has asked this process to stop."""
+    return signal.getsignal(signal.SIGTERM) is _end_at_once
+
+
 def _end_at_once(number: int, _: FrameType | None) -> None:
     # Checkpoints are safe at any instant, so that the default action loses none.
     signal.signal(number, signal.SIG_DFL)

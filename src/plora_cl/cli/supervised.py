@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from plora_cl.cli.signals import is_stopping
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what ``argv`` says, by default that of the process; return the exit code."""
@@ -23,8 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end_with_supervisor() -> None:
-    # The read returns when the last process that could write has ended, even by SIGKILL.
-    os.read(0, 1)
+    # A byte asks to stop. A signal that reached every process of a job did so already, and a
+    # second one would end this one without saving.
+    if os.read(0, 1):
+        if not is_stopping():
+            os.kill(os.getpid(), signal.SIGTERM)
+        # This read returns when the last process that could write has ended, even by SIGKILL.
+        os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
@@ -21,9 +21,9 @@ _MODULE = "plora_cl.cli.supervised"
 class Child:
     """A run in a process of its own, which ends by itself if this process is gone.
 
-    The child reads its standard input, on which nothing is ever written: it ends when this
-    process does, however it does. It has a process group of its own, so that Ctrl-C in a terminal
-    reaches it once, through `signal`.
+    The child reads its standard input: a byte asks it to stop, and it ends when this process does,
+    however it does. It has a process group of its own, so that Ctrl-C in a terminal reaches it
+    once, through `stop`.
     """
 
     def __init__(self, run: PlannedRun, process: subprocess.Popen[bytes]) -> None:
@@ -49,9 +49,11 @@ class Child:
             )
         return cls(run, process)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Pass a signal on."""
-        self._process.send_signal(number)
+    def stop(self) -> None:
+        """Ask it to save and end, unless somebody has."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended by itself
+            os.write(self._process.stdin.fileno(), b"s")
 
     def exit_code(self) -> int | None:
         """Return what it exited with, as a shell reports it; None while it runs."""

@@ -6,7 +6,6 @@ supervisor that was killed is replaced by starting another one.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -26,8 +25,8 @@ class RunProcess(Protocol):
         """What it runs."""
         ...
 
-    def signal(self, number: signal.Signals, /) -> None:
-        """Pass a signal on."""
+    def stop(self) -> None:
+        """Ask it to save and end."""
         ...
 
     def exit_code(self) -> int | None:
@@ -85,7 +84,7 @@ class Supervisor:
             if self._stopped and not passed_on:
                 passed_on = True
                 for child in self._children:
-                    child.signal(signal.SIGTERM)
+                    child.stop()
             self._reap()
             self._look_elsewhere()
             self._start()
