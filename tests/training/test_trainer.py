@@ -366,3 +366,23 @@ def test_a_checkpoint_may_be_saved_by_hand_while_the_same_trainer_trains(
     with pytest.raises(KeyboardInterrupt):
         mine.train_sequence()
     assert [path.name for path in saved] == ["checkpoint_task0_epoch0_batch1.pt"]
+
+
+def test_a_checkpoint_of_an_earlier_task_is_loaded_without_what_came_later(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    used = trainer(settings, tmp_path / "run", composition="cumulative")
+    used.train_sequence()
+    path = next((tmp_path / "run").rglob("checkpoint_task0_*.pt"))
+    fresh = trainer(settings, tmp_path / "run", composition="cumulative")
+    for each in (used, fresh):
+        each.load_checkpoint(path)
+    assert used.run.model.tasks == fresh.run.model.tasks == 1
+    assert list(used.run.model.trainable()) == list(fresh.run.model.trainable())
+    batch = next(used.run.components.tasks[0].test.in_order(8))
+    with torch.no_grad():
+        mine, theirs = (
+            each.run.model.eval()(batch.input_ids, batch.attention_mask, 0)
+            for each in (used, fresh)
+        )
+    assert torch.equal(mine, theirs)

@@ -144,8 +144,14 @@ class Components:
         """Grow the structure that a snapshot at ``cursor`` was taken of.
 
         Raises:
-            IncompatibleCheckpointError: Joint training has no such stage.
+            IncompatibleCheckpointError: Joint training has no such stage, or there are parts of
+                later tasks already.
         """
+        if self.model.tasks > cursor.task + 1:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
+                f"{self.model.tasks - 1}: load it into a new one"
+            )
         last = len(self.tasks) - 1
         if self.model.joint and cursor.task != last:
             raise IncompatibleCheckpointError(

@@ -213,13 +213,18 @@ class CLTrainer:
         Returns:
             The states of the optimizer and of the scheduler, for ``load_state_dict``.
 
+        `run` and its model are new ones afterwards where a later task had been begun.
+
         Raises:
             CorruptCheckpointError: A byte of the checkpoint or of its objects is wrong.
             IncompatibleCheckpointError: As for `train_sequence`.
         """
         optimizer, scheduler = Held(), Held()
+        resumable = self._read(Path(path))
+        if self.run.model.tasks > resumable.snapshot.cursor["task"] + 1:
+            self._run = None  # what later tasks added has to go
         go_on_from(
-            self._read(Path(path)),
+            resumable,
             self.run,
             self.settings,
             accept=accept_changes,
