@@ -52,6 +52,34 @@ def test_a_method_in_which_no_variant_has_an_effect_runs_once(planned: Planned) 
     assert names == ["plain__aw__seed1", "ewc__aw__weak__seed1", "ewc__aw__strong__seed1"]
 
 
+def test_a_variant_counts_beside_what_the_base_says_and_not_beside_the_defaults(
+    planned: Planned,
+) -> None:
+    runs = planned(
+        base={"composition": "cumulative"},
+        variants={"isolated": {"composition": "isolated"}, "as-the-base": {}},
+        methods=["plain", "linear"],
+        orders={"aw": ["a", "w"]},
+        seeds=[1],
+    )
+    assert {run.name: run.settings.composition for run in runs if run.method == "plain"} == {
+        "plain__aw__isolated__seed1": "isolated",
+        "plain__aw__as-the-base__seed1": "cumulative",
+    }
+    assert [run.name for run in runs if run.method == "linear"] == ["linear__aw__seed1"]
+
+
+def test_the_floor_has_the_variants_that_change_its_examples(planned: Planned) -> None:
+    variants = {"few": {"max_train_examples": 8}, "many": {"max_train_examples": 16}}
+    runs = planned(variants=variants, methods=["tfidf"], seeds=[1], orders={"aw": ["a", "w"]})
+    assert [run.settings.max_train_examples for run in runs] == [8, 16]
+
+
+def test_the_floor_stands_beside_any_base(planned: Planned) -> None:
+    base = {"shared": "none"}
+    assert planned(base=base, methods=["plain", "tfidf"])[-1].is_floor
+
+
 def test_the_floor_has_no_variants(planned: Planned) -> None:
     variants = {"isolated": {"composition": "isolated"}, "sum": {"composition": "cumulative"}}
     runs = planned(variants=variants, methods=["tfidf"], seeds=[1], orders={"aw": ["a", "w"]})

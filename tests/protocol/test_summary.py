@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from plora_cl.config.schema import identity
 from plora_cl.errors import ProtocolError
 from plora_cl.protocol.plan import PlannedRun
 from plora_cl.protocol.records import Record, record
@@ -112,6 +113,35 @@ def test_runs_that_learned_from_other_examples_are_not_compared(planned: Planned
     records = [record(run, results_of(run) or {}) for run in (plain, ewc)]
     with pytest.raises(ProtocolError, match="different train examples of the task 'a'"):
         summarised(records, None)
+
+
+def test_runs_whose_settings_pick_other_examples_are_no_pair(planned: Planned) -> None:
+    runs = planned(
+        methods=["plain", {"more": {"like": "plain", "max_train_examples": 9}}, "tfidf"],
+        variants={"short": {"max_length": 8}, "long": {"max_length": 16}},
+        seeds=[1],
+        orders={"a": ["a"]},
+    )
+    records = [
+        measured(run, identity=with_data(run, f"{run.variant} {run.method}")) for run in runs
+    ]
+    groups = summarised(records, "tfidf")
+    pairs = {
+        (g.method, g.variant): g.comparison is not None
+        for g in groups
+        if g.metric == "average_accuracy" and g.method != "tfidf"
+    }
+    assert pairs == {
+        ("plain", "short"): True,
+        ("plain", "long"): True,
+        ("more", "short"): False,
+        ("more", "long"): False,
+    }
+
+
+def with_data(run: PlannedRun, digest: str) -> dict[str, Any]:
+    """Return what results say of their settings and their examples."""
+    return {**identity(run.settings), "data": [{"name": "a", "train": digest, "test": digest}]}
 
 
 def test_files_hold_every_run_and_every_metric(records: list[Record], tmp_path: Path) -> None:

@@ -70,6 +70,47 @@ def test_every_method_has_as_many_trials_of_the_learning_rate(runs: list[Planned
     assert [len(trials) for trials in choice.trials.values()] == [2] * 4
 
 
+def test_what_a_method_or_variant_gives_itself_is_not_tuned(
+    runs: list[PlannedRun], planned: Planned
+) -> None:
+    tasks = {"f": {"path": "data/five"}, "w": {"path": "data/weather"}}
+    own = planned(
+        tasks=tasks,
+        orders={"fw": ["f", "w"]},
+        methods=["plain", {"bold": {"like": "plain", "learning_rate": 0.5}}],
+        variants={"long": {}, "sum": {"composition": "cumulative", "learning_rate": 0.25}},
+        seeds=[1],
+    )
+    choice = choose(own, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
+    assert list(choice.values) == [("plain", "fw", "long")]
+    assert choice.notes == [
+        "learning_rate keeps 0.25 in plain sum: the file gives it there",
+        "learning_rate keeps 0.5 in bold long: the file gives it there",
+        "learning_rate keeps 0.25 in bold sum: the file gives it there",
+    ]
+
+
+def test_both_halves_of_a_task_are_written_with_its_own_prompts(
+    runs: list[PlannedRun], planned: Planned
+) -> None:
+    tasks = {"f": {"path": "data/five"}, "w": {"path": "data/weather"}}
+    prompts = {"f": ["On {label}:"], "w": ["The weather is {label}:"]}
+    own = planned(
+        base={"replay_prompts": prompts},
+        tasks=tasks,
+        orders={"fw": ["f", "w"]},
+        methods=["no-olora"],
+        seeds=[1],
+    )
+    seen: list[PlannedRun] = []
+    tuning = Tuning(learning_rate=(0.1,), lambda_ewc=(1.0,))
+    choose(own, tuning, FOLDER, scored(lambda _: 0.5, seen))
+    assert [run.settings.replay_prompts for run in seen] == [
+        None,
+        {"f-first": ("On {label}:",), "f-second": ("On {label}:",)},
+    ]
+
+
 def test_a_trial_sees_the_first_task_only_and_a_seed_of_its_own(runs: list[PlannedRun]) -> None:
     seen: list[PlannedRun] = []
     choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates, seen))

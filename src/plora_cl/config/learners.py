@@ -22,11 +22,12 @@ LEARNERS: Mapping[str, Mapping[str, object]] = {
     "sequential-lora": {**_ALL_OFF, "task_adapters": False, "shared": "lora"},
     "joint": {**_ALL_OFF, "task_adapters": False, "shared": "lora", "joint": True},
     "linear": {**_ALL_OFF, "task_adapters": False, "shared": "none"},
-    FLOOR: {},
+    FLOOR: _ALL_OFF,
 }
 """Settings of each learner; what it does not set is up to the experiment.
 
-``full`` has every technique and each ``no-`` all but one; ``plain`` has adapters and heads only.
+``full`` has every technique and each ``no-`` all but one; ``plain`` has none: adapters,
+heads and what ``shared`` says, unprotected.
 ``fine-tuning`` changes the whole encoder task after task, ``sequential-lora`` one adapter,
 ``joint`` learns all tasks at once, ``linear`` learns heads on a frozen encoder.
 """

@@ -29,6 +29,12 @@ IMPACTS: Mapping[str, Impact] = {
 _BEFORE = {"use_router": False}
 """Settings added later whose default is not what was done before."""
 
+EXAMPLE_SETTINGS = (
+    *("tasks", "max_train_examples", "max_train_examples_per_class"),
+    *("max_eval_examples", "max_validation_examples_per_class"),
+)
+"""Settings that decide, beside the seed, which texts a run learns from and is measured on."""
+
 SHAPE_SETTINGS = frozenset(
     {
         "model_name",

@@ -12,7 +12,7 @@ from plora_cl.config.fields import SettingFields
 from plora_cl.config.learners import FLOOR, LEARNERS
 from plora_cl.config.presets import read_preset
 from plora_cl.config.protocol_file import LIKE, ProtocolFile
-from plora_cl.config.schema import Settings, experiment_folder
+from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.config.sources import layered
 from plora_cl.data.declaration import parse_tasks
 from plora_cl.errors import DataError, SettingsError
@@ -35,6 +35,7 @@ class PlannedRun:
         seed: Seed of the run.
         learner: Name of the learner that the method starts from; None for one's own settings.
         settings: Complete settings, its folder included.
+        own: Settings that the method or the variant gives itself: those are not tuned.
     """
 
     method: str
@@ -43,6 +44,7 @@ class PlannedRun:
     seed: int
     learner: str | None
     settings: Settings
+    own: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -97,6 +99,15 @@ def planned_runs(
     return runs
 
 
+def _what_acts(run: PlannedRun) -> dict[str, Any]:
+    """Return the settings that make a difference to a run; those of its folder do not."""
+    settings = run.settings.model_dump(mode="json")
+    if run.is_floor:
+        return {name: settings[name] for name in EXAMPLE_SETTINGS}
+    idle = {*effectless(run.settings), "experiment_name"}
+    return {name: value for name, value in settings.items() if name not in idle}
+
+
 class _Planner:
     def __init__(self, protocol: ProtocolFile, source: str, chosen: Chosen) -> None:
         self._protocol, self._source, self._chosen = protocol, source, chosen
@@ -113,20 +124,24 @@ class _Planner:
         if not variants:
             return self._run(method, order, NO_VARIANT, seed)
         runs = [run for variant in variants for run in self._run(method, order, variant, seed)]
-        if len(runs) == len(variants) and not any(map(self._has_effect, runs)):
-            return self._run(method, order, NO_VARIANT, seed)
-        return runs
-
-    def _has_effect(self, run: PlannedRun) -> bool:
-        if run.is_floor:
-            return False
-        return any(
-            getattr(run.settings, name) != SettingFields.model_fields[name].default
-            and name not in effectless(run.settings)
-            for name in self._protocol.variants[run.variant]
-        )
+        if len(runs) < len(variants):
+            return runs  # with problems
+        try:
+            without = self._planned(method, order, NO_VARIANT, seed)
+        except SettingsError:
+            return runs  # a variant gives what the method lacks
+        same = all(_what_acts(run) == _what_acts(without) for run in runs)
+        return [without] if same else runs
 
     def _run(self, method: str, order: str, variant: str, seed: int) -> list[PlannedRun]:
+        try:
+            return [self._planned(method, order, variant, seed)]
+        except SettingsError as error:
+            for problem in error.problems:
+                self.problems.setdefault(problem, run_name(method, order, variant, seed))
+            return []
+
+    def _planned(self, method: str, order: str, variant: str, seed: int) -> PlannedRun:
         own = self._protocol.methods[method]
         learner = own.get(LIKE)
         sources: Sequence[tuple[str, Overrides]] = [
@@ -149,13 +164,8 @@ class _Planner:
                 },
             ),
         ]
-        try:
-            settings = layered(sources)
-        except SettingsError as error:
-            for problem in error.problems:
-                self.problems.setdefault(problem, run_name(method, order, variant, seed))
-            return []
-        return [PlannedRun(method, order, variant, seed, learner, settings)]
+        given = {*own, *self._protocol.variants.get(variant, {})} - {LIKE}
+        return PlannedRun(method, order, variant, seed, learner, layered(sources), frozenset(given))
 
     def _orders(self) -> dict[str, Overrides]:
         if not self._protocol.orders:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plora_cl.config.schema import EXAMPLE_SETTINGS
 from plora_cl.errors import ProtocolError
 from plora_cl.protocol.plan import PlannedRun
 
@@ -42,6 +44,10 @@ class Record:
     zero_by_construction: Mapping[str, str]
     data: Sequence[Mapping[str, Any]]
 
+    def is_of(self, method: str | None, variant: str) -> bool:
+        """Tell whether it is a run of a method in a variant."""
+        return (self.run.method, self.run.variant) == (method, variant)
+
 
 def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     """Return the record of a run that is done.
@@ -73,15 +79,24 @@ def metric_names(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys([*METRICS, *(name for one in records for name in one.values)]))
 
 
+def are_pair(one: Record, other: Record) -> bool:
+    """Tell whether two runs learned from, and were measured on, the same texts.
+
+    They have the same order and seed, and the same settings that pick the examples.
+    """
+    return _examples(one.run) == _examples(other.run)
+
+
 def check_same_examples(records: Sequence[Record]) -> None:
-    """Make sure that runs of the same order and seed learned from, and were measured on, the same.
+    """Make sure that runs whose settings pick the same examples had the same.
 
     Raises:
-        ProtocolError: Two of them did not, so that their difference would mean nothing.
+        ProtocolError: Two of them had not, so that their difference would mean nothing.
     """
-    first: dict[tuple[str, int], Record] = {}
+    first: dict[str, Record] = {}
     for one in records:
-        other = first.setdefault((one.run.order, one.run.seed), one)
+        tokens = [one.run.settings.model_name, one.run.settings.max_length]
+        other = first.setdefault(json.dumps([_examples(one.run), tokens]), one)
         for mine, theirs in zip(one.data, other.data, strict=True):
             different = [split for split in ("train", "test") if mine[split] != theirs[split]]
             if different:
@@ -90,6 +105,11 @@ def check_same_examples(records: Sequence[Record]) -> None:
                     f"of the task {mine['name']!r}, so that they cannot be compared; the files "
                     "must have changed in between: remove the older folder and start again"
                 )
+
+
+def _examples(run: PlannedRun) -> list[Any]:
+    settings = run.settings.model_dump(mode="json", include=set(EXAMPLE_SETTINGS))
+    return [run.order, run.seed, settings]
 
 
 def _check_identity(run: PlannedRun, values: Mapping[str, float | None], *, tasks: int) -> None:

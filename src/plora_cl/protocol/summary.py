@@ -14,7 +14,7 @@ from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.config.protocol_file import TUNABLE
 from plora_cl.evaluation.statistics import Estimate, PairedComparison, compare, estimate
 from plora_cl.protocol.plan import NO_VARIANT
-from plora_cl.protocol.records import Record, check_same_examples, metric_names
+from plora_cl.protocol.records import Record, are_pair, check_same_examples, metric_names
 
 RATIO = "ratio_to_baseline"
 """Average accuracy over that of the baseline's run of the same order and seed."""
@@ -119,29 +119,26 @@ def markdown(groups: Sequence[Group], baseline: str | None) -> str:
 
 def _group(records: Sequence[Record], values: Sequence[float | None], method: str, variant: str,
            name: str, baseline: str | None) -> Group | None:  # fmt: skip
-    mine = {
-        (one.run.order, one.run.seed): value
-        for one, value in zip(records, values, strict=True)
-        if (one.run.method, one.run.variant) == (method, variant) and value is not None
-    }
+    measured = [(one, v) for one, v in zip(records, values, strict=True) if v is not None]
+    mine = [(one, v) for one, v in measured if one.is_of(method, variant)]
     if not mine:
         return None
     reasons = [
         one.zero_by_construction[name]
         for one in records
-        if (one.run.method, one.run.variant) == (method, variant)
-        and name in one.zero_by_construction
+        if one.is_of(method, variant) and name in one.zero_by_construction
     ]
     other_variant = _baseline_variant(records, baseline, variant)
-    theirs = {
-        (one.run.order, one.run.seed): value
-        for one, value in zip(records, values, strict=True)
-        if (one.run.method, one.run.variant) == (baseline, other_variant) and value is not None
-    }
-    pairs = [key for key in mine if key in theirs and method != baseline and name != RATIO]
-    comparison = compare([mine[k] for k in pairs], [theirs[k] for k in pairs]) if pairs else None
+    theirs = [(one, v) for one, v in measured if one.is_of(baseline, other_variant)]
+    pairs = [(v, w) for one, v in mine for other, w in theirs if are_pair(one, other)]
+    is_compared = pairs and method != baseline and name != RATIO
     return Group(
-        method, variant, name, estimate(list(mine.values())), comparison, next(iter(reasons), "")
+        method,
+        variant,
+        name,
+        estimate([v for _, v in mine]),
+        compare(*zip(*pairs, strict=True)) if is_compared else None,
+        next(iter(reasons), ""),
     )
 
 
@@ -152,10 +149,8 @@ def _baseline_variant(records: Sequence[Record], baseline: str | None, variant: 
 
 def _ratio(one: Record, records: Sequence[Record], baseline: str | None) -> float | None:
     variant = _baseline_variant(records, baseline, one.run.variant)
-    wanted = (baseline, variant, one.run.order, one.run.seed)
     for other in records:
-        run = other.run
-        if (run.method, run.variant, run.order, run.seed) == wanted:
+        if other.is_of(baseline, variant) and are_pair(one, other):
             mine, theirs = one.values["average_accuracy"], other.values["average_accuracy"]
             return mine / theirs if mine is not None and theirs else None
     return None

@@ -122,6 +122,12 @@ def choose(
             settings = run.settings.model_copy(update=choice.values.get(key, {}))
             if setting in _SWITCH and not getattr(settings, _SWITCH[setting]):
                 continue
+            if setting in run.own:
+                choice.notes.append(
+                    f"{setting} keeps {getattr(settings, setting)} in "
+                    f"{' '.join(filter(None, (run.method, run.variant)))}: the file gives it there"
+                )
+                continue
             stage[key] = _trials(settings, setting, candidates, tuning.seed, folder, choice.notes)
         for key, trials in stage.items():
             choice.trials.setdefault(key, []).extend(trials)
@@ -232,6 +238,7 @@ def _trial_run(
 ) -> PlannedRun:
     values = settings.model_dump(mode="json")
     values |= {"seed": seed, "measure_validation": True, "use_router": False, **changes}
+    values["replay_prompts"] = _prompts_of_halves(values, settings)
     if len(values["tasks"]) == 1:  # what acts from the second task on does nothing
         values |= {name: False for name in _FROM_THE_SECOND_TASK_ON if name in values}
     defaults = Settings().model_dump(mode="json")
@@ -247,6 +254,16 @@ def _trial_run(
     name = f"{setting}-{changes[setting]:g}-{digest}"
     place = {"experiment_dir": str(folder / FOLDER), "experiment_name": name}
     return PlannedRun("tuning", "", "", seed, None, validate({**values, **place}))
+
+
+def _prompts_of_halves(values: Mapping[str, Any], settings: Settings) -> Any:
+    """Return the prompts of the first task under the names of the tasks of a trial."""
+    prompts = values["replay_prompts"]
+    own = task_name(settings.tasks[0])
+    if not isinstance(prompts, dict) or own not in prompts:
+        return None if isinstance(prompts, dict) else prompts
+    names = [task_name(entry) for entry in validate({"tasks": values["tasks"]}).tasks]
+    return dict.fromkeys(names, prompts[own])
 
 
 def _distinct(trials: Iterable[Trial]) -> list[PlannedRun]:
