@@ -131,7 +131,6 @@ def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:
     ("argv", "call"),
     [
         (["--resume", "auto"], {"resume": "auto", "overwrite": False}),
-        (["--resume", "a/b.pt"], {"resume": "a/b.pt", "overwrite": False}),
         (["--overwrite"], {"resume": False, "overwrite": True}),
         (
             ["--resume", "auto", "--accept-changes"],
@@ -142,6 +141,38 @@ def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:
 def test_how_to_begin_is_passed_on(argv: list[str], call: dict[str, Any], trainer: Trainer) -> None:
     train(trainer, *argv)
     assert trainer.calls == [{"accept_changes": False, **call}]
+
+
+def test_the_checkpoint_to_go_on_from_is_passed_on(trainer: Trainer, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_task0_epoch1_batch4.pt"
+    path.touch()
+    train(trainer, "--resume", str(path))
+    assert [call["resume"] for call in trainer.calls] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("notes.pt", "is not the name of a checkpoint; expected"),
+        ("checkpoint_task0_epoch1_batch4.pt", "no such checkpoint"),
+    ],
+)
+def test_nothing_is_loaded_to_find_that_a_checkpoint_is_not_there(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str], name: str, problem: str
+) -> None:
+    assert main(["--resume", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: {name}")
+    assert problem in line
+    assert not trainer.calls
+
+
+def test_several_values_after_one_set_are_told_how_to_be_given(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--set", "lora_r=4", "lora_alpha=8"])
+    assert "lora_alpha=8; --set takes one PATH=VALUE, repeat it for more" in capsys.readouterr().err
 
 
 def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
@@ -188,7 +219,9 @@ def test_a_usage_error_exits_with_2(
     with pytest.raises(SystemExit) as end:
         main(argv)
     assert end.value.code == 2
-    assert "plora-cl train: error:" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert line.endswith("(see plora-cl train --help)")
     assert not trainer.calls
 
 

@@ -171,6 +171,18 @@ def test_wrong_templates_are_one_problem_that_names_the_setting(
     assert problem in line
 
 
+@pytest.mark.parametrize("strength", ["lambda_ewc", "lambda_ortho"])
+def test_a_penalty_without_strength_is_refused(strength: str) -> None:
+    (line,) = problems(**{strength: 0})
+    assert line.startswith(f"settings: {strength}: {strength} is 0, so use_")
+    assert "could have no effect; raise it or switch it off" in line
+
+
+def test_a_misspelt_stream_is_recognised() -> None:
+    (line,) = problems(tasks=["bert-order-9"])
+    assert "'bert-order-9'; neither a task nor a stream; did you mean bert-order-" in line
+
+
 def test_prompts_for_a_task_that_is_not_learned_are_refused() -> None:
     prompts = {"animalz": ["A {label} text:"]}
     tasks = ["data/animals", "data/weather"]

@@ -125,7 +125,7 @@ def test_what_is_wrong_in_a_file_is_one_line_that_names_the_file(
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (problem,) = problems(config=tmp_path / "none.yaml")
-    assert problem == f"{tmp_path / 'none.yaml'}: no such file; expected a YAML file of settings"
+    assert problem == f"{tmp_path / 'none.yaml'}: no such file; expected a YAML file"
 
 
 def test_a_folder_is_not_a_file_of_settings(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+import tiny
 from plora_cl.config.learners import LEARNERS
 from plora_cl.config.protocol_file import read_protocol
-from plora_cl.errors import SettingsError
+from plora_cl.errors import DataError, SettingsError
+from plora_cl.protocol.plan import notes_on, planned_runs, require_folders
 from protocol.conftest import Planned, write
 
 
@@ -89,7 +91,7 @@ def test_the_floor_has_no_variants(planned: Planned) -> None:
 
 def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> None:
     base = {"tasks": ["data/animals"]}
-    assert {run.name for run in planned(orders=None, base=base)} == {
+    assert {run.name for run in planned(orders=None, tasks=None, base=base)} == {
         f"{method}__tasks__seed{seed}" for method in ("plain", "ewc") for seed in (1, 2)
     }
 
@@ -111,6 +113,27 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
          "it becomes part of a folder's name"),
         ({"baseline": "plan"}, "baseline: 'plan': unknown method; did you mean plain?"),
         ({"base": {"seed": 3}}, "base.seed: every run has its own; use seeds and name"),
+        ({"variants": {"a": {"seed": 3}}},
+         "variants.a.seed: every run has its own; use seeds and name"),
+        ({"methods": [{"x": {"experiment_dir": "y"}}]},
+         "methods.x.experiment_dir: is the same for every run; use base.experiment_dir"),
+        ({"variants": {"a": {"tasks": ["x"]}}},
+         "variants.a.tasks: is the same for every run; use orders"),
+        ({"base": {"preset": 5}}, "base.preset: 5; expected a name"),
+        ({"orders": [["a", "w"]]},
+         "orders: ['a', 'w']; expected the name of a stream, or {name: [tasks]}"),
+        ({"orders": ["plora5", "plora5"]}, "orders: ['plora5', 'plora5']; expected each one once"),
+        ({"orders": None}, "tasks: there are no orders to use a, w; list them in orders"),
+        ({"methods": None}, "methods: is missing; it has to be given"),
+        ({"methods": [{"plain": {"like": ["a"]}}]},
+         "methods: plain: unknown learner; there are full, no-ewc, no-olora, no-replay, "
+         "no-lateral, plain, fine-tuning, sequential-lora, joint, linear, tfidf, or {plain: "
+         "{...settings}} for one of your own"),
+        ({"methods": [{"full": {"lambda_ewc": 5}}]},
+         "methods: full: is the name of a learner and does not start from it; add like: full, or "
+         "take another name"),
+        ({"tune": {"learning_rate": [1e-3, 1e-3]}},
+         "tune.learning_rate: [0.001, 0.001]; expected each one once"),
         ({"tune": {"learning_rate": [1e-3], "seed": 1}},
          "tune.seed: 1 is one of the seeds of the runs, whose results would then be chosen, not "
          "measured; take another"),
@@ -128,6 +151,9 @@ def test_a_mistake_is_explained_in_one_line(file: Path, change: dict[str, Any], 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
+        ({"base": {"preset": "nope"}}, "p.yaml: base.preset: 'nope': unknown preset"),
+        ({"methods": [{"own": {"lambda_ewc": 0}}]},
+         "p.yaml: methods.own: lambda_ewc: lambda_ewc is 0, so use_ewc could have no effect"),
         ({"base": {"epoch": 3}}, "p.yaml: base: epoch: unknown setting; did you mean epochs?"),
         ({"variants": {"x": {"compositon": "isolated"}}},
          "p.yaml: variants.x: compositon: unknown setting; did you mean composition?"),
@@ -144,7 +170,37 @@ def test_a_mistake_in_settings_names_the_place_and_is_told_once(
         planned(**change)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
-    assert "(in " in problem
+
+
+def test_a_name_that_is_nearly_one_of_the_file_is_recognised(planned: Planned) -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned(tasks={"reviews": {"path": "data/a"}}, orders={"o": ["reviws"]})
+    (problem,) = caught.value.problems
+    assert problem.endswith("(did you mean 'reviews' of this file?)")
+
+
+def test_a_folder_has_the_short_name_of_the_file(planned: Planned) -> None:
+    runs = planned(tasks={"short": "data/animals"}, orders={"o": ["short"]}, seeds=[1])
+    assert list(runs[0].settings.tasks) == [{"name": "short", "path": "data/animals"}]
+
+
+def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> None:
+    methods = ["plain", {"s": {"like": "plain", "lambda_ewc": 5}}]
+    write(file, methods=methods, base={"lambda_ewc": 7})
+    protocol = read_protocol(file)
+    assert notes_on(protocol, planned_runs(protocol, "p.yaml")) == [
+        "methods.s: lambda_ewc has no effect here: use_ewc is false"
+    ]
+
+
+def test_a_folder_that_is_not_there_is_noticed_before_anything_is_begun(
+    planned: Planned, tmp_path: Path
+) -> None:
+    runs = planned()
+    with pytest.raises(DataError, match="'a': data/animals is not a folder"):
+        require_folders(runs)
+    tiny.make_tasks(tmp_path / "data")
+    require_folders(runs)
 
 
 def test_every_learner_is_a_bundle_of_settings_that_may_stand_together(planned: Planned) -> None:

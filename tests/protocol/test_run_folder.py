@@ -9,7 +9,7 @@ import pytest
 
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.protocol.plan import PlannedRun
-from plora_cl.protocol.run_folder import LOG, State, results_of, status_of
+from plora_cl.protocol.run_folder import LOG, State, Status, results_of, status_of
 from protocol.conftest import Planned, begin, finish
 
 
@@ -98,3 +98,21 @@ def test_a_run_that_failed_says_how(run: PlannedRun) -> None:
     run.folder.mkdir(parents=True)
     (run.folder / "failure.json").write_text('{"exit_code": 2, "line": "Error: no", "at": ""}')
     assert status_of(run).detail == "exit code 2: Error: no"
+
+
+@pytest.mark.parametrize(
+    "content", ["{torn", "[]", '{"identity": null}', '{"identity": {}, "f1": {}}']
+)
+def test_results_that_are_damaged_are_told_of(run: PlannedRun, content: str) -> None:
+    finish(run)
+    (run.folder / "results" / "final_results.json").write_text(content)
+    assert results_of(run) is None
+    status = status_of(run)
+    assert status.state is State.WAITING
+    assert status.detail == "results/final_results.json is damaged; the run writes it again"
+
+
+def test_a_failure_that_says_little_is_a_failure(run: PlannedRun) -> None:
+    begin(run)
+    (run.folder / "failure.json").write_text('{"exit_code": 3}')
+    assert status_of(run) == Status(State.FAILED, "exit code 3: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
 
 
@@ -20,9 +20,14 @@ def require_startable(
         overwrite: Existing checkpoints may go.
 
     Raises:
-        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint.
+        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, or it is the path
+            of something else.
         ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``.
     """
+    if not isinstance(resume, bool) and resume != "auto":
+        path = CheckpointEntry.at(Path(resume)).path
+        if not path.is_file():
+            raise CheckpointNotFoundError(f"{path}: no such checkpoint")
     entries = store.entries()
     if resume is True and not entries:
         raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
+from plora_cl.cli.parser import Parser
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.presets import preset_names
 
@@ -89,7 +90,7 @@ example:
 
 def train_parser() -> argparse.ArgumentParser:
     """Return the parser of ``plora-cl train``; what was not typed is not in its namespace."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="plora-cl train",
         description="Learn a stream of text-classification tasks; stop anywhere, go on exactly.",
         epilog=_EXAMPLE + _other_settings(),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from plora_cl.cli.exit import OK, REFUSED
+from plora_cl.cli.parser import Parser
 
 COMMANDS = {
     "train": ("plora_cl.cli.train", "learn a stream of tasks, or go on with one"),
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="plora-cl",
         description="Continual learning of text classification with progressive LoRA.",
         epilog=f"commands:\n{listed}\n\nplora-cl COMMAND --help explains a command.",

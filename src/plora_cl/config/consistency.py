@@ -21,6 +21,12 @@ class Contradiction(NamedTuple):
     text: str
 
 
+_STRENGTHS = (
+    ("use_ewc", "lambda_ewc", "--no-ewc"),
+    ("use_orthogonal", "lambda_ortho", "--no-orthogonal"),
+)
+
+
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
     found: list[Contradiction] = []
@@ -32,6 +38,15 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "share some (shared: layernorm) or switch EWC off (use_ewc: false / --no-ewc)",
             )
         )
+    for switch, strength, off in _STRENGTHS:
+        if getattr(settings, switch) and getattr(settings, strength) == 0:
+            found.append(
+                Contradiction(
+                    (strength, switch),
+                    f"{strength} is 0, so {switch} could have no effect; raise it or switch it off "
+                    f"({switch}: false / {off})",
+                )
+            )
     found += _without_task_adapters(settings) + _beside_joint(settings) + _replay(settings)
     if settings.precision == "fp16" and settings.device == "cpu":
         found.append(
@@ -162,7 +177,6 @@ _REPLAY_DETAILS = (
 
 _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]], ...] = (
     (lambda s: not s.use_ewc, "use_ewc is false", ("lambda_ewc", *_EWC_DETAILS)),
-    (lambda s: s.lambda_ewc == 0, "lambda_ewc is 0", _EWC_DETAILS),
     (lambda s: s.ewc_mode == "offline", "ewc_mode is offline", ("ewc_gamma",)),
     (
         lambda s: s.ewc_fisher != "batched",
@@ -174,7 +188,6 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
         "use_orthogonal is false",
         ("lambda_ortho", *_ORTHO_DETAILS),
     ),
-    (lambda s: s.lambda_ortho == 0, "lambda_ortho is 0", _ORTHO_DETAILS),
     (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
     (lambda s: not s.replay_tuning, "replay_tuning is false", _TUNING_DETAILS),
     (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),

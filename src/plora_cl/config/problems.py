@@ -110,6 +110,8 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 def _text(details: ErrorDetails, keys: Keys | None) -> str:
     kind, value = details["type"], details["input"]
+    if kind == "missing":
+        return "is missing; it has to be given"
     context: dict[str, Any] = details.get("ctx", {})
     if kind in {"extra_forbidden", "invalid_key"}:
         return _unknown_key(details["loc"], keys)

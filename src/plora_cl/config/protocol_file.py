@@ -34,6 +34,8 @@ def _folder_name(value: str) -> str:
 
 def _named_methods(value: object) -> object:
     """Turn the list of methods, some a name and some ``{name: settings}``, into a mapping."""
+    if isinstance(value, str):
+        value = [value]
     if isinstance(value, Mapping) or not isinstance(value, list | tuple):
         return value
     found: dict[object, object] = {}
@@ -52,7 +54,12 @@ def _named_methods(value: object) -> object:
 def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, settings in value.items():
         learner = settings.get(LIKE)
-        if learner is not None and learner not in LEARNERS:
+        if learner is None and name in LEARNERS:
+            raise ValueError(
+                f"{name}: is the name of a learner and does not start from it; add like: {name}, "
+                "or take another name"
+            )
+        if learner is not None and (not isinstance(learner, str) or learner not in LEARNERS):
             what = unknown(str(learner), LEARNERS, kind="learner")
             raise ValueError(f"{name}: {what}, or {{{name}: {{...settings}}}} for one of your own")
     return value
@@ -64,15 +71,22 @@ def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return values
 
 
-def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+def _distinct(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"{list(values)}; expected each one once")
     return values
 
 
 def _listed_orders(value: object) -> object:
-    """Turn a list of streams into orders of the same names."""
-    return {name: name for name in value} if isinstance(value, list | tuple) else value
+    """Turn the name of a stream, or a list of such names, into orders of the same names."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    for name in names:
+        if not isinstance(name, str):
+            text = f"{shown(name)}; expected the name of a stream, or {{name: [tasks]}}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic's way
+    return {name: name for name in _distinct(tuple(names))}
 
 
 _Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty)]
@@ -81,7 +95,9 @@ _Overrides = dict[str, Any]
 _Count = Annotated[int, Field(strict=True, ge=1)]
 _Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 _Candidates = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], AfterValidator(_not_empty)
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    AfterValidator(_not_empty),
+    AfterValidator(_distinct),
 ]
 
 
@@ -170,5 +186,32 @@ def _contradictions(protocol: ProtocolFile) -> list[str]:
             f"tune.seed: {protocol.tune.seed} is one of the seeds of the runs, whose results would "
             "then be chosen, not measured; take another"
         )
-    own = [name for name in ("seed", "experiment_name") if name in protocol.base]
-    return found + [f"base.{name}: every run has its own; use seeds and name" for name in own]
+    if not isinstance(protocol.base.get("preset", ""), str):
+        found.append(f"base.preset: {shown(protocol.base['preset'])}; expected a name")
+    if protocol.tasks and not protocol.orders:
+        found.append(
+            f"tasks: there are no orders to use {', '.join(protocol.tasks)}; list them in orders"
+        )
+    return found + _not_theirs(protocol)
+
+
+def _not_theirs(protocol: ProtocolFile) -> list[str]:
+    """Return what a method, a variant or the base says of a run that is not theirs to say."""
+    places = {
+        "base": protocol.base,
+        **{f"methods.{name}": values for name, values in protocol.methods.items()},
+        **{f"variants.{name}": values for name, values in protocol.variants.items()},
+    }
+    found = [
+        f"{place}.{name}: every run has its own; use seeds and name"
+        for place, values in places.items()
+        for name in ("seed", "experiment_name")
+        if name in values
+    ]
+    del places["base"]
+    return found + [
+        f"{place}.{name}: is the same for every run; use {instead}"
+        for place, values in places.items()
+        for name, instead in (("experiment_dir", "base.experiment_dir"), ("tasks", "orders"))
+        if name in values
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 
 _AG, _DBPEDIA, _YAHOO = "ag_news", "dbpedia_14", "yahoo_answers_topics"
 _YELP_5, _AMAZON_5 = "yelp_review_full", "amazon_reviews_5"
@@ -38,5 +40,12 @@ def expanded(value: object) -> object:
             )
         return STREAMS[value]
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
-        return STREAMS.get(value[0], value)
+        name = value[0]
+        meant = get_close_matches(name, STREAMS, n=1, cutoff=0.8)
+        if name not in STREAMS and meant and not Path(name).exists():
+            raise ValueError(
+                f"{name!r}; neither a task nor a stream; did you mean {meant[0]}? There are "
+                f"{', '.join(STREAMS)}"
+            )
+        return STREAMS.get(name, value)
     return value

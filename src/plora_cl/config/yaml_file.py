@@ -91,7 +91,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
             ]
         ) from error
     except FileNotFoundError as error:
-        raise SettingsError([f"{path}: no such file; expected a YAML file of settings"]) from error
+        raise SettingsError([f"{path}: no such file; expected a YAML file"]) from error
     except OSError as error:
         raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from error
     return parse_mapping(text, str(path))

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.config.consistency import effectless
+from plora_cl.config.consistency import effectless, ineffective
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.learners import FLOOR, LEARNERS
 from plora_cl.config.presets import read_preset
+from plora_cl.config.problems import nearest
 from plora_cl.config.protocol_file import LIKE, ProtocolFile
 from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.config.sources import layered
-from plora_cl.data.declaration import parse_tasks
+from plora_cl.data.declaration import parse_task, parse_tasks, spelled_out
 from plora_cl.errors import DataError, SettingsError
 
 Overrides = Mapping[str, Any]
@@ -87,6 +88,8 @@ def planned_runs(
         SettingsError: The settings of a run are wrong; each problem is listed once.
     """
     planner = _Planner(protocol, source, chosen or {})
+    if planner.problems:
+        raise SettingsError(list(planner.problems))
     runs = [
         run
         for seed in protocol.seeds
@@ -97,6 +100,28 @@ def planned_runs(
     if planner.problems:
         raise SettingsError([f"{text} (in {run})" for text, run in planner.problems.items()])
     return runs
+
+
+def notes_on(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return one line for each setting that a method gives itself and that changes nothing."""
+    lines = [
+        f"methods.{run.method}: {line}"
+        for run in runs
+        for line in ineffective(run.settings, protocol.methods[run.method])
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def require_folders(runs: Sequence[PlannedRun]) -> None:
+    """Make sure that tasks in local folders are there, before anything is begun.
+
+    Raises:
+        DataError: A folder, or a split in it, is not there.
+    """
+    entries = {repr(entry): entry for run in runs for entry in run.settings.tasks}
+    for entry in entries.values():
+        if "path" in spelled_out(entry):
+            parse_task(entry).splits()
 
 
 def _what_acts(run: PlannedRun) -> dict[str, Any]:
@@ -116,7 +141,9 @@ class _Planner:
         self._check_tasks()
         self._base = {key: value for key, value in protocol.base.items() if key != "preset"}
         preset = protocol.base.get("preset")
-        self._preset = read_preset(preset) if preset is not None else {}
+        self._preset = (
+            read_preset(preset, source=f"{source}: base.preset") if preset is not None else {}
+        )
 
     def variants_of(self, method: str, order: str, seed: int) -> list[PlannedRun]:
         """Return the runs of a method: one for each variant that makes a difference."""
@@ -182,10 +209,11 @@ class _Planner:
             try:
                 parse_tasks(order["tasks"])
             except DataError as error:
-                self.problems.setdefault(f"{self._source}: orders.{name}: {error}", name)
+                strangers = [e for e in order["tasks"] if isinstance(e, str)]
+                meant = [m for e in strangers if (m := nearest(e, self._protocol.tasks))]
+                hint = f" (did you mean {meant[0]!r} of this file?)" if meant else ""
+                self.problems.setdefault(f"{self._source}: orders.{name}: {error}{hint}", name)
 
     def _task(self, entry: Any) -> Any:
         known = self._protocol.tasks.get(entry) if isinstance(entry, str) else None
-        if known is None:
-            return entry
-        return {"name": entry, **known} if isinstance(known, Mapping) else known
+        return entry if known is None else {"name": entry, **spelled_out(known)}

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from plora_cl.checkpoint.lock import holder_of
 from plora_cl.config.problems import shown
@@ -23,6 +23,12 @@ _PLACES = ("model_name", "tasks", "device")
 _COMPARED = tuple(
     name for name, impact in IMPACTS.items() if impact is not Impact.HARMLESS or name in _PLACES
 )
+_KEYS = frozenset(
+    {"accuracy_matrix", "average_accuracy", "f1", "gap", "identity", "routed", "tasks"}
+    | {"zero_by_construction"}
+)
+"""What results cannot be compared without."""
+
 _TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
 _PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
 _TAIL_BYTES = 65_536
@@ -67,10 +73,14 @@ def status_of(run: PlannedRun) -> Status:
     if _results(run) is not None:
         return Status(State.DONE)
     if failure := _json_at(run.folder / FAILURE):
-        return Status(State.FAILED, f"exit code {failure['exit_code']}: {failure['line']}")
+        code, line = failure.get("exit_code", "unknown"), failure.get("line", "")
+        return Status(State.FAILED, f"exit code {code}: {line}")
+    damaged = ""
+    if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
+        damaged = f"{_RESULTS} is damaged; the run writes it again"
     if any(run.folder.glob("checkpoints/*.pt")):
-        return Status(State.STOPPED, _progress(run.folder))
-    return Status(State.WAITING)
+        return Status(State.STOPPED, damaged or _progress(run.folder))
+    return Status(State.WAITING, damaged)
 
 
 def results_of(run: PlannedRun) -> dict[str, Any] | None:
@@ -88,12 +98,20 @@ def last_line(folder: Path) -> str:
 def _results(run: PlannedRun) -> dict[str, Any] | None:
     """Return the results in the folder if the settings of ``run`` made them, not earlier ones."""
     results = _json_at(run.folder / _RESULTS)
-    if results is None or "identity" not in results or not (run.folder / "config.yaml").is_file():
+    if not _are_whole(results) or not (run.folder / "config.yaml").is_file():
         return None
     planned = run.settings.model_dump(mode="json")
     made_by = completed(results["identity"])
     compared = [name for name in _COMPARED if name not in _PLACES]
     return results if all(made_by[name] == planned[name] for name in compared) else None
+
+
+def _are_whole(results: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return (
+        results is not None
+        and results.keys() >= _KEYS
+        and all(isinstance(results[name], dict) for name in ("f1", "routed", "gap", "identity"))
+    )
 
 
 def _changed(run: PlannedRun) -> str:

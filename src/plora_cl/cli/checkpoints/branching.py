@@ -13,6 +13,7 @@ from plora_cl.checkpoint.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.exit import exit_code
+from plora_cl.cli.parser import Parser
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.schema import SHAPE_SETTINGS, Settings, completed, identity
 from plora_cl.config.sources import dump, validate
@@ -78,7 +79,7 @@ def import_main(argv: Sequence[str]) -> int:
 
 
 def _parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"plora-cl checkpoints {command}",
         description=description,
         epilog=f"example:\n  {example}\n\nexit codes:\n  0  done\n  1  damage found\n  2  refused",

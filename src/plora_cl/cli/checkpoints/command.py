@@ -14,6 +14,7 @@ from typing import Any
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.parser import Parser
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
 
 FOUND = 1
@@ -31,7 +32,7 @@ def command_parser(
 ) -> argparse.ArgumentParser:
     """Return a parser with ``--json`` and a help that ends in examples and exit codes."""
     listed = "\n".join(f"  plora-cl checkpoints {name} {example}" for example in examples)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"plora-cl checkpoints {name}",
         description=purpose,
         epilog=f"example:\n{listed}\n\n" + _EXIT_CODES.format(ok=ok, found=found),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from plora_cl.cli.exit import REFUSED
+from plora_cl.cli.parser import Parser
 
 COMMANDS = {
     "list": ("plora_cl.cli.checkpoints.listing", "main", "show every checkpoint"),
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl checkpoints`` with ``argv``; return the exit code."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {what}" for name, (_, _, what) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="plora-cl checkpoints",
         description="Look at checkpoints, and look after them.",
         epilog=f"commands:\n{listed}\n\nplora-cl checkpoints COMMAND --help explains a command.",

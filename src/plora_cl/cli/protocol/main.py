@@ -10,12 +10,19 @@ from pathlib import Path
 
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.parser import Parser
 from plora_cl.cli.protocol.overview import overview
 from plora_cl.cli.signals import stopping
 from plora_cl.config.protocol_file import ProtocolFile, read_protocol
 from plora_cl.errors import ExperimentLockedError, ProtocolError
 from plora_cl.protocol.child import Child
-from plora_cl.protocol.plan import PlannedRun, planned_runs, protocol_folder
+from plora_cl.protocol.plan import (
+    PlannedRun,
+    notes_on,
+    planned_runs,
+    protocol_folder,
+    require_folders,
+)
 from plora_cl.protocol.run_folder import State, results_of, status_of
 from plora_cl.protocol.supervisor import Supervisor
 from plora_cl.protocol.tuning import Choice, choose, write_choice
@@ -33,7 +40,7 @@ example:
 
 def protocol_parser() -> argparse.ArgumentParser:
     """Return the parser of ``plora-cl protocol``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="plora-cl protocol",
         description="Run methods x orders x variants x seeds, each in a process of its own; skip "
         "what is done, go on with what was stopped, and compare the results.",
@@ -69,7 +76,8 @@ def _command(arguments: argparse.Namespace) -> bool:
     if arguments.dry_run:
         print(experiment.listing())
         return True
-    if not arguments.status and not arguments.summarise:
+    looks_only = arguments.status or arguments.summarise
+    if not looks_only:
         experiment.work()
     runs, trials, notes = experiment.so_far()
     statuses = [status_of(run) for run in runs]
@@ -78,7 +86,7 @@ def _command(arguments: argparse.Namespace) -> bool:
         print(f"Note: {note}")
     if not arguments.status:
         _summarise(experiment.protocol, runs)
-    return bool(arguments.status) or all(status.state is State.DONE for status in statuses)
+    return looks_only or all(status.state is State.DONE for status in statuses)
 
 
 class _Experiment:
@@ -88,13 +96,15 @@ class _Experiment:
         self.protocol, self._source = protocol, source
         self._folder = protocol_folder(protocol)
         self._untuned = planned_runs(protocol, source)
+        self._notes = notes_on(protocol, self._untuned)
 
     def listing(self) -> str:
         """Return the name of every run, and of the trials that are settled."""
         trials = self._choice().runs()
         tuned = f" and {len(trials)} trials to begin with" if trials else ""
         names = [run.name for run in (*trials, *self._untuned)]
-        return "\n".join([*names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
+        notes = [f"Note: {note}" for note in self._notes]
+        return "\n".join([*notes, *names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
 
     def so_far(self) -> tuple[list[PlannedRun], list[PlannedRun], list[str]]:
         """Return runs, trials, and notes on what is not tuned."""
@@ -105,6 +115,9 @@ class _Experiment:
 
     def work(self) -> None:
         """Run trials, then runs."""
+        require_folders([r for r in self._untuned if status_of(r).state is not State.DONE])
+        for note in self._notes:
+            _say(f"Note: {note}")
         start = partial(Child.start, threads=self.protocol.threads_per_job)
         supervisor = Supervisor(jobs=self.protocol.jobs, start=start, tell=_say)
         try:
@@ -136,6 +149,7 @@ def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> None:
 
     found = [(run, results) for run in runs if (results := results_of(run)) is not None]
     if not found:
+        print("Nothing is done yet, so there is nothing to compare")
         return
     records, problems = [], []
     for run, results in found:

@@ -16,8 +16,8 @@ def preset_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a preset.
+def read_preset(name: str, *, source: str = "--preset") -> dict[str, Any]:
+    """Return the settings of a preset; ``source`` says in messages where its name stands.
 
     Raises:
         SettingsError: There is no preset of that name.
@@ -26,6 +26,6 @@ def read_preset(name: str) -> dict[str, Any]:
     if name not in names:
         text = unknown(name, names, kind="preset")
         listed = "" if "there are" in text else f" (there are {', '.join(names)})"
-        raise SettingsError([f"--preset: {name!r}: {text}{listed}"])
+        raise SettingsError([f"{source}: {name!r}: {text}{listed}"])
     text = resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return parse_mapping(text, f"preset {name}")
