@@ -183,12 +183,14 @@ def test_a_misspelt_stream_is_recognised() -> None:
     assert "'bert-order-9'; neither a task nor a stream; did you mean bert-order-" in line
 
 
-def test_prompts_for_a_task_that_is_not_learned_are_refused() -> None:
-    prompts = {"animalz": ["A {label} text:"]}
+def test_prompts_for_a_task_that_is_not_learned_are_told_of() -> None:
+    prompts = {"animals": ["{label}:"], "animalz": ["A {label} text:"]}
     tasks = ["data/animals", "data/weather"]
-    (line,) = problems(use_replay=True, replay_prompts=prompts, tasks=tasks)
-    assert "'animalz', which is no task of the stream; its tasks are animals, weather" in line
-    validate({"use_replay": True, "replay_prompts": {"animals": ["{label}:"]}, "tasks": tasks})
+    settings = validate({"use_replay": True, "replay_prompts": prompts, "tasks": tasks})
+    assert ineffective(settings, {"replay_prompts", "tasks"}) == [
+        "replay_prompts.animalz has no effect here: the tasks are animals, weather"
+    ]
+    assert ineffective(settings, {"tasks"}) == []
 
 
 def test_ewc_without_shared_parameters_is_refused_and_both_ways_out_are_named() -> None:

@@ -341,3 +341,11 @@ def test_examples_that_teach_nothing_stop_the_run(tmp_path: Path) -> None:
         optimization.accumulate(
             model, MethodStack([method]), some_batch(4, 5, task=1), batches_of_step=1
         )
+
+
+def test_a_state_without_a_digest_of_weights_still_knows_the_name_of_the_generator() -> None:
+    method = replay(ScriptedGenerator())
+    state = {**method.state_dict(), "generator": ["scripted", "digest of weights and sampling"]}
+    del state["generator_weights"]
+    method.load_state_dict(state)
+    assert method.state_dict()["generator_weights"] == ["scripted"]

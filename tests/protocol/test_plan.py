@@ -125,13 +125,16 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
         ({"orders": ["plora5", "plora5"]}, "orders: ['plora5', 'plora5']; expected each one once"),
         ({"orders": None}, "tasks: there are no orders to use a, w; list them in orders"),
         ({"methods": None}, "methods: is missing; it has to be given"),
-        ({"methods": [{"plain": {"like": ["a"]}}]},
-         "methods: plain: unknown learner; there are full, no-ewc, no-olora, no-replay, "
-         "no-lateral, plain, fine-tuning, sequential-lora, joint, linear, tfidf, or {plain: "
+        ({"methods": [{"x": {"like": ["a"]}}]},
+         "methods: x: unknown learner; there are full, no-ewc, no-olora, no-replay, "
+         "no-lateral, plain, fine-tuning, sequential-lora, joint, linear, tfidf, or {x: "
          "{...settings}} for one of your own"),
         ({"methods": [{"full": {"lambda_ewc": 5}}]},
-         "methods: full: is the name of a learner and does not start from it; add like: full, or "
-         "take another name"),
+         "methods: full: is the name of a learner and does not start from it; write like: full, "
+         "or take another name"),
+        ({"methods": [{"full": {"like": "plain"}}]},
+         "methods: full: is the name of a learner and does not start from it; write like: full, "
+         "or take another name"),
         ({"tune": {"learning_rate": [1e-3, 1e-3]}},
          "tune.learning_rate: [0.001, 0.001]; expected each one once"),
         ({"tune": {"learning_rate": [1e-3], "seed": 1}},
@@ -170,6 +173,7 @@ def test_a_mistake_in_settings_names_the_place_and_is_told_once(
         planned(**change)
     (problem,) = caught.value.problems
     assert problem.startswith(line)
+    assert ("(in " in problem) == ("preset" not in line)
 
 
 def test_a_name_that_is_nearly_one_of_the_file_is_recognised(planned: Planned) -> None:
@@ -191,6 +195,18 @@ def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> No
     assert notes_on(protocol, planned_runs(protocol, "p.yaml")) == [
         "methods.s: lambda_ewc has no effect here: use_ewc is false"
     ]
+
+
+def test_a_setting_of_a_method_that_acts_in_one_variant_is_not_told_of(file: Path) -> None:
+    methods = [{"s": {"like": "plain", "lambda_ewc": 5}}]
+    write(file, methods=methods, variants={"off": {}, "on": {"use_ewc": True}})
+    protocol = read_protocol(file)
+    assert notes_on(protocol, planned_runs(protocol, "p.yaml")) == []
+
+
+def test_a_short_name_may_be_nearly_that_of_a_stream(planned: Planned) -> None:
+    runs = planned(tasks={"plora-5": "data/animals"}, orders={"o": ["plora-5"]}, seeds=[1])
+    assert list(runs[0].settings.tasks) == [{"name": "plora-5", "path": "data/animals"}]
 
 
 def test_a_folder_that_is_not_there_is_noticed_before_anything_is_begun(

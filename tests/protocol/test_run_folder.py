@@ -116,3 +116,15 @@ def test_a_failure_that_says_little_is_a_failure(run: PlannedRun) -> None:
     begin(run)
     (run.folder / "failure.json").write_text('{"exit_code": 3}')
     assert status_of(run) == Status(State.FAILED, "exit code 3: ")
+
+
+def test_the_floor_is_done_whatever_is_changed_about_encoders(planned: Planned) -> None:
+    floor = {"methods": ["tfidf"], "seeds": [1], "orders": {"aw": ["a", "w"]}}
+    (run,) = planned(**floor)
+    finish(run)
+    for base, state in (
+        ({"learning_rate": 0.5, "use_ewc": False}, State.DONE),
+        ({"max_train_examples": 5}, State.CHANGED),
+    ):
+        (again,) = planned(**floor, base={"experiment_dir": "experiments", **base})
+        assert status_of(again).state is state

@@ -67,6 +67,14 @@ def test_a_signal_to_the_whole_job_leaves_it_the_time_to_save(run: Process) -> N
     assert goes_on(run)
 
 
+def test_a_signal_to_the_whole_job_may_come_after_its_supervisor_asked(run: Process) -> None:
+    ask(run)
+    assert heard(run) == "asked"
+    run.send_signal(signal.SIGTERM)
+    assert heard(run) == "asked"
+    assert goes_on(run)
+
+
 def test_a_second_signal_ends_it_at_once(run: Process) -> None:
     run.send_signal(signal.SIGTERM)
     assert heard(run) == "asked"
@@ -86,4 +94,4 @@ def test_asked_already_it_ends_at_once_if_its_supervisor_is_gone(run: Process) -
     assert heard(run) == "asked"
     assert run.stdin is not None
     run.stdin.close()
-    assert run.wait(10) == -signal.SIGTERM
+    assert run.wait(10) == 128 + signal.SIGTERM

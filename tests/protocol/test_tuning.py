@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import tiny
-from plora_cl.config.protocol_file import Tuning
+from plora_cl.config.protocol_file import Tuning, read_protocol
 from plora_cl.errors import ProtocolError
-from plora_cl.protocol.plan import PlannedRun
+from plora_cl.protocol.plan import PlannedRun, planned_runs
 from plora_cl.protocol.tuning import Choice, choose, write_choice
-from protocol.conftest import Planned, finish
+from protocol.conftest import Planned, finish, write
 
 FOLDER = Path("experiments/four")
 EWC = ("ewc", "fw", "")
@@ -88,6 +88,19 @@ def test_what_a_method_or_variant_gives_itself_is_not_tuned(
         "learning_rate keeps 0.5 in bold long: the file gives it there",
         "learning_rate keeps 0.25 in bold sum: the file gives it there",
     ]
+
+
+def test_what_is_chosen_changes_no_run_but_its_settings(file: Path, tmp_path: Path) -> None:
+    tiny.make_tasks(tmp_path / "data")
+    variants = {"long": {}, "sum": {"composition": "cumulative"}}
+    write(file, methods=["joint", "plain"], variants=variants)
+    protocol = read_protocol(file)
+    untuned = planned_runs(protocol, "p.yaml")
+    choice = choose(untuned, Tuning(learning_rate=(0.01,)), FOLDER, scored(lambda _: 0.5))
+    tuned = planned_runs(protocol, "p.yaml", choice.values)
+    assert [run.name for run in tuned] == [run.name for run in untuned]
+    assert {run.settings.learning_rate for run in tuned} == {0.01}
+    assert sum(run.method == "joint" for run in tuned) == 4  # once for each order and seed
 
 
 def test_both_halves_of_a_task_are_written_with_its_own_prompts(

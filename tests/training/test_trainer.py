@@ -368,6 +368,19 @@ def test_a_checkpoint_may_be_saved_by_hand_while_the_same_trainer_trains(
     assert [path.name for path in saved] == ["checkpoint_task0_epoch0_batch1.pt"]
 
 
+def test_a_refused_checkpoint_leaves_the_run_as_it_is(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    used = trainer(settings, tmp_path / "run")
+    used.train_sequence()
+    before = used.run
+    path = next((tmp_path / "run").rglob("checkpoint_task0_*.pt"))
+    used.settings = used.settings.model_copy(update={"learning_rate": 0.5})
+    with pytest.raises(IncompatibleCheckpointError, match="learning_rate"):
+        used.load_checkpoint(path)
+    assert used.run is before
+
+
 def test_a_checkpoint_of_an_earlier_task_is_loaded_without_what_came_later(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:

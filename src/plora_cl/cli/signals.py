@@ -23,6 +23,9 @@ class Stoppable(Protocol):
         ...
 
 
+_under_way: Stoppable | None = None
+
+
 @contextmanager
 def stopping(run: Stoppable) -> Iterator[None]:
     """Pass SIGTERM, SIGINT and SIGUSR1 on to ``run``; a second one ends the process at once."""
@@ -30,23 +33,32 @@ def stopping(run: Stoppable) -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, _end_at_once)
-        name = signal.Signals(number).name
-        run.request(name, 128 + number)
-        print(
-            f"{name}: stopping at the next safe instant; once more stops at once", file=sys.stderr
-        )
+        _request(run, number)
 
+    global _under_way
     earlier = {each: signal.signal(each, handle) for each in SIGNALS}
+    _under_way = run
     try:
         yield
     finally:
+        _under_way = None
         for each, handler in earlier.items():
             signal.signal(each, handler)
 
 
-def is_stopping() -> bool:
-    """Tell whether a signal has asked this process to stop."""
-    return signal.getsignal(signal.SIGTERM) is _end_at_once
+def ask_to_stop() -> None:
+    """Do what SIGTERM does the first time, also if that came already; from any thread."""
+    run = _under_way
+    if run is None:
+        os.kill(os.getpid(), signal.SIGTERM)  # nothing to save
+    else:
+        _request(run, signal.SIGTERM)
+
+
+def _request(run: Stoppable, number: int) -> None:
+    name = signal.Signals(number).name
+    run.request(name, 128 + number)
+    print(f"{name}: stopping at the next safe instant; once more stops at once", file=sys.stderr)
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:

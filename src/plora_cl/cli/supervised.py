@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from plora_cl.cli.signals import is_stopping
+from plora_cl.cli.signals import ask_to_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,14 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end_with_supervisor() -> None:
-    # A byte asks to stop. A signal that reached every process of a job did so already, and a
-    # second one would end this one without saving.
-    if os.read(0, 1):
-        if not is_stopping():
-            os.kill(os.getpid(), signal.SIGTERM)
-        # This read returns when the last process that could write has ended, even by SIGKILL.
+    # A byte asks to stop, and nothing more to read says that the last process that could write
+    # has ended, even by SIGKILL. Neither counts as a signal: one that reaches every process of a
+    # job comes beside them, and would be the second, which ends a run without saving.
+    asked = os.read(0, 1)
+    ask_to_stop()
+    if asked:
         os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

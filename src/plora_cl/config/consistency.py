@@ -122,16 +122,6 @@ def _replay(settings: SettingFields) -> list[Contradiction]:
                 "(composition: cumulative), or switch replay off (use_replay: false / --no-replay)",
             )
         )
-    named = settings.replay_prompts if isinstance(settings.replay_prompts, dict) else {}
-    tasks = [task_name(entry) for entry in settings.tasks]
-    if strangers := [name for name in named if name not in tasks]:
-        found.append(
-            Contradiction(
-                ("replay_prompts", "tasks"),
-                f"replay_prompts has templates for {strangers[0]!r}, which is no task of the "
-                f"stream; its tasks are {', '.join(tasks)}",
-            )
-        )
     if settings.replay_ratio == 0:
         found.append(
             Contradiction(
@@ -237,7 +227,14 @@ def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
         given: Names that the user wrote; what is left at, or set to, its default is not reported.
     """
     reasons = effectless(settings)
-    return [
+    prompts = settings.replay_prompts if isinstance(settings.replay_prompts, dict) else {}
+    tasks = [task_name(entry) for entry in settings.tasks]
+    strangers = [
+        f"replay_prompts.{name} has no effect here: the tasks are {', '.join(tasks)}"
+        for name in prompts
+        if name not in tasks and "replay_prompts" in given and settings.use_replay
+    ]
+    return strangers + [
         f"{name} has no effect here: {reasons[name]}"
         for name, field in type(settings).model_fields.items()
         if name in reasons and name in given and getattr(settings, name) != field.default

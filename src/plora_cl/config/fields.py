@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from plora_cl.config.byte_size import as_bytes
-from plora_cl.config.streams import STREAMS, expanded
+from plora_cl.config.streams import STREAMS, expanded, recognised
 from plora_cl.config.task_source import LIST, MAPPING, TaskEntry, as_text
 from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
@@ -102,7 +102,10 @@ class SettingFields(BaseModel):
     model_name: Annotated[_Place, _HARMLESS] = "distilbert-base-uncased"
     """Pretrained encoder: hub id, local folder or packaged:minilm-l6."""
     tasks: Annotated[
-        tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty), _HARMLESS
+        tuple[TaskEntry, ...],
+        BeforeValidator(lambda value: expanded(recognised(value))),
+        AfterValidator(_not_empty),
+        _HARMLESS,
     ] = STREAMS["plora5"]
     """Tasks in order: a stream, or names, folders, mappings (name, path|hub|packaged, columns)."""
     experiment_name: Annotated[_Text, AfterValidator(_plain_folder_name), _HARMLESS] = "default"

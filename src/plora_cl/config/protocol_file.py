@@ -54,9 +54,9 @@ def _named_methods(value: object) -> object:
 def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, settings in value.items():
         learner = settings.get(LIKE)
-        if learner is None and name in LEARNERS:
+        if name in LEARNERS and learner != name:
             raise ValueError(
-                f"{name}: is the name of a learner and does not start from it; add like: {name}, "
+                f"{name}: is the name of a learner and does not start from it; write like: {name}, "
                 "or take another name"
             )
         if learner is not None and (not isinstance(learner, str) or learner not in LEARNERS):

@@ -40,6 +40,17 @@ def expanded(value: object) -> object:
             )
         return STREAMS[value]
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
+        return STREAMS.get(value[0], value)
+    return value
+
+
+def recognised(value: object) -> object:
+    """Return ``value``, unless it is a list of one name that is nearly that of a stream.
+
+    Raises:
+        ValueError: It is; the message has the name that was meant.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
         name = value[0]
         meant = get_close_matches(name, STREAMS, n=1, cutoff=0.8)
         if name not in STREAMS and meant and not Path(name).exists():
@@ -47,5 +58,4 @@ def expanded(value: object) -> object:
                 f"{name!r}; neither a task nor a stream; did you mean {meant[0]}? There are "
                 f"{', '.join(STREAMS)}"
             )
-        return STREAMS.get(name, value)
     return value

@@ -266,7 +266,8 @@ class GenerativeReplay(ContinualMethod):
         """Restore `state_dict`."""
         self._task = state["task"]
         self._finished = [(name, tuple(classes)) for name, classes in state["finished"]]
-        self._identity.load(state.get("generator_weights", ()))
+        # Earlier states have a digest of other things beside the name.
+        self._identity.load(state.get("generator_weights", state.get("generator", ())[:1]))
         self._schedule.load_state_dict(state["schedule"])
         self._writing = Writing.from_state(state["writing"]) if state["writing"] else None
         self._reports = copy.deepcopy(state["reports"])

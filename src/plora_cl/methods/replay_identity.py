@@ -27,7 +27,7 @@ class GeneratorIdentity:
             IncompatibleCheckpointError: It is another one.
         """
         name, digest = generator.name, generator.weights_digest
-        if self.seen[:1] == (name,) and self.seen != (name, digest):
+        if self.seen[:1] == (name,) and self.seen[1:] not in ((), (digest,)):
             raise IncompatibleCheckpointError(
                 f"generation_model: {name!r} has other weights or another vocabulary than when "
                 "this run used it first; bring the former model back, or start a new run"
@@ -40,5 +40,5 @@ class GeneratorIdentity:
         self.seen = name, digest
 
     def load(self, seen: Sequence[str]) -> None:
-        """Restore `seen`."""
+        """Restore `seen`; the name alone where the weights were not recorded."""
         self.seen = tuple(seen)

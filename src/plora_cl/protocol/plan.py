@@ -103,13 +103,13 @@ def planned_runs(
 
 
 def notes_on(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> list[str]:
-    """Return one line for each setting that a method gives itself and that changes nothing."""
-    lines = [
-        f"methods.{run.method}: {line}"
-        for run in runs
-        for line in ineffective(run.settings, protocol.methods[run.method])
-    ]
-    return list(dict.fromkeys(lines))
+    """Return one line for each setting that a method gives itself and that changes no run of it."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        lines = ineffective(run.settings, protocol.methods[run.method])
+        earlier = found.setdefault(run.method, lines)
+        found[run.method] = [line for line in earlier if line in lines]
+    return [f"methods.{method}: {line}" for method, lines in found.items() for line in lines]
 
 
 def require_folders(runs: Sequence[PlannedRun]) -> None:
@@ -150,15 +150,19 @@ class _Planner:
         variants = self._protocol.variants
         if not variants:
             return self._run(method, order, NO_VARIANT, seed)
-        runs = [run for variant in variants for run in self._run(method, order, variant, seed)]
-        if len(runs) < len(variants):
-            return runs  # with problems
+        names = variants if self._differ(method, order, seed) else (NO_VARIANT,)
+        return [run for variant in names for run in self._run(method, order, variant, seed)]
+
+    def _differ(self, method: str, order: str, seed: int) -> bool:
+        """Tell whether a variant does anything; what was tuned in it must not decide that."""
         try:
-            without = self._planned(method, order, NO_VARIANT, seed)
+            without, *others = (
+                self._planned(method, order, variant, seed, tuned=False)
+                for variant in (NO_VARIANT, *self._protocol.variants)
+            )
         except SettingsError:
-            return runs  # a variant gives what the method lacks
-        same = all(_what_acts(run) == _what_acts(without) for run in runs)
-        return [without] if same else runs
+            return True  # a variant gives what the method lacks, or has a problem to be told
+        return any(_what_acts(run) != _what_acts(without) for run in others)
 
     def _run(self, method: str, order: str, variant: str, seed: int) -> list[PlannedRun]:
         try:
@@ -168,7 +172,9 @@ class _Planner:
                 self.problems.setdefault(problem, run_name(method, order, variant, seed))
             return []
 
-    def _planned(self, method: str, order: str, variant: str, seed: int) -> PlannedRun:
+    def _planned(
+        self, method: str, order: str, variant: str, seed: int, *, tuned: bool = True
+    ) -> PlannedRun:
         own = self._protocol.methods[method]
         learner = own.get(LIKE)
         sources: Sequence[tuple[str, Overrides]] = [
@@ -181,7 +187,7 @@ class _Planner:
                 {key: value for key, value in own.items() if key != LIKE},
             ),
             (f"{self._source}: variants.{variant}", self._protocol.variants.get(variant, {})),
-            ("tuning", self._chosen.get((method, order, variant), {})),
+            ("tuning", self._chosen.get((method, order, variant), {}) if tuned else {}),
             (
                 f"{self._source}: name",
                 {

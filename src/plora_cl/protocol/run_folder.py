@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from plora_cl.checkpoint.lock import holder_of
 from plora_cl.config.problems import shown
-from plora_cl.config.schema import IMPACTS, completed
+from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
 from plora_cl.impact import Impact
@@ -29,6 +29,7 @@ _KEYS = frozenset(
 )
 """What results cannot be compared without."""
 
+_COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
 _TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
 _PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
 _TAIL_BYTES = 65_536
@@ -102,7 +103,7 @@ def _results(run: PlannedRun) -> dict[str, Any] | None:
         return None
     planned = run.settings.model_dump(mode="json")
     made_by = completed(results["identity"])
-    compared = [name for name in _COMPARED if name not in _PLACES]
+    compared = [name for name in _compared(run) if name not in _PLACES]
     return results if all(made_by[name] == planned[name] for name in compared) else None
 
 
@@ -112,6 +113,10 @@ def _are_whole(results: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
         and results.keys() >= _KEYS
         and all(isinstance(results[name], dict) for name in ("f1", "routed", "gap", "identity"))
     )
+
+
+def _compared(run: PlannedRun) -> tuple[str, ...]:
+    return _COMPARED_OF_FLOOR if run.is_floor else _COMPARED
 
 
 def _changed(run: PlannedRun) -> str:
@@ -126,7 +131,7 @@ def _changed(run: PlannedRun) -> str:
     planned = run.settings.model_dump(mode="json")
     return ", ".join(
         f"{name} {shown(found[name])} -> {shown(planned[name])}"
-        for name in _COMPARED
+        for name in _compared(run)
         if found[name] != planned[name]
     )
 

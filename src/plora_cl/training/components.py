@@ -144,14 +144,8 @@ class Components:
         """Grow the structure that a snapshot at ``cursor`` was taken of.
 
         Raises:
-            IncompatibleCheckpointError: Joint training has no such stage, or there are parts of
-                later tasks already.
+            IncompatibleCheckpointError: Joint training has no such stage.
         """
-        if self.model.tasks > cursor.task + 1:
-            raise IncompatibleCheckpointError(
-                f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
-                f"{self.model.tasks - 1}: load it into a new one"
-            )
         last = len(self.tasks) - 1
         if self.model.joint and cursor.task != last:
             raise IncompatibleCheckpointError(
@@ -209,6 +203,11 @@ class Components:
         snapshot, objects = resumable.snapshot, resumable.objects
         cursor = Cursor()
         cursor.load_state_dict(snapshot.cursor)
+        if self.model.tasks > cursor.task + 1:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
+                f"{self.model.tasks - 1}: load it into a new one"
+            )
         self.rebuild(cursor)
         device = self.model.device
         for name, tensors in objects.items():

@@ -220,16 +220,18 @@ class CLTrainer:
             IncompatibleCheckpointError: As for `train_sequence`.
         """
         optimizer, scheduler = Held(), Held()
-        resumable = self._read(Path(path))
-        if self.run.model.tasks > resumable.snapshot.cursor["task"] + 1:
-            self._run = None  # what later tasks added has to go
+        resumable, run = self._read(Path(path)), self.run
+        if run.model.tasks > resumable.snapshot.cursor["task"] + 1:
+            # What later tasks added has to go, unless the checkpoint is refused.
+            run = build_run(self.settings, self._reporter, self._stop)
         go_on_from(
             resumable,
-            self.run,
+            run,
             self.settings,
             accept=accept_changes,
             in_place_of={"optimizer": optimizer, "scheduler": scheduler},
         )
+        self._run = run
         return optimizer.state_dict(), scheduler.state_dict()
 
     def _learn(self, run: Run) -> None:
