@@ -46,11 +46,20 @@ def test_the_example_is_a_list_of_runs(
     assert main(["eight-runs.yaml", "--dry-run"]) == 0
 
 
-def test_the_measured_comparison_is_a_list_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(ROOT / "benchmarks" / "eight-runs.yaml"), "--dry-run"]) == 0
+@pytest.mark.parametrize(
+    ("file", "total", "one"),
+    [
+        ("eight-runs", "45 runs and 20 trials", "no-lateral-no-ewc__order-4__cumulative__seed3"),
+        ("defaults", "12 runs and 15 trials", "ewc__order-4__seed4"),
+    ],
+)
+def test_the_measured_comparisons_are_lists_of_runs(
+    capsys: pytest.CaptureFixture[str], file: str, total: str, one: str
+) -> None:
+    assert main([str(ROOT / "benchmarks" / f"{file}.yaml"), "--dry-run"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert listed[-1].startswith("51 runs in ")
-    assert "no-ewc__order-4__cumulative__seed3" in listed
+    assert listed[-1].startswith(total)
+    assert one in listed
 
 
 def test_every_learner_is_explained() -> None:
