@@ -91,6 +91,7 @@ def _parts(groups: Groups) -> str:
             with_it, without = groups.get((having, variant)), groups.get((lacking, variant))
             if with_it is None or without is None:
                 continue
+            with_it, without = _common(with_it, without), _common(without, with_it)
             accuracy = _paired(with_it, without, "average_accuracy")
             values = [_values(g, "average_accuracy") for g in (with_it, without)]
             p = compare(*values).t_p
@@ -105,6 +106,12 @@ def _parts(groups: Groups) -> str:
                 ]
             )
     return _table(head, lines)
+
+
+def _common(group: Group, other: Group) -> Group:
+    """Return the runs of seeds that both have."""
+    seeds = {row["seed"] for row in other}
+    return [row for row in group if row["seed"] in seeds]
 
 
 def _paired(with_it: Group, without: Group, name: str) -> str:

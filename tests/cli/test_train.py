@@ -96,11 +96,11 @@ def test_nothing_typed_means_the_defaults_and_a_fresh_start(trainer: Trainer) ->
         (["--lambda-ortho", ".5"], {"lambda_ortho": 0.5}),
         (["--replay-ratio", "0.5"], {"replay_ratio": 0.5}),
         (["--no-ewc"], {"use_ewc": False}),
-        (["--no-orthogonal"], {"use_orthogonal": False}),
         (["--use-lateral"], {"use_lateral": True}),
         (["--use-lateral", "--set", "lateral_rank=4"], {"use_lateral": True, "lateral_rank": 4}),
         (["--no-ewc", "--use-ewc"], {}),
-        (["--no-replay", "--no-lateral", "--use-orthogonal"], {}),
+        (["--use-orthogonal"], {"use_orthogonal": True}),
+        (["--no-replay", "--no-lateral", "--no-orthogonal"], {}),
         (["--set", "max_length=64", "--set", "shared=embeddings"],
          {"max_length": 64, "shared": "embeddings"}),
         (["--set", "lora_target_modules=[q_lin, v_lin]"],
@@ -307,7 +307,7 @@ def test_help_mentions_every_flag_and_every_setting_with_its_default() -> None:
     for name in Settings.model_fields:
         shown = flag_of(name) if name in flag_settings() else f" {name}: "
         assert shown in text
-    assert "(default: 0.0001)" in text
+    assert "(default: 0.001)" in text
     assert "warmup_ratio: 0.1" in text
 
 

@@ -173,7 +173,7 @@ def test_wrong_templates_are_one_problem_that_names_the_setting(
 
 @pytest.mark.parametrize("strength", ["lambda_ewc", "lambda_ortho"])
 def test_a_penalty_without_strength_is_refused(strength: str) -> None:
-    (line,) = problems(**{strength: 0})
+    (line,) = problems(use_orthogonal=True, **{strength: 0})
     assert line.startswith(f"settings: {strength}: {strength} is 0, so use_")
     assert "could have no effect; raise it or switch it off" in line
 
@@ -208,8 +208,8 @@ def test_ewc_may_protect_a_shared_adapter_and_a_whole_encoder(shared: str) -> No
 @pytest.mark.parametrize(
     ("values", "ways_out"),
     [
-        ({}, ("--no-orthogonal", "task_adapters: true")),
-        ({"use_orthogonal": False, "use_lateral": True}, ("--no-lateral", "task_adapters: true")),
+        ({"use_orthogonal": True}, ("--no-orthogonal", "task_adapters: true")),
+        ({"use_lateral": True}, ("--no-lateral", "task_adapters: true")),
     ],
 )
 def test_what_needs_adapters_of_tasks_is_refused_without_them(
@@ -221,7 +221,7 @@ def test_what_needs_adapters_of_tasks_is_refused_without_them(
 
 
 def test_methods_against_forgetting_beside_joint_training_are_refused_by_name() -> None:
-    (line,) = problems(joint=True)
+    (line,) = problems(joint=True, use_orthogonal=True)
     assert line.startswith("settings: joint: ")
     assert "(--no-ewc --no-orthogonal)" in line
     off = {"use_ewc": False, "use_orthogonal": False}
@@ -397,7 +397,7 @@ def test_two_runs_are_the_same_unless_something_changes_what_they_compute(
         ),
         ({**_PLAIN, "task_adapters": False, "shared": "lora", "lora_r": 4}, {}),
         ({"lambda_ewc": 5, "learning_rate": 1e-3}, {}),
-        ({"use_ewc": False, "lambda_ewc": 100}, {}),
+        ({"use_ewc": False, "lambda_ewc": 10_000}, {}),
     ],
 )
 def test_a_setting_that_was_asked_for_in_vain_is_noted(

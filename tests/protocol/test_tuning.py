@@ -163,7 +163,7 @@ def test_a_strength_keeps_its_value_where_the_first_task_is_too_small_to_cut(
     choice = choose(runs, Tuning(lambda_ewc=(10.0, 100.0)), FOLDER, scored(strengths))
     assert ("ewc", "wf", "") not in choice.values
     assert choice.notes == [
-        "lambda_ewc keeps 100.0 where w comes first: it takes 4 classes to cut a task in two"
+        "lambda_ewc keeps 10000.0 where w comes first: it takes 4 classes to cut a task in two"
     ]
 
 

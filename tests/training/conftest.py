@@ -40,6 +40,9 @@ def settings(
         "lora_alpha": 4,
         "checkpoint_every": 3,
         "ewc_fisher_examples": 6,
+        "lambda_ewc": 100.0,
+        "use_orthogonal": True,
+        "lambda_ortho": 0.1,
     }
 
 

@@ -123,7 +123,7 @@ class SettingFields(BaseModel):
     """Passes over the training split of each task."""
     batch_size: Annotated[_Positive, _TRAJECTORY] = 32
     """Training examples per batch."""
-    learning_rate: Annotated[_AboveZero, _TRAJECTORY] = 1e-4
+    learning_rate: Annotated[_AboveZero, _TRAJECTORY] = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: Annotated[_NotNegative, _TRAJECTORY] = 0.01
     """Decoupled weight decay of matrices."""
@@ -175,7 +175,7 @@ class SettingFields(BaseModel):
 
     use_ewc: Annotated[_Switch, _STRUCTURAL] = True
     """Elastic weight consolidation: hold shared parameters that earlier tasks need."""
-    lambda_ewc: Annotated[_NotNegative, _TRAJECTORY] = 100.0
+    lambda_ewc: Annotated[_NotNegative, _TRAJECTORY] = 10_000.0
     """Strength of EWC."""
     ewc_mode: Annotated[Literal["offline", "online"], _STRUCTURAL] = "online"
     """EWC memory: offline keeps one Fisher estimate per task, online a decayed sum."""
@@ -189,9 +189,9 @@ class SettingFields(BaseModel):
     """Training examples per task for the Fisher estimate."""
     ewc_fisher_batch_size: Annotated[_Positive, _TRAJECTORY] = 32
     """Examples whose mean gradient is squared by the batched estimator; wants a larger lambda."""
-    use_orthogonal: Annotated[_Switch, _STRUCTURAL] = True
-    """O-LoRA: keep each adapter orthogonal to earlier ones."""
-    lambda_ortho: Annotated[_NotNegative, _TRAJECTORY] = 0.1
+    use_orthogonal: Annotated[_Switch, _STRUCTURAL] = False
+    """O-LoRA: keep each adapter orthogonal to earlier ones; worth it where they add up."""
+    lambda_ortho: Annotated[_NotNegative, _TRAJECTORY] = 0.01
     """Strength of the orthogonality penalty."""
     ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"
     """Overlaps are summed as absolute values or squared."""
