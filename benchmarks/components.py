@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plora_cl.evaluation.statistics import Estimate, compare, estimate
@@ -142,8 +142,7 @@ def _mean(group: Group, name: str) -> float:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    joined: Callable[[Sequence[str]], str] = " | ".join
-    return "\n".join(f"| {joined(line)} |" for line in [head, ["---"] * len(head), *lines])
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
 if __name__ == "__main__":

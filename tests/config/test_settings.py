@@ -188,7 +188,7 @@ def test_prompts_for_a_task_that_is_not_learned_are_told_of() -> None:
     tasks = ["data/animals", "data/weather"]
     settings = validate({"use_replay": True, "replay_prompts": prompts, "tasks": tasks})
     assert ineffective(settings, {"replay_prompts", "tasks"}) == [
-        "replay_prompts.animalz has no effect here: the tasks are animals, weather"
+        "replay_prompts.animalz has no effect here: no task is called animalz"
     ]
     assert ineffective(settings, {"tasks"}) == []
 

@@ -230,7 +230,7 @@ def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
     prompts = settings.replay_prompts if isinstance(settings.replay_prompts, dict) else {}
     tasks = [task_name(entry) for entry in settings.tasks]
     strangers = [
-        f"replay_prompts.{name} has no effect here: the tasks are {', '.join(tasks)}"
+        f"replay_prompts.{name} has no effect here: no task is called {name}"
         for name in prompts
         if name not in tasks and "replay_prompts" in given and settings.use_replay
     ]

@@ -190,7 +190,7 @@ class SettingFields(BaseModel):
     ewc_fisher_batch_size: Annotated[_Positive, _TRAJECTORY] = 32
     """Examples whose mean gradient is squared by the batched estimator; wants a larger lambda."""
     use_orthogonal: Annotated[_Switch, _STRUCTURAL] = False
-    """O-LoRA: keep each adapter orthogonal to earlier ones; worth it where they add up."""
+    """O-LoRA: keep each adapter orthogonal to earlier ones; protects only where they add up."""
     lambda_ortho: Annotated[_NotNegative, _TRAJECTORY] = 0.01
     """Strength of the orthogonality penalty."""
     ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"

@@ -260,10 +260,11 @@ def _prompts_of_halves(values: Mapping[str, Any], settings: Settings) -> Any:
     """Return the prompts of the first task under the names of the tasks of a trial."""
     prompts = values["replay_prompts"]
     own = task_name(settings.tasks[0])
-    if not isinstance(prompts, dict) or own not in prompts:
-        return None if isinstance(prompts, dict) else prompts
-    names = [task_name(entry) for entry in validate({"tasks": values["tasks"]}).tasks]
-    return dict.fromkeys(names, prompts[own])
+    if not isinstance(prompts, dict):
+        return prompts
+    if own not in prompts:
+        return None
+    return {task_name(entry): prompts[own] for entry in values["tasks"]}
 
 
 def _distinct(trials: Iterable[Trial]) -> list[PlannedRun]:
