@@ -13,7 +13,13 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from plora_cl.evaluation.statistics import Estimate, compare, estimate
+from plora_cl.evaluation.statistics import (
+    Estimate,
+    PairedComparison,
+    compare,
+    estimate,
+    independent,
+)
 
 Row = dict[str, str]
 Group = Sequence[Row]
@@ -93,8 +99,7 @@ def _parts(groups: Groups) -> str:
                 continue
             with_it, without = _common(with_it, without), _common(without, with_it)
             accuracy = _paired(with_it, without, "average_accuracy")
-            values = [_values(g, "average_accuracy") for g in (with_it, without)]
-            p = compare(*values).t_p
+            p = _compared(with_it, without, "average_accuracy").t_p
             lines.append(
                 [
                     part,
@@ -109,14 +114,19 @@ def _parts(groups: Groups) -> str:
 
 
 def _common(group: Group, other: Group) -> Group:
-    """Return the runs of seeds that both have."""
-    seeds = {row["seed"] for row in other}
-    return [row for row in group if row["seed"] in seeds]
+    """Return the runs of orders and seeds that both have."""
+    others = {(row["order"], row["seed"]) for row in other}
+    return [row for row in group if (row["order"], row["seed"]) in others]
 
 
 def _paired(with_it: Group, without: Group, name: str) -> str:
-    assert [row["seed"] for row in with_it] == [row["seed"] for row in without]
-    return _shown(compare(_values(with_it, name), _values(without, name)).difference, "{:+.1f}")
+    return _shown(_compared(with_it, without, name).difference, "{:+.1f}")
+
+
+def _compared(with_it: Group, without: Group, name: str) -> PairedComparison:
+    pairs = [[(row["order"], row["seed"]) for row in group] for group in (with_it, without)]
+    assert pairs[0] == pairs[1]
+    return compare(_units(with_it, name), _units(without, name))
 
 
 def _cell(group: Group, name: str) -> str:
@@ -124,7 +134,7 @@ def _cell(group: Group, name: str) -> str:
         return "-"
     if all(name in row["zero_by_construction"].split("; ") for row in group):
         return "0*"
-    return _shown(estimate(_values(group, name)), "{:.1f}" if "acc" in name else "{:+.1f}")
+    return _shown(estimate(_units(group, name)), "{:.1f}" if "acc" in name else "{:+.1f}")
 
 
 def _shown(found: Estimate, form: str) -> str:
@@ -133,12 +143,13 @@ def _shown(found: Estimate, form: str) -> str:
     return f"{form.format(100 * found.mean)} ± {50 * (found.high - found.low):.1f}"
 
 
-def _values(group: Group, name: str) -> list[float]:
-    return [float(row[name]) for row in group]
+def _units(group: Group, name: str) -> tuple[float, ...]:
+    values = [float(row[name]) for row in group]
+    return independent(values, [row["order"] for row in group]).values
 
 
 def _mean(group: Group, name: str) -> float:
-    return estimate(_values(group, name)).mean
+    return estimate(_units(group, name)).mean
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

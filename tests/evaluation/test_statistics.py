@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plora_cl.evaluation.statistics import MOST_EXACT_PAIRS, compare, estimate
+from plora_cl.evaluation.statistics import MOST_EXACT_PAIRS, compare, estimate, independent
 
 MINE = [0.71, 0.74, 0.69, 0.77, 0.72, 0.70]
 BASELINE = [0.75, 0.76, 0.74, 0.78, 0.71, 0.75]
@@ -97,3 +97,35 @@ def test_two_pairs_are_too_few_for_the_correction() -> None:
 def test_values_without_partner_are_refused() -> None:
     with pytest.raises(ValueError, match="do not make pairs"):
         compare([1.0, 2.0], [1.0])
+
+
+def test_with_two_orders_or_more_an_order_is_the_unit_with_one_a_seed() -> None:
+    several = independent([1.0, 3.0, 4.0, 6.0, 8.0], ["a", "a", "b", "b", "b"])
+    assert (several.of, several.values, several.runs) == ("order", (2.0, 6.0), 5)
+    one = independent([1.0, 3.0], ["a", "a"])
+    assert (one.of, one.values, one.runs) == ("seed", (1.0, 3.0), 2)
+
+
+def test_orders_that_differ_more_than_seeds_give_false_positives_as_rarely_as_promised() -> None:
+    """Three orders of six seeds, no effect, order noise 2.5 times that of seeds."""
+    generator = np.random.default_rng(20)
+    orders = [order for order in "abc" for _ in range(6)]
+    zeros = [0.0] * 3
+    trials, by_order, pooled = 4000, 0, 0
+    for _ in range(trials):
+        noise = np.repeat(generator.normal(0, 2.5, 3), 6) + generator.normal(0, 1, 18)
+        values = independent(noise.tolist(), orders).values
+        by_order += (compare(values, zeros).t_p or 0) < 0.05
+        pooled += (stats.ttest_1samp(noise, 0).pvalue) < 0.05
+    assert pooled / trials > 0.4  # what taking every run for independent would do
+    # Four standard errors, 4 * sqrt(.05 * .95 / 4000), either way
+    assert by_order / trials == pytest.approx(0.05, abs=0.014)
+
+
+def test_one_order_with_seed_noise_alone_gives_false_positives_as_rarely_as_promised() -> None:
+    generator = np.random.default_rng(21)
+    trials, found = 4000, 0
+    for _ in range(trials):
+        values = independent(generator.normal(0, 1, 3).tolist(), ["a"] * 3).values
+        found += (compare(values, [0.0] * 3).t_p or 0) < 0.05
+    assert found / trials == pytest.approx(0.05, abs=0.014)

@@ -38,15 +38,34 @@ def group(groups: list[Group], method: str, metric: str, variant: str = "") -> G
     return found
 
 
-def test_a_method_is_summed_up_over_orders_and_seeds_and_paired_with_the_baseline(
+def test_orders_are_what_is_compared_each_the_mean_over_its_seeds(
     records: list[Record],
 ) -> None:
     found = group(summarised(records, "plain"), "ewc", "average_accuracy")
-    assert found.estimate.n == 4
+    assert (found.runs, found.estimate.n, found.unit) == (4, 2, "order")
     assert found.estimate.mean == pytest.approx(0.75)
+    assert found.estimate.sd == pytest.approx(0.2 / 2**0.5)  # of 0.65 and 0.85
     assert found.comparison is not None
+    assert (found.pairs, found.comparison.difference.n, found.pair_unit) == (4, 2, "order")
     assert found.comparison.difference.mean == pytest.approx(0.1)
+    assert found.comparison.difference.sd == pytest.approx(0.1 / 2**0.5)  # of 0.05 and 0.15
+
+
+def test_in_one_order_seeds_are_compared_and_the_table_says_for_which_it_holds(
+    planned: Planned,
+) -> None:
+    left = {method: list(values) for method, values in ACCURACY.items()}
+    runs = planned(orders={"aw": ["a", "w"]}, seeds=[1, 2, 3, 4])
+    records = [measured(run, accuracy=left[run.method].pop(0)) for run in runs]
+    groups = summarised(records, "plain")
+    found = group(groups, "ewc", "average_accuracy")
+    assert (found.runs, found.estimate.n, found.unit) == (4, 4, "seed")
+    assert found.comparison is not None
     assert found.comparison.difference.sd == pytest.approx((0.02 / 3) ** 0.5)
+    table = markdown(groups, "plain")
+    assert "| ewc | - | 4 | 4 seeds | 0.7500 ± " in table
+    assert "Unit seed: one value for each seed; it holds for this order alone." in table
+    assert "Unit order" not in table
 
 
 def test_pairs_are_of_the_same_order_and_seed_in_whatever_order_they_come(
@@ -64,9 +83,9 @@ def test_a_run_without_partner_counts_for_the_mean_but_not_for_the_comparison(
 ) -> None:
     alone = [one for one in records if one.run.method == "ewc" or one.run.seed == 1]
     found = group(summarised(alone, "plain"), "ewc", "average_accuracy")
-    assert found.estimate.n == 4
+    assert found.runs == 4
     assert found.comparison is not None
-    assert found.comparison.difference.n == 2
+    assert found.pairs == 2
 
 
 def test_without_baseline_nothing_is_compared(records: list[Record]) -> None:
@@ -161,12 +180,16 @@ def test_files_hold_every_run_and_every_metric(records: list[Record], tmp_path: 
         lines = list(csv.DictReader(file))
     (line,) = [x for x in lines if (x["method"], x["metric"]) == ("ewc", "average_accuracy")]
     assert float(line["difference_mean"]) == pytest.approx(0.1)
-    assert float(line["permutation_p"]) == 0.25
+    assert float(line["permutation_p"]) == 0.5
+    assert (line["runs"], line["unit"], line["n"]) == ("4", "order", "2")
+    assert (line["pairs"], line["pair_unit"], line["difference_n"]) == ("4", "order", "2")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["name"] == "four"
     assert len(summary["runs"]) == 8
     assert len(summary["groups"]) == len(lines)
-    assert "| ewc | - | 4 | 0.7500 ± " in (tmp_path / "summary.md").read_text()
+    table = (tmp_path / "summary.md").read_text()
+    assert "| ewc | - | 4 | 2 orders | 0.7500 ± " in table
+    assert "Unit order: one value for each order, the mean over its seeds" in table
 
 
 def test_what_is_zero_by_construction_is_marked_in_every_file(

@@ -1,6 +1,7 @@
 """Statistics over repeated runs: intervals, paired tests and effect sizes.
 
-Whatever is not defined, for want of values or of differences between them, is None.
+Whatever is not defined, for want of values or of differences between them, is None. Values that go
+in count as independent of one another; `independent` makes them so.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,24 @@ CONFIDENCE = 0.95
 MOST_EXACT_PAIRS = 16
 """Up to so many pairs the permutation test goes through every assignment of signs."""
 
+_LEAST_ORDERS = 2  # a spread has at least one degree of freedom
 _RANDOM_SIGNS = 100_000
 _TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Values that count as independent of one another.
+
+    Attributes:
+        of: What a value stands for: one order, as the mean over its seeds, or one seed.
+        values: One for each of them.
+        runs: Runs that they were computed from.
+    """
+
+    of: Literal["order", "seed"]
+    values: tuple[float, ...]
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,28 @@ class PairedComparison:
     permutation_p: float
     d_z: float | None
     g_z: float | None
+
+
+def independent(values: Sequence[float], orders: Sequence[str]) -> Units:
+    """Return the values that an interval or a test may count, from one value a run.
+
+    Runs of one order share what that order does, so with two orders or more an order is the unit,
+    and what follows holds for further orders. With one order the seed is, and what follows holds
+    for that order alone.
+
+    Args:
+        values: One for each run.
+        orders: Name of the order of each run.
+
+    Source: Hurlbert 1984, "Pseudoreplication and the Design of Ecological Field Experiments".
+    """
+    by_order: dict[str, list[float]] = {}
+    for value, order in zip(values, orders, strict=True):
+        by_order.setdefault(order, []).append(value)
+    if len(by_order) < _LEAST_ORDERS:
+        return Units("seed", tuple(values), len(values))
+    means = (math.fsum(found) / len(found) for found in by_order.values())
+    return Units("order", tuple(means), len(values))
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -12,13 +12,25 @@ from typing import Any
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.config.protocol_file import TUNABLE
-from plora_cl.evaluation.statistics import Estimate, PairedComparison, compare, estimate
+from plora_cl.evaluation.statistics import (
+    Estimate,
+    PairedComparison,
+    compare,
+    estimate,
+    independent,
+)
 from plora_cl.protocol.plan import NO_VARIANT
 from plora_cl.protocol.records import Record, are_pair, check_same_examples, metric_names
 
 RATIO = "ratio_to_baseline"
 """Average accuracy over that of the baseline's run of the same order and seed."""
 
+_MEANING = {
+    "order": "Unit order: one value for each order, the mean over its seeds; it holds for further "
+    "orders, learned with these seeds.",
+    "seed": "Unit seed: one value for each seed; it holds for this order alone.",
+}
+_OF_DIFFERENCE = ("n", "mean", "sd", "low", "high")
 _IN_TABLE = ("average_accuracy", "backward_transfer", "forgetting", "learning_accuracy",
              "routed_average_accuracy")  # fmt: skip
 
@@ -31,7 +43,11 @@ class Group:
         method: Name of the method.
         variant: Name of the variant; empty where there is none.
         metric: Name of the metric.
-        estimate: Over all runs that measured it.
+        runs: Runs that measured it.
+        unit: What counts as one independent value, ``order`` or ``seed``: see `independent`.
+        estimate: Over these units.
+        pairs: Pairs of runs that were compared; 0 where nothing was.
+        pair_unit: What counts as one independent difference.
         comparison: With the baseline; None for the baseline itself and without pairs.
         zero_by_construction: Why the metric could not be anything but zero; empty if it could.
     """
@@ -39,7 +55,11 @@ class Group:
     method: str
     variant: str
     metric: str
+    runs: int
+    unit: str
     estimate: Estimate
+    pairs: int
+    pair_unit: str
     comparison: PairedComparison | None
     zero_by_construction: str
 
@@ -103,12 +123,13 @@ def markdown(groups: Sequence[Group], baseline: str | None) -> str:
     for group in groups:
         by_key.setdefault((group.method, group.variant), {})[group.metric] = group
     shown = [name for name in _IN_TABLE if any(name in line for line in by_key.values())]
-    head = ["method", "variant", "runs", *(name.replace("_", " ") for name in shown)]
+    head = ["method", "variant", "runs", "units", *(name.replace("_", " ") for name in shown)]
     if baseline is not None:
         head += [f"ratio to {baseline}", f"accuracy - {baseline}", "p (t)", "p (perm.)", "g_z"]
     lines = [head, ["---"] * len(head)]
     for (method, variant), line in by_key.items():
-        cells = [method, variant or "-", str(line["average_accuracy"].estimate.n)]
+        group = line["average_accuracy"]
+        cells = [method, variant or "-", str(group.runs), _units(group.estimate.n, group.unit)]
         cells += [_cell(line.get(name)) for name in shown]
         if baseline is not None:
             cells += _compared(line)
@@ -130,15 +151,26 @@ def _group(records: Sequence[Record], values: Sequence[float | None], method: st
     ]
     other_variant = _baseline_variant(records, baseline, variant)
     theirs = [(one, v) for one, v in measured if one.is_of(baseline, other_variant)]
-    pairs = [(v, w) for one, v in mine for other, w in theirs if are_pair(one, other)]
-    is_compared = pairs and method != baseline and name != RATIO
+    pairs = [
+        (one.run.order, v, w) for one, v in mine for other, w in theirs if are_pair(one, other)
+    ]
+    units = independent([v for _, v in mine], [one.run.order for one, _ in mine])
+    if method == baseline or name == RATIO:
+        pairs = []
+    orders = [order for order, _, _ in pairs]
+    paired = independent([v for _, v, _ in pairs], orders)
+    paired_theirs = independent([w for _, _, w in pairs], orders)
     return Group(
         method,
         variant,
         name,
-        estimate([v for _, v in mine]),
-        compare(*zip(*pairs, strict=True)) if is_compared else None,
-        next(iter(reasons), ""),
+        runs=units.runs,
+        unit=units.of,
+        estimate=estimate(units.values),
+        pairs=len(pairs),
+        pair_unit=paired.of if pairs else "",
+        comparison=compare(paired.values, paired_theirs.values) if pairs else None,
+        zero_by_construction=next(iter(reasons), ""),
     )
 
 
@@ -178,9 +210,12 @@ def _flat(group: Group) -> dict[str, Any]:
         "method": group.method,
         "variant": group.variant,
         "metric": group.metric,
+        "runs": group.runs,
+        "unit": group.unit,
         **asdict(group.estimate),
-        "pairs": difference.n if difference else 0,
-        **{f"difference_{k}": getattr(difference, k, None) for k in ("mean", "sd", "low", "high")},
+        "pairs": group.pairs,
+        "pair_unit": group.pair_unit,
+        **{f"difference_{k}": getattr(difference, k, None) for k in _OF_DIFFERENCE},
         **{k: getattr(compared, k, None) for k in ("t_p", "permutation_p", "d_z", "g_z")},
         "zero_by_construction": group.zero_by_construction,
     }
@@ -194,6 +229,10 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(listed)
     return out.getvalue()
+
+
+def _units(count: int, unit: str) -> str:
+    return f"{count} {unit}{'s' * (count != 1)}"
 
 
 def _cell(group: Group | None) -> str:
@@ -218,7 +257,9 @@ def _compared(line: Mapping[str, Group]) -> list[str]:
 
 
 def _legend(groups: Sequence[Group]) -> str:
-    lines = ["± is half of the 95 % t-interval of the mean over orders and seeds."]
+    lines = ["± is half of the 95 % t-interval of the mean over the units, p a test over them."]
+    units = {unit for group in groups for unit in (group.unit, group.pair_unit)}
+    lines += [text for unit, text in _MEANING.items() if unit in units]
     reasons = dict.fromkeys(g.zero_by_construction for g in groups if g.zero_by_construction)
     lines += [f"0*: zero by construction: {reason}." for reason in reasons]
     return "\n".join(lines)
