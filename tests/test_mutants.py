@@ -87,8 +87,9 @@ MUTANTS = {
     "anchor that follows the weights": Mutant(
         "methods/ewc.py", 'parameter.detach().to("cpu", copy=True)', "parameter.detach()", CONTRACT
     ),
-    "EWC without the half": Mutant(
-        "methods/ewc.py", "self._strength / 2 *", "self._strength *", EWC
+    "EWC without the half": Mutant("methods/ewc.py", "self._gamma / 2\n", "self._gamma\n", EWC),
+    "online penalty without gamma": Mutant(
+        "methods/ewc.py", "self._strength * self._gamma / 2\n", "self._strength / 2\n", EWC
     ),
     "EWC without the distance between anchors": Mutant("methods/ewc.py", " + offset)", ")", EWC),
     "EWC without gradient": Mutant(

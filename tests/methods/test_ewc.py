@@ -80,51 +80,57 @@ def mean_square_of_gradients(model: ContinualClassifier, task: Task) -> dict[str
     return total
 
 
-@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize(
+    ("mode", "gamma"), [("offline", 0.7), ("online", 0.7), ("online", 0.25), ("online", 1.0)]
+)
 def test_in_float64_the_penalty_is_the_formula_over_a_whole_stream(
-    mode: str, tmp_path: Path
+    mode: str, gamma: float, tmp_path: Path
 ) -> None:
-    gamma, strength = 0.7, 30.0
+    strength, online = 30.0, mode == "online"
     method = Ewc(
         strength=strength,
-        mode="offline" if mode == "offline" else "online",
+        mode="online" if online else "offline",
         examples=0,
         gamma=gamma,
     )
     model = tiny_model(shared="layernorm").eval()
-    kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    learned: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     for index in range(4):
         begin(method, model, tmp_path, index)
         model.double()
         learn_something(model)
         # While each task is learned, so that nothing of the one before may linger
-        assert_penalty(method, model, kept, strength)
+        terms = [
+            (gamma ** (index - k), fisher, learned[-1][1]) if online else (1.0, fisher, weights)
+            for k, (fisher, weights) in enumerate(learned)
+        ]
+        assert_penalty(method, model, terms, strength)
         task = token_task(tmp_path, index)
-        fisher = mean_square_of_gradients(model, task)
         weights = {n: p.detach().clone() for n, p in model.shared_parameters().items()}
-        if mode == "online" and kept:
-            ((earlier, _),) = kept
-            kept = [({n: gamma * earlier[n] + f for n, f in fisher.items()}, weights)]
-        else:
-            kept.append((fisher, weights))
+        learned.append((mean_square_of_gradients(model, task), weights))
         method.finish_task(model, task, silent)
 
 
 def assert_penalty(
     method: Ewc,
     model: ContinualClassifier,
-    kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]],
+    terms: list[tuple[float, dict[str, Tensor], dict[str, Tensor]]],
     strength: float,
 ) -> None:
-    """Compare with the formula over the Fisher information and the weights in ``kept``."""
+    """Compare with the formula over weights, Fisher information and anchors.
+
+    Online: the norm of the penalty is that of gamma F*_{i-1}, with F*_i = gamma F*_{i-1} + F_i
+    (Schwarz et al. 2018, section 4). Unrolled, F_k weighs gamma^(i-k) while task i is learned.
+    """
     penalty = method.penalty(model, model.tasks - 1)
-    if not kept:
+    if not terms:
         assert penalty is None
         return
     expected = torch.zeros((), dtype=torch.float64)
-    for fisher, weights in kept:
+    for weight, fisher, anchor in terms:
         for name, parameter in model.shared_parameters().items():
-            expected = expected + (fisher[name] * (parameter - weights[name]) ** 2).sum()
+            distance = parameter - anchor[name]
+            expected = expected + weight * (fisher[name] * distance**2).sum()
     expected = strength / 2 * expected
     assert penalty is not None
     assert penalty > 0
@@ -302,6 +308,13 @@ def test_a_strength_of_zero_is_an_error_that_names_the_fix() -> None:
     model = tiny_model(tasks=(2,), shared="layernorm")
     with pytest.raises(MethodError, match=r"lambda_ewc is 0, .*--no-ewc"):
         Ewc(strength=0.0).check(model)
+
+
+def test_a_decay_that_keeps_nothing_is_an_error_that_names_the_fix() -> None:
+    model = tiny_model(tasks=(2,), shared="layernorm")
+    with pytest.raises(MethodError, match=r"ewc_gamma is 0, .*--no-ewc"):
+        Ewc(strength=1.0, gamma=0.0).check(model)
+    Ewc(strength=1.0, mode="offline", gamma=0.0).check(model)
 
 
 def test_memory_of_another_shared_set_is_refused(tmp_path: Path) -> None:

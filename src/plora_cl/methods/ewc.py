@@ -33,9 +33,11 @@ class _Parabola(NamedTuple):
 class Ewc(ContinualMethod):
     """Quadratic penalty around the weights of finished tasks, scaled by Fisher information.
 
+    ``offline`` keeps one ``(F, theta*)`` for each task; the penalty is
     ``strength / 2 * sum_k sum_i F_k,i (theta_i - theta*_k,i)^2`` over the shared parameters.
-    ``offline`` keeps one ``(F, theta*)`` for each task; ``online`` keeps one in all, with
-    ``F <- gamma F + F_new`` and the latest weights as ``theta*``.
+    ``online`` keeps one in all, with ``F* <- gamma F* + F_new`` and the latest weights as
+    ``theta*``; the penalty is ``strength / 2 * sum_i gamma F*_i (theta_i - theta*_i)^2``. So a
+    task counts ``gamma`` while the next one is learned, ``gamma^2`` during the one after that.
 
     What it remembers stays on the CPU. A step costs the same whatever the number of tasks: the sum
     of their parabolas is one parabola.
@@ -46,11 +48,12 @@ class Ewc(ContinualMethod):
         estimator: Of Fisher information, see `diagonal_fisher`.
         examples: Training examples of a task to estimate it from, stratified; 0 takes all.
         batch_size: Examples whose gradients the ``batched`` estimator averages.
-        gamma: Decay of earlier Fisher information in ``online`` mode, in [0, 1].
+        gamma: Decay of earlier Fisher information in ``online`` mode, in (0, 1].
         seed: Chooses the examples and the labels that ``sampled`` draws, together with the task.
 
     Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", eq. 3;
-    online: Schwarz et al. 2018, "Progress & Compress", section 4.
+    online: Schwarz et al. 2018, "Progress & Compress", section 4 (the norm of the penalty is that
+    of ``gamma F*_{i-1}``, and ``F*_i = gamma F*_{i-1} + F_i``).
     """
 
     name = "ewc"
@@ -68,7 +71,7 @@ class Ewc(ContinualMethod):
     ) -> None:
         self._strength, self._mode, self._estimator = strength, mode, estimator
         self._examples, self._batch_size = examples, batch_size
-        self._gamma, self._seed = gamma, seed
+        self._gamma, self._seed = gamma if mode == "online" else 1.0, seed
         self._groups: dict[str, Group] = {}
         self._scales: list[StateDict] = []
         self._parabola: _Parabola | None = None
@@ -77,7 +80,8 @@ class Ewc(ContinualMethod):
         """Make sure that there is something to protect.
 
         Raises:
-            MethodError: No parameter is shared between tasks, or the strength is not positive.
+            MethodError: No parameter is shared between tasks, or the strength or the decay is not
+                positive.
         """
         if not model.shared_parameters():
             raise MethodError(
@@ -89,6 +93,11 @@ class Ewc(ContinualMethod):
                 f"ewc: lambda_ewc is {self._strength:g}, so it has no effect; raise it, or switch "
                 "it off with --no-ewc"
             )
+        if self._gamma <= 0:
+            raise MethodError(
+                f"ewc: ewc_gamma is {self._gamma:g}, so nothing of earlier tasks is kept and it "
+                "has no effect; raise it, or switch it off with --no-ewc"
+            )
 
     def penalty(self, model: ContinualClassifier, task: int) -> Tensor | None:
         """Return the weighted penalty; None before a task is finished."""
@@ -99,7 +108,8 @@ class Ewc(ContinualMethod):
             self._parabola = _sum_of_parabolas(self._groups, shared, model.device)
         curvature, centre, offset = self._parabola
         theta = torch.cat([p.reshape(-1) for p in shared.values()])
-        return self._strength / 2 * ((curvature * (theta - centre).square()).sum() + offset)
+        weight = self._strength * self._gamma / 2
+        return weight * ((curvature * (theta - centre).square()).sum() + offset)
 
     def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
         """Add the Fisher information of ``task`` and anchor the weights as they are."""
