@@ -66,8 +66,8 @@ class Comparison:
         environment: Machine and libraries; does not count.
         tensors: Of the state and of objects.
         values: Everything else in the state, and tensors that have no counterpart of their shape.
-        metrics: Accuracy and macro-F1, by ``cells/task learned/task measured`` or
-            ``untrained/task measured``.
+        metrics: Accuracy and macro-F1, by ``cells/task learned/task measured``,
+            ``routed/task learned/task measured`` or ``untrained/task measured``.
         timings: Wall-clock times; do not count.
     """
 
@@ -195,5 +195,7 @@ def _scores(state: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, cells in state.get("scores", {}).items():
         for *place, accuracy, f1, _ in cells:
-            found["/".join((kind, *map(str, place)))] = [accuracy, f1]
+            # Of routed ones, what else was counted stands between the two tasks.
+            where = (place[0], place[-1]) if kind == "routed" else place
+            found["/".join((kind, *map(str, where)))] = [accuracy, f1]
     return found

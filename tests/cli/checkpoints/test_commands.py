@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
-from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.encoding import decode, encode
 from plora_cl.checkpoint.pins import pinned
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import COMMANDS
@@ -154,7 +157,58 @@ def test_inspect_shows_the_anatomy(call: Calls, experiment: CheckpointStore) -> 
     assert document["environment"] == {"torch": "2"}
     assert document["lineage"] is None
     assert call("inspect", DEMO) == 0
-    assert all(text in call.out for text in ("0.weight", "[4, 5]", "80 B", "lambda_ewc", "torch"))
+    assert all(text in call.out for text in ("model/base", "lambda_ewc", "torch"))
+    assert "0.weight" not in call.out
+    assert call("inspect", DEMO, "--tensors") == 0
+    assert all(text in call.out for text in ("0.weight", "[4, 5]", "80 B"))
+
+
+def test_inspect_says_where_the_run_stands_and_what_it_scored(call: Calls) -> None:
+    document = call.json("inspect", f"{DEMO}@{FIRST}")
+    assert document["scores"] == {
+        "cells": [{"learned": 0, "on": 0, "accuracy": 0.45, "f1": 0.5}],
+        "untrained": [{"on": 0, "accuracy": 0.1, "f1": 0.1}],
+    }
+    assert call("inspect", f"{DEMO}@{FIRST}") == 0
+    assert "task 1 of 2 (news) in training, 0 of 3 epochs done, then 10 batches" in call.out
+    assert re.search(r"after news +news +0\.450 +0\.500", call.out)
+    assert call("inspect", DEMO) == 0
+    assert "task 1 of 2 (news) is learned and measured" in call.out
+
+
+@pytest.mark.parametrize("cell", [[0, 0, "high", 0.5, ""], [0, 0], "cell", [0, 0, math.nan, 0, ""]])
+def test_scores_that_no_run_has_written_are_damage(
+    cell: object, call: Calls, experiment: CheckpointStore
+) -> None:
+    snapshot = decode(experiment.read(experiment.entries()[1]))
+    state = {**snapshot.state, "scores": {"cells": [cell], "untrained": []}}
+    experiment.commit(LAST, encode(replace(snapshot, state=state)))
+    assert call("inspect", DEMO) == 1
+    assert "its scores are malformed" in call.err
+
+
+class TestNarrowTerminals:
+    @pytest.fixture(params=[60, 80, 200])
+    def columns(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+        monkeypatch.setenv("COLUMNS", str(request.param))
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stdout for a terminal
+        monkeypatch.setenv("TERM", "xterm")
+        return int(request.param)
+
+    def test_list_leaves_the_names_whole(self, columns: int, call: Calls) -> None:
+        assert call("list", DEMO) == 0
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in call.out.splitlines()]
+        rows = [line for line in lines if FIRST in line or LAST in line]
+        assert len(rows) == 2
+        assert max(len(line.rstrip()) for line in rows) <= columns
+        assert ("Not shown for want of room: shared" in call.out) == (columns < 200)
+
+    @pytest.mark.parametrize("command", ["inspect", "diff"])
+    def test_what_a_checkpoint_is_fits(self, columns: int, command: str, call: Calls) -> None:
+        targets = [f"{DEMO}@{FIRST}"] + [DEMO] * (command == "diff")
+        call(command, *targets)
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in call.out.splitlines()]
+        assert max(len(line.rstrip()) for line in lines if "Not shown" not in line) <= columns
 
 
 def test_inspect_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:
@@ -252,6 +306,28 @@ def test_diff_shows_how_far_two_checkpoints_are_apart(
     assert (changed["elements"], changed["different_elements"]) == (20, int((gap > 0).sum()))
     assert call("diff", f"{DEMO}@{FIRST}", DEMO) == 1
     assert "The checkpoints differ" in call.out
+    assert "accuracy 0.450, macro-F1 0.500" in call.out
+    assert "task 1 of 2 (news) is learned and measured" in call.out
+    assert re.search(r"^model +\d+ ", call.out, re.MULTILINE)
+    assert "0.weight" not in call.out
+    assert call("diff", f"{DEMO}@{FIRST}", DEMO, "--tensors") == 1
+    assert "0.weight" in call.out
+
+
+def test_diff_tells_routed_scores_apart_by_task_alone(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    for entry, accuracy, chosen in zip(experiment.entries(), (0.25, 0.5), ([4], [3]), strict=True):
+        snapshot = decode(experiment.read(entry))
+        scores = {"cells": [], "untrained": [], "routed": [[0, chosen, 0, 1, 0, accuracy, 0.5, ""]]}
+        state = {**snapshot.state, "scores": scores}
+        experiment.commit(entry.path.name, encode(replace(snapshot, state=state)))
+    document = call.json("diff", f"{DEMO}@{FIRST}", DEMO, code=1)
+    assert document["metrics"] == [
+        {"name": "routed/0/0", "first": "[0.25, 0.5]", "second": "[0.5, 0.5]"}
+    ]
+    assert call("diff", f"{DEMO}@{FIRST}", DEMO) == 1
+    assert "news after news, task inferred" in call.out
 
 
 def test_diff_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:

@@ -19,6 +19,7 @@ from plora_cl.cli.checkpoints.command import (
     locate,
     write_json,
 )
+from plora_cl.cli.checkpoints.contents import score_rows, scores, standing, task_names
 from plora_cl.cli.exit import OK
 from plora_cl.errors import CheckpointNotFoundError
 
@@ -27,19 +28,24 @@ def main(argv: Sequence[str]) -> int:
     """Show the checkpoint that ``argv`` names; return the exit code."""
     parser = command_parser(
         "inspect",
-        "Show what is in a checkpoint: its tensors by component, its objects, the settings and "
-        "the environment it was made with, and where its experiment comes from. Every byte of the "
-        "checkpoint file is verified.",
+        "Show what a checkpoint is: where its run stands, the scores so far, its components and "
+        "objects, the settings and the environment it was made with, and where its experiment "
+        "comes from. Every byte of the checkpoint file is verified.",
         ["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt --json"],
         ok="it was shown",
         found="it, or the head of one of its objects, is damaged",
     )
     add_target(parser, default="; a folder stands for its newest checkpoint")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor, too")
     arguments = parser.parse_args(argv)
-    return finish(lambda: _inspect(locate(arguments.target), as_json=arguments.json))
+    return finish(
+        lambda: _inspect(
+            locate(arguments.target), as_json=arguments.json, tensors=arguments.tensors
+        )
+    )
 
 
-def _inspect(target: Target, *, as_json: bool) -> int:
+def _inspect(target: Target, *, as_json: bool, tensors: bool) -> int:
     store, entry = target.store, target.checkpoint
     with (
         reading(entry.path, missing=CheckpointNotFoundError),
@@ -58,6 +64,7 @@ def _inspect(target: Target, *, as_json: bool) -> int:
         "trained_tasks": list(manifest.trained_tasks),
         "seed": manifest.seed,
         "loss": manifest.loss,
+        "scores": scores(content["state"]),
         "components": {name: _tensors(tensors_in(part)) for name, part in content["state"].items()},
         "objects": {name: _object(store, manifest, name) for name in sorted(manifest.objects)},
         "settings": dict(manifest.settings),
@@ -67,7 +74,7 @@ def _inspect(target: Target, *, as_json: bool) -> int:
     if as_json:
         write_json(document)
     else:
-        _show(document)
+        _show(document, tensors=tensors)
     return OK
 
 
@@ -88,39 +95,59 @@ def _tensors(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     }
 
 
-def _show(document: dict[str, Any]) -> None:
-    from plora_cl.cli.checkpoints.tables import show_table, show_values, shown_bytes
+def _show(document: dict[str, Any], *, tensors: bool) -> None:
+    from plora_cl.cli.checkpoints.tables import show_line, show_table, show_values, shown_bytes
 
-    cursor = document["cursor"]
+    settings = document["settings"]
     show_values(
         document["path"],
         {
-            "size": shown_bytes(document["file_bytes"]),
-            "next": ", ".join(f"{name} {value}" for name, value in cursor.items()),
+            "stands at": standing(document["cursor"], settings),
+            "step": document["cursor"]["step"],
             "trained tasks": ", ".join(document["trained_tasks"]) or "-",
             "loss": document["loss"],
+            "size": shown_bytes(document["file_bytes"]),
             "seed": document["seed"],
             "state digest": document["state_digest"],
         },
     )
+    rows = score_rows(document["scores"], task_names(settings))
+    if rows:
+        show_table("Scores on the test splits", ("measured", "on", "accuracy ", "macro-F1 "), rows)
+    else:
+        show_line("Nothing was measured yet")
+    parts = {"component": document["components"], "object": document["objects"]}
     show_table(
-        "Objects",
-        ("name", "tensors ", "bytes ", "sha256"),
+        "Parts",
+        ("name", "kind", "tensors ", "bytes ", "sha256"),
         [
-            (name, str(len(o["tensors"])), shown_bytes(o["bytes"]), o["sha256"])
-            for name, o in document["objects"].items()
+            (
+                name,
+                kind,
+                str(len(part["tensors"])),
+                shown_bytes(part.get("bytes", part["tensor_bytes"])),
+                part.get("sha256", ""),
+            )
+            for kind, found in parts.items()
+            for name, part in found.items()
+            if part["tensors"]
         ],
+        spare=("sha256",),
     )
-    show_table(
-        "Tensors",
-        ("component", "tensor", "type", "shape", "bytes "),
-        [
-            (name, tensor, t["dtype"], str(t["shape"]), shown_bytes(t["bytes"]))
-            for name, part in {**document["components"], **document["objects"]}.items()
-            for tensor, t in part["tensors"].items()
-        ],
-    )
-    show_values("Settings", document["settings"])
+    if tensors:
+        show_table(
+            "Tensors",
+            ("component", "tensor", "type", "shape", "bytes "),
+            [
+                (name, tensor, t["dtype"], str(t["shape"]), shown_bytes(t["bytes"]))
+                for found in parts.values()
+                for name, part in found.items()
+                for tensor, t in part["tensors"].items()
+            ],
+        )
+    show_values("Settings", settings)
     show_values("Environment", document["environment"])
     if document["lineage"] is not None:
         show_values("Lineage", document["lineage"])
+    if not tensors:
+        show_line("--tensors lists every tensor")

@@ -18,9 +18,8 @@ from plora_cl.cli.checkpoints.command import (
 )
 from plora_cl.cli.exit import OK
 
-_COLUMNS = (
-    "checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared ", "", "state",
-)  # fmt: skip
+_COLUMNS = ("checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared ", "state")
+_SPARE = ("shared ", "loss ", "step ", "age ", "unique ")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,7 +71,7 @@ def _show(target: Target, found: Sequence[Summary]) -> None:
     if not found:
         show_line(f"No checkpoint in {target.store.directory}")
         return
-    show_table(str(target.store.directory), _COLUMNS, map(_row, found))
+    show_table(str(target.store.directory), _COLUMNS, map(_row, found), spare=_SPARE)
     files = sum(summary.file_bytes for summary in found)
     refs = {
         ref for summary in found if summary.manifest for ref in summary.manifest.objects.values()
@@ -98,7 +97,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
             place += f", epoch {cursor['epoch']}, batch {cursor['batch']}"
         step = str(cursor["step"])
         loss = "-" if summary.manifest.loss is None else f"{summary.manifest.loss:.4f}"
-    marks = ["pinned"] * summary.is_pinned + ["final"] * summary.is_final
+    marks = [_status(summary), *["pinned"] * summary.is_pinned, *["final"] * summary.is_final]
     return (
         summary.entry.path.name,
         place,
@@ -108,7 +107,6 @@ def _row(summary: Summary) -> tuple[str, ...]:
         shown_bytes(summary.unique_bytes),
         shown_bytes(summary.shared_bytes),
         ", ".join(marks),
-        _status(summary),
     )
 
 

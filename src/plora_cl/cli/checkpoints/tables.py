@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -12,17 +14,34 @@ _WIDE = 10_000  # in a pipe nothing is cut off
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to stdout; columns whose name ends in a blank are numbers."""
-    table = Table(title=_text(title), title_justify="left", title_style="bold")
-    for column in columns:
-        right = column.endswith(" ")
-        table.add_column(
-            _text(column.rstrip()), justify="right" if right else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*map(_text, row))
-    _console().print(table)
+def show_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    spare: Sequence[str] = (),
+) -> None:
+    """Write a table to stdout; columns whose name ends in a blank are numbers.
+
+    The first column is never broken into lines.
+
+    Args:
+        title: Stands above it.
+        columns: Their names.
+        rows: A text for each column.
+        spare: Columns to leave out, one after the other, where the terminal is too narrow; a line
+            then says which.
+    """
+    console, listed = _console(), list(rows)
+    wide = console.options.update(max_width=_WIDE)
+    table, left_out = _table(title, columns, listed, ()), 0
+    while Measurement.get(console, wide, table).maximum > console.width and left_out < len(spare):
+        left_out += 1
+        table = _table(title, columns, listed, spare[:left_out])
+    console.print(table)
+    if left_out:
+        names = ", ".join(column.rstrip() for column in spare[:left_out])
+        show_line(f"Not shown for want of room: {names}; --json has them")
 
 
 def show_values(title: str, values: Mapping[str, object]) -> None:
@@ -49,6 +68,27 @@ def shown_age(seconds: float) -> str:
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def _table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[str]
+) -> Table:
+    table = Table(
+        title=_text(title), title_justify="left", title_style="bold",
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(columns),
+    )  # fmt: skip
+    places = [place for place, column in enumerate(columns) if column not in without]
+    for place in places:
+        is_number = columns[place].endswith(" ")
+        table.add_column(
+            _text(columns[place].rstrip()),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=place == 0 or is_number,
+        )
+    for row in rows:
+        table.add_row(*(_text(row[place]) for place in places))
+    return table
 
 
 def _console() -> Console:

@@ -1,0 +1,86 @@
+"""What a checkpoint is, and the scores in it, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plora_cl.config.task_source import task_name
+from plora_cl.errors import CorruptCheckpointError
+
+_CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
+
+
+def task_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the tasks, in order, as far as the settings tell."""
+    try:
+        return [str(task_name(entry)) for entry in settings.get("tasks", [])]
+    except (TypeError, AttributeError):
+        return []  # in a file that no run has written
+
+
+def named(names: Sequence[str], task: int) -> str:
+    """Return the name of a task; its number where there is none."""
+    return names[task] if 0 <= task < len(names) else f"task {task}"
+
+
+def standing(cursor: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Return in words where in its run a checkpoint stands."""
+    names, task, phase = task_names(settings), int(cursor["task"]), cursor["phase"]
+    place = f"task {task + 1} of {max(len(names), task + 1)} ({named(names, task)})"
+    if phase == "done":
+        return f"{place} is learned and measured"
+    if phase == "train":
+        epochs = settings.get("epochs", "?")
+        return f"{place} in training, {cursor['epoch']} of {epochs} epochs done" + (
+            f", then {cursor['batch']} batches" * bool(cursor["batch"])
+        )
+    return f"{place}, before its phase {phase!r}"
+
+
+def scores(state: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the scores in a checkpoint: accuracy and macro-F1 in [0, 1].
+
+    Returns:
+        ``cells`` has one for each task ``learned`` last and task measured ``on``, both zero-based;
+        ``untrained`` one for each task measured before anything was learned.
+
+    Raises:
+        CorruptCheckpointError: They are not what a run saves.
+    """
+    found = state.get("scores", {})
+    try:
+        cells = [_cell(cell, ("learned", "on"), _CELL) for cell in found.get("cells", [])]
+        untrained = [_cell(cell, ("on",), _UNTRAINED) for cell in found.get("untrained", [])]
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise CorruptCheckpointError(f"its scores are malformed: {error}") from error
+    return {"cells": cells, "untrained": untrained}
+
+
+def score_rows(
+    document: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]
+) -> list[tuple[str, str, str, str]]:
+    """Return what was measured, on what, accuracy and macro-F1, of the task learned last.
+
+    Args:
+        document: What `scores` returned.
+        names: Of the tasks.
+    """
+    cells = document["cells"]
+    last = max((cell["learned"] for cell in cells), default=None)
+    rows = [cell for cell in cells if cell["learned"] == last] or document["untrained"]
+    after = "before training" if last is None else f"after {named(names, last)}"
+    return [
+        (after, named(names, cell["on"]), f"{cell['accuracy']:.3f}", f"{cell['f1']:.3f}")
+        for cell in rows
+    ]
+
+
+def _cell(cell: Sequence[Any], places: Sequence[str], length: int) -> dict[str, Any]:
+    if len(cell) != length:
+        raise ValueError(f"{len(cell)} entries instead of {length}")
+    where = {name: int(value) for name, value in zip(places, cell, strict=False)}
+    accuracy, f1 = float(cell[-3]), float(cell[-2])
+    if not (0 <= accuracy <= 1 and 0 <= f1 <= 1):
+        raise ValueError(f"accuracy {accuracy} and macro-F1 {f1}, expected numbers in [0, 1]")
+    return {**where, "accuracy": accuracy, "f1": f1}
