@@ -279,6 +279,27 @@ class TestResuming:
         settings = resolve(resume=str(path.relative_to(tmp_path))).settings
         assert (settings.experiment_dir, settings.seed) == ("runs", 7)
 
+    @pytest.mark.parametrize("resume", [True, "auto", False])
+    def test_the_record_of_an_experiment_means_that_experiment_wherever_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+    ) -> None:
+        experiment(tmp_path / "old" / "x", seed=7)
+        (tmp_path / "old").rename(tmp_path / "new")
+        monkeypatch.chdir(tmp_path / "new" / "x")
+        for config in (tmp_path / "new" / "x" / "config.yaml", Path("config.yaml")):
+            settings = resolve(config=config, resume=resume).settings
+            assert (settings.experiment_dir, settings.experiment_name) == (
+                str(tmp_path / "new"),
+                "x",
+            )
+            assert settings.seed == 7
+
+    def test_a_flag_starts_another_experiment_beside_the_recorded_one(self, tmp_path: Path) -> None:
+        experiment(tmp_path / "x", seed=7)
+        flags: dict[str, tuple[str, object]] = {"experiment_name": ("--experiment-name", "y")}
+        settings = resolve(config=tmp_path / "x" / "config.yaml", flags=flags).settings
+        assert (settings.experiment_dir, settings.experiment_name) == (str(tmp_path), "y")
+
     def test_settings_recorded_by_a_future_version_are_named(self, tmp_path: Path) -> None:
         path = experiment(tmp_path / "x")
         recorded = tmp_path / "x" / "config.yaml"

@@ -16,6 +16,7 @@ from plora_cl.cli.flags import flag_of, flag_settings, train_parser
 from plora_cl.cli.progress import reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.config.consistency import ineffective
+from plora_cl.config.places import RECORD
 from plora_cl.config.schema import experiment_folder
 from plora_cl.config.sources import Resolved, resolve
 from plora_cl.errors import RunStoppedError
@@ -59,9 +60,14 @@ def _learn(
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
-            config = shlex.quote(str(folder / "config.yaml"))
-            reporter.message(f"Go on with: plora-cl train --config {config} --resume auto")
+            reporter.message(_way_on(folder.absolute() / RECORD))
             raise
+
+
+def _way_on(record: Path) -> str:
+    if not record.is_file():
+        return "Nothing was learned yet; start the same command again"
+    return f"Go on with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
 
 
 def _resolve(typed: dict[str, Any]) -> Resolved:

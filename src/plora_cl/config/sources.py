@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.fields import SettingFields
+from plora_cl.config.places import RECORD, experiment_recorded_in, found_again
 from plora_cl.config.presets import read_preset
 from plora_cl.config.problems import contradiction_problems, field_problems
 from plora_cl.config.schema import Settings
@@ -83,7 +84,8 @@ def resolve(
 
     Args:
         preset: Name of settings that come with the library.
-        config: YAML file.
+        config: YAML file. The ``config.yaml`` of an experiment means that experiment, wherever it
+            has been moved; paths in any other file are relative to the working directory.
         flags: For each setting typed as a flag, the flag as it was typed and its value.
         assignments: ``dotted.path=value`` each; the value is YAML.
         resume: True or ``auto`` to go on with the experiment, or the path of a checkpoint to go on
@@ -96,7 +98,7 @@ def resolve(
     layers = _Layers()
     typed = flags or {}
     packaged = layers.read(lambda: read_preset(preset)) if preset is not None else {}
-    written = layers.read(lambda: read_mapping(config)) if config is not None else {}
+    written = layers.read(lambda: _file(config)) if config is not None else {}
     sources: list[tuple[str, Mapping[Any, Any]]] = [
         (f"preset {preset}", packaged),
         (str(config), written),
@@ -115,6 +117,12 @@ def resolve(
         _add_assignment(layers, *assignment, typed)
     paths = {path.partition(".")[0] for path, _ in filter(None, split)}
     return Resolved(layers.settings(), frozenset({*map(str, written), *typed, *paths}))
+
+
+def _file(config: Path) -> Mapping[Any, Any]:
+    values = read_mapping(config)
+    folder = experiment_recorded_in(config)
+    return values if folder is None else found_again(values, folder)
 
 
 def validate(values: Mapping[str, object], *, source: str = "settings") -> Settings:
@@ -166,11 +174,9 @@ def _add_recorded(layers: _Layers, asked: Mapping[Any, Any], resume: bool | str)
     folder = _resumed_folder(asked, resume)
     if folder is None:
         return
-    recorded = folder / "config.yaml"
+    recorded = folder / RECORD
     values = layers.read(lambda: read_mapping(recorded)) if recorded.is_file() else {}
-    # The folder may have been moved or renamed since.
-    here = {"experiment_dir": str(folder.parent), "experiment_name": folder.name}
-    layers.add(str(recorded), {**values, **here})
+    layers.add(str(recorded), found_again(values, folder))
 
 
 def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None:

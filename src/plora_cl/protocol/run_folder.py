@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from plora_cl.checkpoint.lock import holder_of
+from plora_cl.config.places import RECORD, anchored_values
 from plora_cl.config.problems import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
@@ -99,10 +100,10 @@ def last_line(folder: Path) -> str:
 def _results(run: PlannedRun) -> dict[str, Any] | None:
     """Return the results in the folder if the settings of ``run`` made them, not earlier ones."""
     results = _json_at(run.folder / _RESULTS)
-    if not _are_whole(results) or not (run.folder / "config.yaml").is_file():
+    if not _are_whole(results) or not (run.folder / RECORD).is_file():
         return None
-    planned = run.settings.model_dump(mode="json")
-    made_by = completed(results["identity"])
+    planned = anchored_values(run.settings.model_dump(mode="json"))
+    made_by = anchored_values(completed(results["identity"]))
     compared = [name for name in _compared(run) if name not in _PLACES]
     return results if all(made_by[name] == planned[name] for name in compared) else None
 
@@ -121,14 +122,14 @@ def _compared(run: PlannedRun) -> tuple[str, ...]:
 
 def _changed(run: PlannedRun) -> str:
     """Return the settings in which the run in the folder differs from the planned one."""
-    recorded = run.folder / "config.yaml"
+    recorded = run.folder / RECORD
     if not recorded.is_file():
         return ""  # it never came to learning
     try:
-        found = completed(read_mapping(recorded))
+        found = anchored_values(completed(read_mapping(recorded)))
     except SettingsError as error:
         return error.problems[0]
-    planned = run.settings.model_dump(mode="json")
+    planned = anchored_values(run.settings.model_dump(mode="json"))
     return ", ".join(
         f"{name} {shown(found[name])} -> {shown(planned[name])}"
         for name in _compared(run)

@@ -18,6 +18,7 @@ from plora_cl.checkpoint.changes import (
 from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.config.places import anchored_values
 from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, completed
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
@@ -96,7 +97,8 @@ class Held:
 def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change]:
     """Return every difference between a checkpoint and a run that is to go on from it."""
     inside = snapshot.cursor["phase"] != Phase.DONE
-    then, now = completed(snapshot.settings), settings.model_dump(mode="json")
+    then = anchored_values(completed(snapshot.settings))
+    now = anchored_values(settings.model_dump(mode="json"))
     found = value_changes(then, now, IMPACTS)
     found = [_in_context(change, inside=inside) for change in found]
     base = {"base weights": snapshot.objects["model/base"].sha256}

@@ -13,6 +13,7 @@ from plora_cl.checkpoint.resume import Resumable, load, newest_usable
 from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.config.places import RECORD, anchored
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError
@@ -64,7 +65,8 @@ class CLTrainer:
     def _begin(
         self, settings: Settings, reporter: Reporter | None, stop: StopRequest | None
     ) -> None:
-        self.settings, self._reporter = settings, reporter or SilentReporter()
+        # The working directory may be another one when the run goes on.
+        self.settings, self._reporter = anchored(settings), reporter or SilentReporter()
         self._stop = stop or StopRequest()
         self._run: Run | None = None
         self._has_lock = False
@@ -134,7 +136,7 @@ class CLTrainer:
         run = self.run
         resumed = self._resume(store, resume, accept=accept) if resume else False
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_durably(LocalFilesystem(), self.folder / "config.yaml", dump(self.settings).encode())
+        write_durably(LocalFilesystem(), self.folder / RECORD, dump(self.settings).encode())
         if not resumed:
             run.components.run_log.clear()
         if run.components.finished:

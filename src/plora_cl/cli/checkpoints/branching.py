@@ -12,6 +12,7 @@ from typing import Any
 from plora_cl.checkpoint.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.cli.checkpoints.command import resume_hint
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.config.assignment import assign, split_assignment
@@ -137,7 +138,7 @@ def _fork(arguments: argparse.Namespace) -> None:
             f"Forked {source.path} to {made.entry.path}",
             f"Objects: {made.linked} shared by hard links, {made.copied_bytes} bytes copied",
             *(f"Note: {note}" for note in notes),
-            f"Go on with: plora-cl train --config {folder / 'config.yaml'} --resume",
+            resume_hint(folder),
         ],
     )
 
@@ -163,7 +164,7 @@ def _import(arguments: argparse.Namespace) -> None:
         {"checkpoint": str(entry.path), "file": str(arguments.file)},
         [
             f"Imported {entry.path}",
-            f"Go on with: plora-cl train --config {folder / 'config.yaml'} --resume",
+            resume_hint(folder),
         ],
     )
 
