@@ -64,6 +64,11 @@ def test_templates_of_the_user_go_before_built_in_ones() -> None:
         ("A news story:", "every class would get the same prompt"),
         ("{class}: {label}", r"\{class\} is unknown"),
         ("{label", "braces that stand for themselves"),
+        ("{label.__class__}", r"\{label.__class__\} is unknown"),
+        ("{label[0]}", r"\{label\[0\]\} is unknown"),
+        ("{label:>9999999999}", r"\{label\} takes no format"),
+        ("{label:{task.__class__}}", r"\{label\} takes no format"),
+        ("{label} {task!r}", r"\{task\} takes no format"),
     ],
 )
 def test_a_template_that_makes_no_prompt_is_refused(template: str, problem: str) -> None:

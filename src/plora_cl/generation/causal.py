@@ -24,7 +24,12 @@ from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
 from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
-from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
+from plora_cl.pretrained import first_line, load_pretrained
+
+_EXPECTED = (
+    "expected a causal language model: a hub id such as gpt2, a folder, a .gguf file, or "
+    "packaged:smollm2, which needs no hub"
+)
 
 
 class CausalGenerator:
@@ -162,9 +167,14 @@ class CausalGenerator:
         if not self.instruction_tuned:
             return prompt
         request = [{"role": "user", "content": prompt}]
-        return str(
-            self._tokenizer.apply_chat_template(request, tokenize=False, add_generation_prompt=True)
-        )
+        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        try:
+            return str(self._tokenizer.apply_chat_template(request, **options))
+        except Exception as error:  # whatever the template of somebody else does
+            raise ModelError(
+                f"generation_model: the chat template of {self.name!r} cannot be used: "
+                f"{first_line(error)}; choose another model"
+            ) from error
 
     def _encoded(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)[
@@ -201,20 +211,14 @@ class CausalGenerator:
         return self._model
 
     def _load(self, factory: Any, **options: Any) -> Any:
-        location, gguf_file = self._place
-        quiet = quiet_loading
-        if gguf_file is not None:
-            options["gguf_file"], quiet = gguf_file, quiet_gguf_loading
-        try:
-            with quiet():
-                return factory.from_pretrained(location, **options)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"generation_model: cannot load {self.name!r}: {reason} (expected a causal "
-                "language model: a hub id such as gpt2, a folder, a .gguf file, or "
-                "packaged:smollm2, which needs no hub)"
-            ) from error
+        return load_pretrained(
+            factory,
+            self._place.location,
+            asked_as=f"generation_model: {self.name!r}",
+            advice=_EXPECTED,
+            gguf_file=self._place.gguf_file,
+            **options,
+        )
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

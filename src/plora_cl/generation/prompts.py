@@ -31,17 +31,27 @@ def require_valid(template: str) -> None:
     """Make sure that a prompt can be made from ``template``.
 
     Raises:
-        ValueError: It names no class, or something that is neither class nor task.
+        ValueError: It names no class, something that is neither class nor task, or a format.
     """
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        found = [
+            (field, shape, conversion)
+            for _, field, shape, conversion in Formatter().parse(template)
+            if field is not None
+        ]
     except ValueError as error:
         raise ValueError(
             f"{template!r}: {error}; write {{{{ and }}}} for braces that stand for themselves"
         ) from None
-    unknown = sorted(set(fields) - _PLACEHOLDERS)
+    fields = {field for field, _, _ in found}
+    unknown = sorted(fields - _PLACEHOLDERS)
     if unknown:
         raise ValueError(f"{template!r}: {{{unknown[0]}}} is unknown; use {{label}} and {{task}}")
+    shaped = next((field for field, shape, conversion in found if shape or conversion), None)
+    if shaped is not None:
+        raise ValueError(
+            f"{template!r}: {{{shaped}}} takes no format; write {{label}} and {{task}} alone"
+        )
     if "label" not in fields:
         raise ValueError(
             f"{template!r} does not contain {{label}}, so every class would get the same prompt"

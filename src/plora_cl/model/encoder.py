@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from plora_cl.errors import ModelError
-from plora_cl.quiet_loading import quiet_loading
+from plora_cl.pretrained import load_pretrained
 
 ATTENTION_PROJECTIONS = re.compile(
     r"(^|\.)attention\."
@@ -42,7 +42,7 @@ def load_encoder(model_name: str) -> PreTrainedModel:
     Raises:
         ModelError: There is no such model, or it is not an encoder.
     """
-    encoder: PreTrainedModel = _quietly(AutoModel, model_name, dtype=torch.float32)
+    encoder: PreTrainedModel = _loaded(AutoModel, model_name, dtype=torch.float32)
     if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(
         encoder.config, "hidden_size"
     ):
@@ -61,20 +61,18 @@ def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: There is none.
     """
-    tokenizer: PreTrainedTokenizerBase = _quietly(AutoTokenizer, model_name)
+    tokenizer: PreTrainedTokenizerBase = _loaded(AutoTokenizer, model_name)
     return tokenizer
 
 
-def _quietly(factory: Any, model_name: str, **options: Any) -> Any:
-    name = resolve_packaged(model_name)
-    try:
-        with quiet_loading():
-            return factory.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"model_name: cannot load {model_name!r}: {reason} ({_HUB_HELP})"
-        ) from error
+def _loaded(factory: Any, model_name: str, **options: Any) -> Any:
+    return load_pretrained(
+        factory,
+        resolve_packaged(model_name),
+        asked_as=f"model_name: {model_name!r}",
+        advice=_HUB_HELP,
+        **options,
+    )
 
 
 def resolve_packaged(model_name: str) -> str:

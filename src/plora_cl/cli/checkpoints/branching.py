@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +158,33 @@ def _export(arguments: argparse.Namespace) -> None:
 def _import(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.absolute()
     entry = import_bundle(
-        arguments.file, folder, config=lambda manifest: dump(_settings(manifest, folder, []))
+        arguments.file, folder, config=lambda manifest: dump(_imported(manifest, folder))
     )
+    named = _named(validate(CheckpointStore(entry.path.parent).manifest(entry).settings))
     _show(
         arguments,
-        {"checkpoint": str(entry.path), "file": str(arguments.file)},
+        {"checkpoint": str(entry.path), "file": str(arguments.file), "named": named},
         [
             f"Imported {entry.path}",
+            "Going on loads what its settings name; change it in config.yaml if you do not "
+            "trust it:",
+            *(f"  {name}: {json.dumps(value)}" for name, value in named.items()),
             resume_hint(folder),
         ],
     )
+
+
+def _imported(manifest: Manifest, folder: Path) -> Settings:
+    """Return settings that write nowhere but into ``folder`` and the user's own cache."""
+    return _settings(
+        replace(manifest, settings={**manifest.settings, "cache_dir": None}), folder, []
+    )
+
+
+def _named(settings: Settings) -> dict[str, Any]:
+    """Return what a run loads that is not in its checkpoint; `json.dumps` makes it printable."""
+    names = ["model_name", "tasks", *(["generation_model"] if settings.use_replay else [])]
+    return settings.model_dump(mode="json", include=set(names))
 
 
 def _show(arguments: argparse.Namespace, plain: dict[str, Any], lines: list[str]) -> None:

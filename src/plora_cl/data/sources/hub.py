@@ -106,14 +106,22 @@ class HubSource:
     def _loaded(self) -> Mapping[str, Any]:
         # Importing `datasets` takes seconds, and most runs read local files.
         import datasets
-        from datasets.exceptions import DatasetsError
 
         directory = None if self.download_dir is None else str(self.download_dir)
         try:
             return datasets.load_dataset(self.dataset, cache_dir=directory)
-        except (OSError, ValueError, DatasetsError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # readers of a dozen formats raise whatever they do
+            if "scripts are no longer supported" in str(error):
+                raise DataError(
+                    f"task {self.name!r}: data set {self.dataset} is a Python script, and plora-cl "
+                    "never runs code that comes with data; choose one that is kept as files, or "
+                    "put its texts into a local folder (train and test as .jsonl, .csv or .parquet)"
+                ) from error
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"task {self.name!r}: cannot load data set {self.dataset} from the hub: {error}. "
+                f"task {self.name!r}: cannot load data set {self.dataset} from the hub: {reason}. "
                 "Check its name and the network, put the texts into a local folder (train and "
                 "test as .jsonl, .csv or .parquet) and name that, or run "
                 "--preset quickstart, which needs no hub"

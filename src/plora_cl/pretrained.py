@@ -1,0 +1,88 @@
+"""Loading what somebody else trained: weights and vocabulary are read, no code of theirs is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plora_cl.errors import ModelError
+from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
+
+_IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+
+
+def load_pretrained(
+    factory: Any,
+    location: str,
+    *,
+    asked_as: str,
+    advice: str,
+    gguf_file: str | None = None,
+    **options: Any,
+) -> Any:
+    """Return what ``factory`` loads from ``location``, without running code that comes with it.
+
+    Nobody is asked whether to trust such code: a model of an architecture that transformers does
+    not have is refused, and so is one whose configuration names compute kernels on the hub.
+    Pickled weights are read without executing what they name (``weights_only``).
+
+    Args:
+        factory: One of the ``Auto`` classes of transformers.
+        location: Hub id or local folder.
+        asked_as: The setting and its value, for messages.
+        advice: What to give instead, for messages.
+        gguf_file: Name of the GGUF file in ``location``, if it is one.
+        options: Further arguments of ``from_pretrained``.
+
+    Raises:
+        ModelError: It cannot be loaded, asks for code of its own, or is an adapter.
+    """
+    quiet = quiet_loading if gguf_file is None else quiet_gguf_loading
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
+    try:
+        with quiet():
+            if gguf_file is None and hasattr(factory, "from_config"):  # a model, not a tokenizer
+                _require_no_kernel(location)
+            loaded = factory.from_pretrained(location, trust_remote_code=False, **options)
+    except (MemoryError, ModelError):
+        raise
+    except Exception as error:  # configuration, vocabulary and weights raise whatever they do
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{asked_as}: {location} asks for Python code of its own (auto_map in its "
+                "configuration), and plora-cl never runs code that comes with a model; choose one "
+                "of an architecture that is part of transformers"
+            ) from error
+        raise ModelError(f"{asked_as}: cannot load it: {first_line(error)} ({advice})") from error
+    if getattr(loaded, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{asked_as}: {location} is an adapter of another model; merge it into that model "
+            "(merge_and_unload of PEFT) and give the folder of the result"
+        )
+    return loaded
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of ``error``, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _require_no_kernel(location: str) -> None:
+    """Refuse a configuration that has attention or experts computed by code from the hub."""
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(location)
+    for name, value in _entries(config):
+        if name in _IMPLEMENTATIONS and "/" in str(value):
+            raise ModelError(
+                f"{location}: {name} in its configuration names code on the hub, {str(value)!r}, "
+                "and plora-cl never runs code that comes with a model; remove the entry"
+            )
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        yield name, value
+        if isinstance(value, Mapping):
+            yield from _entries(value)
