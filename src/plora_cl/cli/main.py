@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
-from plora_cl.cli.exit import OK, REFUSED
+from plora_cl.cli.exit import OK, REFUSED, exit_code
+from plora_cl.cli.output import ending_without_output, open_standard_streams
 from plora_cl.cli.parser import Parser
 
 COMMANDS = {
@@ -22,6 +23,14 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl`` with ``argv``, by default that of the process; return the exit code."""
+    open_standard_streams()
+    codes: list[int] = []
+    with ending_without_output():
+        code = exit_code(lambda: codes.append(_run(argv)))
+    return next(iter(codes), code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.version:

@@ -20,9 +20,9 @@ def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
 
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
-        from plora_cl.cli.progress_bar import BarReporter
+        from plora_cl.cli.progress_bar import BarReporter, Terminal
 
-        return BarReporter(console)
+        return BarReporter(Terminal())
     return nullcontext(PlainReporter(sys.stdout))
 
 

@@ -15,13 +15,21 @@ from rich.text import Text
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
 
 
+class Terminal(Console):
+    """A terminal whose cursor stays visible: nothing could bring it back after a SIGKILL."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone."""
+        return False
+
+
 class BarReporter:
     """Shows one bar for the task in training and one for what is measured in between.
 
     Lines are printed above the bars and stay; the bars go when they are done.
 
     Args:
-        console: A terminal.
+        console: A terminal, such as `Terminal`.
         clock: Seconds from any fixed origin.
     """
 

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 )
 
 
@@ -28,15 +30,21 @@ _under_way: Stoppable | None = None
 
 @contextmanager
 def stopping(run: Stoppable) -> Iterator[None]:
-    """Pass SIGTERM, SIGINT and SIGUSR1 on to ``run``; a second one ends the process at once."""
+    """Pass the first of `SIGNALS` on to ``run``; a second one ends the process at once.
+
+    A SIGHUP is never the second one: a terminal that closes sends it twice, through the shell and
+    by itself, and a session that ends sends it after SIGTERM. One that is ignored, as under
+    ``nohup``, stays ignored.
+    """
+    numbers = [each for each in SIGNALS if not _is_to_outlive_its_terminal(each)]
 
     def handle(number: int, _: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, _end_at_once)
+        for each in numbers:
+            signal.signal(each, _go_on if each.name == "SIGHUP" else _end_at_once)
         _request(run, number)
 
     global _under_way
-    earlier = {each: signal.signal(each, handle) for each in SIGNALS}
+    earlier = {each: signal.signal(each, handle) for each in numbers}
     _under_way = run
     try:
         yield
@@ -44,6 +52,10 @@ def stopping(run: Stoppable) -> Iterator[None]:
         _under_way = None
         for each, handler in earlier.items():
             signal.signal(each, handler)
+
+
+def _is_to_outlive_its_terminal(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
 def ask_to_stop() -> None:
@@ -58,10 +70,21 @@ def ask_to_stop() -> None:
 def _request(run: Stoppable, number: int) -> None:
     name = signal.Signals(number).name
     run.request(name, 128 + number)
-    print(f"{name}: stopping at the next safe instant; once more stops at once", file=sys.stderr)
+    # What is being printed may have been interrupted by this very signal, or the terminal be gone.
+    with suppress(OSError, RuntimeError):
+        print(
+            f"{name}: stopping at the next safe instant; once more stops at once", file=sys.stderr
+        )
+
+
+def _go_on(number: int, _: FrameType | None) -> None:
+    """Do nothing: stopping is under way."""
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\n")  # what is typed next does not begin behind a progress bar
     # Checkpoints are safe at any instant, so that the default action loses none.
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

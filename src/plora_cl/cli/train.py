@@ -13,6 +13,7 @@ from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.flags import flag_of, flag_settings, train_parser
+from plora_cl.cli.output import going_on_without_output
 from plora_cl.cli.progress import reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.config.consistency import ineffective
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed = vars(parser.parse_args(argv))
     if "accept_changes" in typed and "resume" not in typed:
         parser.error("--accept-changes needs --resume")
-    return exit_code(lambda: _train(typed))
+    with going_on_without_output():
+        return exit_code(lambda: _train(typed))
 
 
 def _train(typed: dict[str, Any]) -> None:

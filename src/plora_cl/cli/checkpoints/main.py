@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from plora_cl.cli.exit import REFUSED
+from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import Parser
 
 COMMANDS = {
@@ -42,5 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return REFUSED
     module, function, _ = COMMANDS[parsed.command]
-    code: int = getattr(import_module(module), function)(parsed.arguments)
+    with ending_without_output():
+        code: int = getattr(import_module(module), function)(parsed.arguments)
     return code

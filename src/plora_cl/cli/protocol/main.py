@@ -10,6 +10,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.output import ending_without_output, going_on_without_output
 from plora_cl.cli.parser import Parser
 from plora_cl.cli.protocol.overview import overview
 from plora_cl.cli.signals import stopping
@@ -67,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal complete
         complete = _command(arguments)
 
-    code = exit_code(command)
+    looks_only = arguments.dry_run or arguments.status or arguments.summarise
+    with ending_without_output() if looks_only else going_on_without_output():
+        code = exit_code(command)
     return code if code != OK or complete else INCOMPLETE
 
 

@@ -1,0 +1,139 @@
+"""Standard streams that fail: a closed pipe, a terminal that is gone, a log on a full disk.
+
+What cannot be shown must not decide what is computed: a run goes on without its output. A tool that
+has nothing but output ends, as others do, when nobody reads it any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+from plora_cl.cli.exit import REFUSED
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
+
+_FOR_GOOD = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
+"""Errors after which a stream is gone; after others, such as a full disk, it may come back."""
+
+
+@contextmanager
+def going_on_without_output() -> Iterator[None]:
+    """Drop what stdout or stderr refuse to take, instead of failing."""
+    with _replaced("stdout", _nothing), _replaced("stderr", _nothing):
+        yield
+
+
+@contextmanager
+def ending_without_output() -> Iterator[None]:
+    """End the command when nobody reads its stdout any more, quietly and with exit code 141.
+
+    Raises:
+        SystemExit: That is so, or stdout refuses for another reason, which is then told.
+    """
+    with _replaced("stdout", _end), _replaced("stderr", _nothing):
+        yield
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of file descriptors 0 to 2.
+
+    The next file that is opened would get the number, and a checkpoint what a library prints.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+class _Output:
+    """A text stream whose errors are dealt with here.
+
+    Args:
+        stream: Where to write.
+        when_failed: Called with what went wrong.
+    """
+
+    def __init__(self, stream: TextIO, when_failed: Callable[[OSError], None]) -> None:
+        self._stream, self._when_failed = stream, when_failed
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream itself."""
+        return self._stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        try:
+            self._write(text)
+        except OSError as error:
+            self._failed(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        """Leave nothing behind whose flush would fail when the process ends."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._discard()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError as error:
+            self._stream.write(
+                text.encode(error.encoding, "backslashreplace").decode(error.encoding)
+            )
+
+    def _failed(self, error: OSError) -> None:
+        if error.errno in _FOR_GOOD:
+            self._discard()
+        self._when_failed(error)
+
+    def _discard(self) -> None:
+        with suppress(OSError):  # a stream of a test has no descriptor
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self._stream.fileno())
+            os.close(devnull)
+
+
+@contextmanager
+def _replaced(name: str, when_failed: Callable[[OSError], None]) -> Iterator[None]:
+    stream: Any = getattr(sys, name)
+    if stream is None:  # closed from the beginning: print() then does nothing
+        yield
+        return
+    output = _Output(stream.stream if isinstance(stream, _Output) else stream, when_failed)
+    setattr(sys, name, cast(TextIO, output))
+    try:
+        yield
+        output.flush()
+    finally:
+        setattr(sys, name, stream)
+        output.close()
+
+
+def _nothing(error: OSError) -> None:
+    """Go on."""
+
+
+def _end(error: OSError) -> None:
+    if error.errno == errno.EPIPE:
+        raise SystemExit(CLOSED_PIPE)
+    print(f"Error: stdout cannot be written: {error.strerror}", file=sys.stderr)
+    raise SystemExit(REFUSED)
