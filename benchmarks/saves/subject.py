@@ -90,8 +90,7 @@ class Subject:
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of PyTorch."""
         assert self.parts.optimization is not None
-        optimizer: torch.optim.Optimizer = self.parts.optimization.optimizer.optimizer
-        return optimizer
+        return self.parts.optimization.optimizer
 
     @property
     def scheduler(self) -> Any:

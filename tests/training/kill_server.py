@@ -14,7 +14,6 @@ import signal
 import sys
 from pathlib import Path
 
-import accelerate  # noqa: F401
 import datasets  # noqa: F401
 import peft  # noqa: F401
 import transformers.models.bert.modeling_bert  # noqa: F401

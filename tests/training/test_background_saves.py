@@ -18,9 +18,10 @@ from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter
 from plora_cl.errors import CheckpointError
 from plora_cl.training.checkpointer import Checkpointer
-from plora_cl.training.optimization import Optimization, StepResult
+from plora_cl.training.optimization import Optimization
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.run import Run
+from plora_cl.training.step_result import StepResult
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 

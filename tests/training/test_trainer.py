@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from plora_cl.checkpoint.digest import state_digest
 from plora_cl.checkpoint.lock import ExperimentLock, is_held
 from plora_cl.errors import (
     CheckpointNotFoundError,
@@ -21,7 +22,8 @@ from plora_cl.errors import (
 )
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer
-from training.evidence import evidence
+from training.evidence import TIMED, evidence
+from training.going_on import newest
 
 
 class Listener(SilentReporter):
@@ -399,3 +401,22 @@ def test_a_checkpoint_of_an_earlier_task_is_loaded_without_what_came_later(
             for each in (used, fresh)
         )
     assert torch.equal(mine, theirs)
+
+
+def test_trainers_of_different_precision_in_one_process_keep_their_own(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    def learned(name: str, *others: str) -> dict[str, str]:
+        run = trainer(settings, tmp_path / name / "run", precision="bf16").run
+        for other in others:
+            assert trainer(settings, tmp_path / other / "run", precision=other).run is not run
+        run.learn()
+        state = newest(tmp_path / name / "run").state
+        return {part: state_digest(state[part]) for part in state if part not in TIMED}
+
+    alone, default = learned("alone"), torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)  # as CUDA has it: a dtype left out shows
+    try:
+        assert learned("beside", "fp32") == alone
+    finally:
+        torch.set_autocast_dtype("cpu", default)

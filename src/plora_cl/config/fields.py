@@ -184,7 +184,7 @@ class SettingFields(BaseModel):
     )
     """Fisher estimator: true label (empirical), all classes, a sampled one, or mean of a batch."""
     ewc_gamma: Annotated[_Ratio, _TRAJECTORY] = 1.0
-    """Decay of the online sum per task, in [0, 1]."""
+    """Decay of the online sum per task, in (0, 1]."""
     ewc_fisher_examples: Annotated[_Positive, _TRAJECTORY] = 200
     """Training examples per task for the Fisher estimate."""
     ewc_fisher_batch_size: Annotated[_Positive, _TRAJECTORY] = 32

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from accelerate import Accelerator
 from torch import Tensor
 
 from plora_cl.checkpoint.resume import Resumable
@@ -19,6 +18,7 @@ from plora_cl.evaluation.runlog import RunLog
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, RandomState, Stateful, TensorPart
+from plora_cl.training.devices import Accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
 from plora_cl.training.routing import Router

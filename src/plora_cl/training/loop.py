@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from plora_cl.data.batches import Stream
+from plora_cl.errors import TrainingError
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor
-from plora_cl.training.optimization import Optimization, StepResult
+from plora_cl.training.optimization import Optimization
+from plora_cl.training.step_result import StepResult
 
 
 def train_epoch(
@@ -39,6 +41,9 @@ def train_epoch(
         before_change: Called before anything changes that a snapshot may hold.
         after_batch: Called after each batch that does not complete an optimizer step.
         after_step: Called after each optimizer step.
+
+    Raises:
+        TrainingError: A step cannot be applied; the message says which.
     """
     epoch = cursor.epoch
     while cursor.epoch == epoch:
@@ -54,7 +59,13 @@ def train_epoch(
             after_batch()
             continue
         before_change()
-        result = optimization.step(model, methods)
+        try:
+            result = optimization.step(model, methods)
+        except TrainingError as error:
+            raise TrainingError(
+                f"step {cursor.step + 1} (task {cursor.task}, epoch {epoch}, batch "
+                f"{cursor.batch}): {error}"
+            ) from error
         cursor.step += 1
         cursor.advance(batches_per_epoch=len(stream))
         after_step(result)

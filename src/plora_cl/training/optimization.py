@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -19,29 +17,10 @@ from plora_cl.errors import MethodError, TrainingError
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
-from plora_cl.training.devices import on_device
+from plora_cl.training.devices import Accelerator, on_device
+from plora_cl.training.step_result import WAY_OUT, StepResult
 
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What one optimizer step reports.
-
-    Attributes:
-        loss: Cross-entropy of the task in training, averaged over the batches of the step.
-        replay_loss: Cross-entropy, averaged over the further examples that methods brought in; None
-            without any.
-        penalties: Weighted penalty of each method that had one.
-        gradient_norm: Euclidean norm before clipping.
-        learning_rate: The rate that was applied.
-        examples: Examples of the task in training.
-    """
-
-    loss: float
-    replay_loss: float | None
-    penalties: Mapping[str, float]
-    gradient_norm: float
-    learning_rate: float
-    examples: int
+_SMALLEST_SCALE = 1e-4  # where fairseq gives up, too (Ott et al. 2019)
 
 
 @dataclass(slots=True)
@@ -93,14 +72,9 @@ class Optimization:
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        # Not accelerator.prepare_optimizer(), which would keep the optimizers of all tasks
-        self.optimizer = AcceleratedOptimizer(
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate),
-            device_placement=accelerator.device_placement,
-            scaler=accelerator.scaler,
-        )
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
         self.scheduler = get_linear_schedule_with_warmup(
-            self.optimizer.optimizer, round(warmup_ratio * total_steps), total_steps
+            self.optimizer, round(warmup_ratio * total_steps), total_steps
         )
 
     def accumulate(
@@ -154,37 +128,51 @@ class Optimization:
     def step(self, model: ContinualClassifier, methods: MethodStack) -> StepResult:
         """Apply what was accumulated, and the penalties of ``methods``.
 
+        With a scaler, a step whose gradients are not finite is skipped and the scale lowered, as
+        long as the penalties are finite: those are not computed in fp16.
+
         Raises:
             MethodError: A penalty cannot have an effect.
-            TrainingError: The loss is not finite.
+            TrainingError: Something is not finite, and no lower scale would help. The weights and
+                the optimizer are as they were before the step.
         """
         assert self._under_way is not None
         done, self._under_way = self._under_way, None
-        penalties = methods.penalties(model, done.task)
-        if penalties:
-            terms = list(penalties.values())
-            self._accelerator.backward(sum(terms[1:], terms[0]))
-        value = done.loss.item()
-        replay_loss = done.replay_loss.item() / done.replayed if done.replayed else None
-        for loss in (value, replay_loss or 0.0):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss}; lower learning_rate, or use --precision fp32"
-                )
-        self._accelerator.unscale_gradients(self.optimizer)
-        norm = clip_grad_norm_(self._parameters.values(), self._max_grad_norm)
-        rate = float(self.scheduler.get_last_lr()[0])
-        self.optimizer.step()
-        if not self.optimizer.step_was_skipped:
-            self.scheduler.step()
-        return StepResult(
-            loss=value,
-            replay_loss=replay_loss,
-            penalties={name: term.item() for name, term in penalties.items()},
-            gradient_norm=float(norm),
-            learning_rate=rate,
+        terms = methods.penalties(model, done.task)
+        if terms:
+            summands = list(terms.values())
+            self._accelerator.backward(sum(summands[1:], summands[0]))
+        scaler = self._accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        norm = float(clip_grad_norm_(self._parameters.values(), self._max_grad_norm))
+        result = StepResult(
+            loss=done.loss.item(),
+            replay_loss=done.replay_loss.item() / done.replayed if done.replayed else None,
+            penalties={name: term.item() for name, term in terms.items()},
+            gradient_norm=norm,
+            learning_rate=float(self.scheduler.get_last_lr()[0]),
             examples=done.examples,
+            skipped=scaler is not None and not math.isfinite(norm) and self._has_overflowed(),
         )
+        result.require_finite()
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        if not result.skipped:
+            self.scheduler.step()
+        elif scaler is not None and scaler.get_scale() < _SMALLEST_SCALE:
+            raise TrainingError(
+                f"gradients overflow in fp16 however small their scale is, {scaler.get_scale():g} "
+                f"by now; the weights are those of the last step that was applied; {WAY_OUT}"
+            )
+        return result
+
+    def _has_overflowed(self) -> bool:
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        return not all(gradient.isfinite().all() for gradient in gradients)
 
     def _cross_entropy(self, model: ContinualClassifier, batch: Batch) -> Tensor:
         batch = on_device(batch, self._accelerator.device)

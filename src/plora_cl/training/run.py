@@ -13,8 +13,8 @@ from plora_cl.training.checkpointer import Checkpointer
 from plora_cl.training.components import Components
 from plora_cl.training.loop import train_epoch
 from plora_cl.training.measurement import Measurement
-from plora_cl.training.optimization import StepResult
 from plora_cl.training.reporting import Reporter
+from plora_cl.training.step_result import StepResult
 from plora_cl.training.stopping import StopRequest
 
 _SECONDS_BETWEEN_PREPARATION_SAVES = 30.0
@@ -50,7 +50,7 @@ class Run:
 
         Raises:
             RunStoppedError: That was asked for; everything done so far is saved or can be redone.
-            TrainingError: The loss is not finite.
+            TrainingError: A loss, a penalty or a gradient is not finite.
             MethodError: A method cannot have an effect.
             CheckpointError: The last checkpoint could not be written.
         """
@@ -161,20 +161,8 @@ class Run:
         epoch, batch = parts.last_done()
         parts.loss = result.loss
         parts.costs.count(parts.stage_name, steps=1, examples=result.examples)
-        parts.run_log.append(
-            {
-                "event": "step",
-                "step": cursor.step,
-                "task": cursor.task,
-                "epoch": epoch,
-                "batch": batch,
-                "loss": result.loss,
-                **({} if result.replay_loss is None else {"replay_loss": result.replay_loss}),
-                "penalties": dict(result.penalties),
-                "gradient_norm": result.gradient_norm,
-                "learning_rate": result.learning_rate,
-            }
-        )
+        position = {"step": cursor.step, "task": cursor.task, "epoch": epoch, "batch": batch}
+        parts.run_log.append({"event": "step", **position, **result.record()})
         self.reporter.step(
             self._stage,
             epoch,
