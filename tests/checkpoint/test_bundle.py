@@ -211,3 +211,27 @@ def test_no_tensor_library_is_imported(tmp_path: Path, exported: Path) -> None:
     )
     argv = [sys.executable, "-c", program, str(exported), str(tmp_path / "b")]
     subprocess.run(argv, check=True, timeout=60)
+
+
+def test_a_file_that_is_there_stays_unless_it_is_to_be_overwritten(
+    tmp_path: Path, exported: Path
+) -> None:
+    entry = CheckpointEntry.at(tmp_path / "a" / "checkpoints" / NAME)
+    before = exported.read_bytes()
+    exported.write_bytes(b"something else")
+    (tmp_path / "link.tar").symlink_to(tmp_path / "nowhere")
+    for path in (exported, tmp_path / "link.tar"):
+        with pytest.raises(CheckpointError, match=r"is there already: .*--overwrite"):
+            export_bundle(entry, path, config="seed: 1\n")
+    assert exported.read_bytes() == b"something else"
+    export_bundle(entry, exported, config="seed: 1\n", overwrite=True)
+    assert exported.read_bytes() == before
+
+
+def test_no_folder_is_made_for_an_export(tmp_path: Path, exported: Path) -> None:
+    entry = CheckpointEntry.at(tmp_path / "a" / "checkpoints" / NAME)
+    with pytest.raises(CheckpointError, match="is not a folder: make it"):
+        export_bundle(entry, tmp_path / "typo" / "b.tar", config="")
+    with pytest.raises(CheckpointError, match="is not a file: name the file"):
+        export_bundle(entry, tmp_path / "a", config="", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.tar"]

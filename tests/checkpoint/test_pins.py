@@ -10,7 +10,9 @@ from checkpoint.samples import sealed
 from checkpoint.simulated_disk import SimulatedDisk
 from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
 from plora_cl.checkpoint.pins import pin, pinned, unpin
+from plora_cl.checkpoint.replacement import complete, set_aside
 from plora_cl.checkpoint.retention import collect_garbage, garbage, rotate
+from plora_cl.checkpoint.space import keep_within
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
@@ -117,13 +119,30 @@ class Interrupted(LocalFilesystem):
         super().write(path, data)
 
 
-def test_a_pin_is_not_acknowledged_for_a_checkpoint_that_is_being_removed(tmp_path: Path) -> None:
+def rotated(store: CheckpointStore, current: CheckpointEntry) -> None:
+    rotate(store, current, keep_last=1)
+
+
+def evicted(store: CheckpointStore, current: CheckpointEntry) -> None:
+    keep_within(store, current, 1)
+
+
+def replaced(store: CheckpointStore, current: CheckpointEntry) -> None:
+    set_aside(store)
+    complete(store, current)
+
+
+@pytest.mark.parametrize("remove", [rotated, evicted, replaced])
+def test_a_pin_is_not_acknowledged_for_a_checkpoint_that_is_being_removed(
+    tmp_path: Path, remove: Callable[[CheckpointStore, CheckpointEntry], None]
+) -> None:
     answers: list[str] = []
     threads: list[threading.Thread] = []
+    home = tmp_path / "checkpoints"
 
     def pin_it(path: Path) -> None:
         try:
-            pin(CheckpointStore(tmp_path), CheckpointEntry.at(path))
+            pin(CheckpointStore(home), CheckpointEntry.at(path))
         except CheckpointError as error:
             answers.append(type(error).__name__)
         else:
@@ -134,14 +153,29 @@ def test_a_pin_is_not_acknowledged_for_a_checkpoint_that_is_being_removed(tmp_pa
         threads[-1].start()
         threads[-1].join(0.2)
 
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(home)
     save(store, 0)
     current = save(store, 1)
-    rotate(CheckpointStore(tmp_path, Interrupted(meanwhile, "remove")), current, keep_last=1)
+    remove(CheckpointStore(home, Interrupted(meanwhile, "remove")), current)
     for thread in threads:
         thread.join()
     assert answers == ["CheckpointNotFoundError"]
     assert batches(store) == [1]
+
+
+def test_eviction_never_waits_for_a_pin_and_makes_up_for_it_later(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    first, _, third = (save(store, batch) for batch in range(3))
+    removed: list[object] = []
+
+    def meanwhile(_: Path) -> None:
+        removed.append(keep_within(store, third, 1))
+
+    pin(CheckpointStore(tmp_path, Interrupted(meanwhile, "write")), first)
+    assert removed == [[]]
+    assert batches(store) == [0, 1, 2]
+    keep_within(store, third, 1)
+    assert batches(store) == [0, 2]
 
 
 def test_a_rotation_never_waits_for_a_pin_and_makes_up_for_it_later(tmp_path: Path) -> None:

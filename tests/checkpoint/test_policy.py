@@ -58,8 +58,17 @@ def test_of_completed_tasks_the_final_one_stays() -> None:
     assert kept == set(at(0, 9) + at(1, 9) + at(2, 3, 4))
 
 
-def test_a_task_that_says_it_is_done_keeps_its_final_one_only() -> None:
-    assert retained(at(0, 7, 8, 9), 2, current=Position(0, 0, 9), done=[0]) == set(at(0, 9))
+def test_the_newest_task_keeps_one_more_than_its_final_one_when_it_is_done() -> None:
+    def kept(keep_last: int) -> set[Position]:
+        return retained(at(0, 7, 8, 9), keep_last, current=Position(0, 0, 9), done=[0])
+
+    assert kept(50) == kept(2) == set(at(0, 8, 9))
+    assert kept(1) == set(at(0, 9))
+
+
+def test_the_one_more_goes_when_the_next_task_has_a_checkpoint() -> None:
+    positions = at(0, 8, 9) + at(1, 1)
+    assert retained(positions, 3, current=Position(1, 0, 1)) == set(at(0, 9) + at(1, 1))
 
 
 def test_checkpoints_ahead_of_the_run_neither_go_nor_push_others_out() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from checkpoint.samples import sealed
 from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.policy import Position, checkpoint_name
+from plora_cl.checkpoint.pins import pin
+from plora_cl.checkpoint.policy import checkpoint_name
 from plora_cl.checkpoint.space import keep_within, kept_bytes, shortage
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 
@@ -92,7 +93,8 @@ def test_the_oldest_of_the_task_in_training_go_first_and_no_more_than_needed(
     assert [entry.position.batch for entry in gone] == [1]
     assert batches(store) == [(0, 9), (1, 2), (1, 3), (1, 4), (1, 9)]
     assert len(list((tmp_path / "objects").iterdir())) == 1  # what only that one referred to
-    gone = keep_within(store, newest, kept_bytes(store) - 1, pinned=[Position(1, 0, 2)])
+    pin(store, store.entries()[1])
+    gone = keep_within(store, newest, kept_bytes(store) - 1)
     assert [entry.position.batch for entry in gone] == [3]
 
 

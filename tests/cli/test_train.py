@@ -17,7 +17,7 @@ from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.cli.flags import flag_of, flag_settings, train_parser
 from plora_cl.cli.train import main
 from plora_cl.config.schema import Settings
-from plora_cl.errors import CheckpointNotFoundError
+from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
 from plora_cl.training.reporting import Reporter, SilentReporter
 from plora_cl.training.stopping import StopRequest
 
@@ -30,6 +30,7 @@ class Trainer:
     reporters: list[Reporter | None] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     error: BaseException | None = None
+    undone: bool = False
 
     def from_settings(
         self,
@@ -256,6 +257,17 @@ def test_what_the_run_refuses_is_an_error_line_without_a_traceback(
     assert main(["--resume", "auto"]) == 2
     expected = "Error: No checkpoint found in experiments/x/checkpoints\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_a_run_that_was_stopped_is_gone_on_with_unless_it_was_undone(
+    trainer: Trainer, undone: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("experiments/default").mkdir(parents=True)
+    Path("experiments/default/config.yaml").write_text("seed: 1\n")
+    trainer.error, trainer.undone = RunStoppedError("SIGTERM", 143), undone
+    assert main(["--overwrite"]) == 143
+    assert ("Go on with: plora-cl train" in "".join(capsys.readouterr())) is not undone
 
 
 def test_an_interrupt_exits_as_shells_expect(

@@ -69,7 +69,8 @@ def trainer(settings: dict[str, Any], experiment: Path, **changes: Any) -> CLTra
 
 def test_the_folder_is_as_documented(finished: Path) -> None:
     names = sorted(path.name for path in (finished / "checkpoints").glob("*.pt"))
-    assert names == [f"checkpoint_task{k}_epoch1_batch4.pt" for k in range(3)]
+    final = [f"checkpoint_task{k}_epoch1_batch4.pt" for k in range(3)]
+    assert names == [*final[:2], "checkpoint_task2_epoch1_batch1.pt", final[2]]
     assert sorted(path.name for path in (finished / "results").iterdir()) == [
         "accuracy_matrix.npy",
         "computational_costs.json",
@@ -152,19 +153,36 @@ def test_a_run_may_go_on_from_any_checkpoint(
     assert evidence(copy) == evidence(finished)
 
 
-def test_a_damaged_newest_checkpoint_is_skipped(
-    copy: Path, finished: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.7, 1.0])
+def test_a_flipped_byte_of_a_finished_run_costs_the_steps_since_the_checkpoint_before(
+    copy: Path,
+    finished: Path,
+    settings: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    part: float,
 ) -> None:
     newest = copy / "checkpoints" / "checkpoint_task2_epoch1_batch4.pt"
     data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[int(part * (len(data) - 1))] ^= 1
     newest.write_bytes(data)
     os.utime(newest)
     listener = Listener()
     trainer(settings, copy, reporter=listener).train_sequence(resume=True)
     assert "checkpoint_task2_epoch1_batch4.pt" in caplog.text
-    assert listener.steps == 10
+    assert listener.steps == 3
     assert evidence(copy) == evidence(finished)
+
+
+def test_a_run_of_one_task_that_is_finished_survives_a_flipped_byte(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    one = {**settings, "tasks": settings["tasks"][:1]}
+    trainer(one, tmp_path / "run").train_sequence()
+    expected = evidence(tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "checkpoint_task0_epoch1_batch4.pt"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    trainer(one, tmp_path / "run").train_sequence(resume=True)
+    assert evidence(tmp_path / "run") == expected
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from plora_cl.checkpoint.new_folder import (
 )
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
+from plora_cl.errors import CheckpointError, CorruptCheckpointError, IncompatibleCheckpointError
 
 ConfigWriter: TypeAlias = Callable[[Manifest], str]
 """Turns the manifest of a checkpoint into the text of ``config.yaml``."""
@@ -71,19 +71,23 @@ class _Contents:
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode() + b"\n"
 
 
-def export_bundle(source: CheckpointEntry, out: Path, *, config: str) -> int:
+def export_bundle(
+    source: CheckpointEntry, out: Path, *, config: str, overwrite: bool = False
+) -> int:
     """Write ``source`` with all it needs to the file ``out``; return the number of bytes.
 
     Args:
         source: A checkpoint; every byte of it and of its objects is verified.
-        out: The file; one that is there is replaced, when the new one is complete.
+        out: The file, in a folder that is there.
         config: Text of the ``config.yaml`` that goes with it.
+        overwrite: A file that is there is replaced, when the new one is complete.
 
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
         CorruptCheckpointError: It, or an object of it, is damaged.
-        CheckpointError: The disk refused.
+        CheckpointError: Something is at ``out``, its folder is not there, or the disk refused.
     """
+    _require_free(out, overwrite=overwrite)
     store = CheckpointStore(source.path.parent)
     data = store.read(source)
     manifest = store.manifest(source)
@@ -184,6 +188,18 @@ def _commit(
         with suppress(OSError):
             disk.remove(waiting)
     return entry
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    with reading(out):
+        if out.is_dir() or (out.exists() and not out.is_file()):
+            raise CheckpointError(f"{out} is not a file: name the file to write")
+        if not out.parent.is_dir():
+            raise CheckpointError(f"{out.parent} is not a folder: make it, or write to another one")
+        if (out.exists() or out.is_symlink()) and not overwrite:
+            raise CheckpointError(
+                f"{out} is there already: choose another file, or replace it with --overwrite"
+            )
 
 
 def _header(name: str, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Checkpoints that rotation spares.
+"""Checkpoints that nothing removes.
 
 A pin is an empty file beside the checkpoint, ``checkpoint_task0_epoch1_batch99.pt.pin``: it is
 there or it is not, so that no crash leaves half of one and nothing has to be read before it is
@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from plora_cl.checkpoint.disk_errors import reading, writing
+from plora_cl.checkpoint.outgoing import outgoing
 from plora_cl.checkpoint.policy import Position, parse_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CheckpointNotFoundError
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
 _SUFFIX = ".pin"
 
@@ -26,12 +27,17 @@ def pin(store: CheckpointStore, entry: CheckpointEntry) -> None:
 
     Raises:
         CheckpointNotFoundError: It is not there, or not any more.
-        CheckpointError: The disk refused.
+        CheckpointError: A run that was started afresh is about to replace it, or the disk refused.
     """
     marker = _marker(entry)
     with writing(marker), held(store.directory, wait=True):
         if store.filesystem.size(entry.path) is None:
             raise CheckpointNotFoundError(f"{entry.path} is not there (any more)")
+        if entry in outgoing(store):
+            raise CheckpointError(
+                f"{entry.path} was not pinned: it goes with the first checkpoint of the run that "
+                "was started with --overwrite; stop that run before, or copy the file"
+            )
         with suppress(FileExistsError):
             store.filesystem.write(marker, b"")
         store.filesystem.sync_directory(store.directory)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 _NUMBER = r"(0|[1-9][0-9]{0,17})"
 _NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt")
 
+_AT_THE_END = 2
+
 
 class Position(NamedTuple):
     """The last batch a checkpoint has seen; zero-based, and ordered as training is."""
@@ -54,7 +56,9 @@ def retained(
 ) -> set[Position]:
     """Return which checkpoints stay once the one at ``current`` is durable.
 
-    The last ``keep_last`` of the task in training and the final one of each completed task stay.
+    The last ``keep_last`` of the task in training and the final one of each completed task stay;
+    beside that of the newest task the one before it stays as well, so that a damaged file costs
+    the steps since then and not the run, unless ``keep_last`` is 1.
     A task is complete when a later one has a checkpoint, or when it is in ``done``. Checkpoints
     ahead of ``current`` belong to a future that this run has not reached (they were skipped as
     damaged, or it was told to start from an older one): they stay, and they never count.
@@ -74,7 +78,10 @@ def retained(
     reached = [position for position in ordered if position <= current]
     kept = {position for position in ordered if position > current}
     for task in {position.task for position in reached}:
-        complete = task < current.task or task in done
         own = [position for position in reached if position.task == task]
-        kept.update(own[-1:] if complete else own[-keep_last:])
+        if task < current.task:
+            stay = 1
+        else:
+            stay = min(keep_last, _AT_THE_END) if task in done else keep_last
+        kept.update(own[-stay:])
     return kept

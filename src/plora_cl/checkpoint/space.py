@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from plora_cl.checkpoint import pins
 from plora_cl.checkpoint.disk_errors import reading
 from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.policy import Position
 from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
@@ -84,30 +84,48 @@ def kept_bytes(store: CheckpointStore) -> int:
 
 
 def keep_within(
-    store: CheckpointStore,
-    current: CheckpointEntry,
-    budget: int,
-    *,
-    pinned: Collection[Position] = (),
+    store: CheckpointStore, current: CheckpointEntry, budget: int
 ) -> list[CheckpointEntry]:
     """Bring what is kept down to ``budget``, after a save and its rotation; return what went.
 
     The oldest checkpoints of the task in training go first. The one just saved, those ahead of it,
     the last one of each completed task and pinned ones always stay; a warning says so where these
-    alone exceed the budget.
+    alone exceed the budget. While another process sets a pin nothing goes: that is left to the next
+    save.
 
     Args:
         store: Where the checkpoints are.
         current: The checkpoint that was committed last.
         budget: Bytes that checkpoints and objects may take.
-        pinned: Checkpoints that stay whatever it costs.
 
     Raises:
         CheckpointError: The disk refused.
     """
     if kept_bytes(store) <= budget:
         return []
-    entries = store.entries()
+    with pins.held(store.directory, wait=False) as is_held:
+        if not is_held:
+            return []
+        going, needed = _beyond(store, current, budget)
+        if going:
+            store.delete(going)
+    if needed > budget:
+        log.warning(
+            "%s: checkpoints that must stay take %d bytes and checkpoint_disk_budget is %d; "
+            "raise it or unpin some",
+            store.directory,
+            needed,
+            budget,
+        )
+    collect_garbage(store)
+    return going
+
+
+def _beyond(
+    store: CheckpointStore, current: CheckpointEntry, budget: int
+) -> tuple[list[CheckpointEntry], int]:
+    """Return what has to go for ``budget``, and the bytes that the others need."""
+    pinned, entries = pins.pinned(store), store.entries()
     going: list[CheckpointEntry] = []
     needed = _needed_by(store, entries)
     for entry in entries:
@@ -117,18 +135,7 @@ def keep_within(
         if in_training and entry.position not in pinned:
             going.append(entry)
             needed = _needed_by(store, [left for left in entries if left not in going])
-    if needed > budget:
-        log.warning(
-            "%s: checkpoints that must stay take %d bytes and checkpoint_disk_budget is %d; "
-            "raise it or unpin some",
-            store.directory,
-            needed,
-            budget,
-        )
-    if going:
-        store.delete(going)
-    collect_garbage(store)
-    return going
+    return going, needed
 
 
 def _needed_by(store: CheckpointStore, entries: Collection[CheckpointEntry]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plora_cl.checkpoint.replacement import require_unpinned
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
 
@@ -17,12 +18,13 @@ def require_startable(
         store: The checkpoints of the experiment.
         resume: True goes on from the newest checkpoint, ``"auto"`` does so if there is one, a path
             takes that checkpoint, False starts afresh.
-        overwrite: Existing checkpoints may go.
+        overwrite: Existing checkpoints may go, unless they are pinned.
 
     Raises:
         CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, or it is the path
             of something else.
-        ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``.
+        ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``; or
+            pinned ones, and ``overwrite``.
     """
     if not isinstance(resume, bool) and resume != "auto":
         path = CheckpointEntry.at(Path(resume)).path
@@ -36,3 +38,5 @@ def require_startable(
             f"{store.directory} already holds {len(entries)} checkpoints: go on with --resume, "
             "start afresh with --overwrite, or choose another --experiment-name"
         )
+    if not resume and entries:
+        require_unpinned(store)

@@ -62,12 +62,12 @@ def _learn(
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
-            reporter.message(_way_on(folder.absolute() / RECORD))
+            reporter.message(_way_on(folder.absolute() / RECORD, undone=trainer.undone))
             raise
 
 
-def _way_on(record: Path) -> str:
-    if not record.is_file():
+def _way_on(record: Path, *, undone: bool) -> str:
+    if undone or not record.is_file():  # the record may be that of an earlier run
         return "Nothing was learned yet; start the same command again"
     return f"Go on with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
 

@@ -242,7 +242,7 @@ class SettingFields(BaseModel):
     checkpoint_every: Annotated[_Count, _HARMLESS] = 100
     """Optimizer steps between checkpoints; 0 disables checkpoints."""
     keep_last_n_checkpoints: Annotated[_Positive, _HARMLESS] = 3
-    """Checkpoints to keep of the task in training; the last of a finished task always stays."""
+    """Checkpoints to keep of the task in training, 1 for no spare; a task's last always stays."""
     async_checkpoint: Annotated[_Switch, _HARMLESS] = True
     """Write checkpoints while training goes on; off: each save returns when it is durable."""
     checkpoint_disk_budget: Annotated[

@@ -12,8 +12,8 @@ from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.objects import encode_object, object_ref
-from plora_cl.checkpoint.pins import pinned
 from plora_cl.checkpoint.policy import checkpoint_name, save_due
+from plora_cl.checkpoint.replacement import complete
 from plora_cl.checkpoint.retention import rotate, tidy
 from plora_cl.checkpoint.snapshot import Snapshot, json_copy
 from plora_cl.checkpoint.space import keep_within, shortage
@@ -229,9 +229,10 @@ class Checkpointer:
         self._failure = None
         self._reporter.message(f"Checkpoint saved: {entry.path}")
         try:
+            complete(self.store, entry)
             rotate(self.store, entry, self._keep_last)
             if self._disk_budget is not None:
-                keep_within(self.store, entry, self._disk_budget, pinned=pinned(self.store))
+                keep_within(self.store, entry, self._disk_budget)
         except CheckpointError as error:
             self._reporter.message(f"Warning: old checkpoints were not removed: {error}")
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.resume import Resumable, load, newest_usable
-from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.config.places import RECORD, anchored
@@ -35,6 +35,11 @@ class CLTrainer:
         results = trainer.train_sequence(resume="auto")
 
     Models and tasks are loaded when they are first needed.
+
+    Attributes:
+        settings: Every resolved setting.
+        undone: The last sequence ended before it had saved anything, so that the run it was to
+            replace is there again.
 
     Raises:
         SettingsError: A setting is unknown, ill-typed or contradicts another one.
@@ -70,6 +75,7 @@ class CLTrainer:
         self._stop = stop or StopRequest()
         self._run: Run | None = None
         self._has_lock = False
+        self.undone = False
 
     @property
     def folder(self) -> Path:
@@ -95,7 +101,8 @@ class CLTrainer:
         Args:
             resume: True goes on from the newest usable checkpoint, ``"auto"`` does so if there is
                 one, a path takes that checkpoint, False starts afresh.
-            overwrite: Remove the checkpoints of an earlier run first.
+            overwrite: Replace an earlier run. It stays, whole, until the first checkpoint of this
+                one is durable, and is there again if this one ends before.
             accept_changes: Go on although the settings, the data or the machine differ from those
                 of the checkpoint in a way that changes the result. It is recorded in the run log.
 
@@ -103,7 +110,7 @@ class CLTrainer:
             RunStoppedError: That was asked for; resuming goes on exactly.
             CheckpointNotFoundError: Nothing to resume from.
             ExperimentExistsError: The folder holds checkpoints, and neither ``resume`` nor
-                ``overwrite`` was given.
+                ``overwrite`` was given, or some are pinned.
             IncompatibleCheckpointError: The checkpoint was made with other settings, data or
                 libraries, and that was not accepted or cannot be.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
@@ -128,13 +135,31 @@ class CLTrainer:
         self, resume: bool | str | Path, *, overwrite: bool, accept: bool
     ) -> StateDict:
         store = CheckpointStore(self.folder / "checkpoints")
+        recover(store)
         require_startable(store, resume=resume, overwrite=overwrite)
-        if not resume and (earlier := store.entries()):
-            store.delete(earlier)
-            collect_garbage(store)
         self._run = None  # a sequence starts from fresh components
+        # Whatever can be refused is refused before anything of an earlier run is touched.
         run = self.run
         resumed = self._resume(store, resume, accept=accept) if resume else False
+        try:
+            if not resumed:
+                set_aside(store)
+            results = self._run_to_its_end(run, resumed=resumed)
+        except BaseException:
+            with suppress(CheckpointError):  # the next start tries again
+                self._undo(store)
+            raise
+        complete(store, None)
+        return results
+
+    def _undo(self, store: CheckpointStore) -> None:
+        self.undone = recover(store)
+        if self.undone:
+            self._reporter.message(
+                f"{self.folder}: the new run has saved nothing; the earlier one is there again"
+            )
+
+    def _run_to_its_end(self, run: Run, *, resumed: bool) -> StateDict:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(LocalFilesystem(), self.folder / RECORD, dump(self.settings).encode())
         if not resumed:

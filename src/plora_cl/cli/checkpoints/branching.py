@@ -62,7 +62,8 @@ def export_main(argv: Sequence[str]) -> int:
         "plora-cl checkpoints export experiments/a --out a.tar",
     )
     parser.add_argument("source", metavar="CHECKPOINT", help="FOLDER[@CHECKPOINT.pt] or a file")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="a new file")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     arguments = parser.parse_args(argv)
     return _exit_code(lambda: _export(arguments))
 
@@ -147,7 +148,12 @@ def _fork(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     source = _source(arguments.source)
     manifest = CheckpointStore(source.path.parent).manifest(source)
-    size = export_bundle(source, arguments.out, config=dump(validate(manifest.settings)))
+    size = export_bundle(
+        source,
+        arguments.out,
+        config=dump(validate(manifest.settings)),
+        overwrite=arguments.overwrite,
+    )
     _show(
         arguments,
         {"checkpoint": str(source.path), "file": str(arguments.out), "bytes": size},
