@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from plora_cl.checkpoint.container import seal
 from plora_cl.checkpoint.manifest import Manifest, ObjectRef
+from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 
 
 def manifest(
@@ -16,6 +17,7 @@ def manifest(
     objects: Mapping[str, ObjectRef] | None = None,
     task: int = 0,
     phase: str = "train",
+    trajectory: Trajectory = UNKNOWN,
 ) -> Manifest:
     cursor = {"task": task, "phase": phase, "epoch": 1, "batch": 3, "step": 7}
     return Manifest(
@@ -26,6 +28,7 @@ def manifest(
         objects=dict(objects or {}),
         settings={"lora_r": 8, "note": note},
         state_digest="0" * 64,
+        trajectory=trajectory,
     )
 
 
@@ -43,8 +46,8 @@ def sealed(
     objects: Mapping[str, ObjectRef] | None = None,
     task: int = 0,
     phase: str = "train",
+    trajectory: Trajectory = UNKNOWN,
 ) -> bytes:
     """Return a checkpoint file whose content is ``note`` and whose objects are ``objects``."""
-    return seal(
-        archive(note.encode()), manifest(note=note, objects=objects, task=task, phase=phase)
-    )
+    described = manifest(note=note, objects=objects, task=task, phase=phase, trajectory=trajectory)
+    return seal(archive(note.encode()), described)

@@ -96,7 +96,7 @@ def export_bundle(
     refs = sorted(set(manifest.objects.values()), key=lambda ref: ref.sha256)
     run_log = source.path.parent.parent / RUN_LOG
     contents = _Contents(
-        checkpoint=source.path.name,
+        checkpoint=source.name,
         checkpoint_bytes=len(data),
         config_bytes=len(config.encode()),
         run_log_bytes=run_log_length(_disk, run_log, position),
@@ -114,7 +114,7 @@ def export_bundle(
             yield from _member(
                 _object_name(ref), ref.bytes, object_chunks(_disk, store.objects.path(ref), ref)
             )
-        yield from _member(f"checkpoints/{source.path.name}", len(data), [data])
+        yield from _member(f"checkpoints/{source.name}", len(data), [data])
 
     stream(_disk, out, _with_digest(members()))
     return out.stat().st_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.impact import Impact
@@ -15,6 +15,9 @@ INSIDE_A_TASK = (
     "task to change it"
 )
 LEARNED_TOGETHER = "joint training learns all its tasks in one stage"
+Acceptance: TypeAlias = bool | Collection[str]
+"""Whether changes of the trajectory are wanted: all, none, or those with these keys."""
+
 _NOTHING = "nothing"
 
 
@@ -115,13 +118,13 @@ def as_structural(change: Change, reason: str) -> Change:
 
 
 def require_acceptable(
-    changes: Sequence[Change], *, accept: bool, shape_settings: Collection[str]
+    changes: Sequence[Change], *, accept: Acceptance, shape_settings: Collection[str]
 ) -> list[Change]:
     """Make sure that a run may go on from a checkpoint; return what was accepted.
 
     Args:
         changes: How they differ.
-        accept: Changes of the trajectory are wanted.
+        accept: Changes of the trajectory are wanted: all of them, or those with these keys.
         shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
 
     Raises:
@@ -130,7 +133,8 @@ def require_acceptable(
     """
     structural = [change for change in changes if change.impact is Impact.STRUCTURAL]
     trajectory = [change for change in changes if change.impact is Impact.TRAJECTORY]
-    if not structural and (accept or not trajectory):
+    refused = [change for change in trajectory if not _is_accepted(change, accept)]
+    if not structural and not refused:
         return trajectory
     if structural:
         shapes_differ = any(change.key in shape_settings for change in structural)
@@ -139,17 +143,21 @@ def require_acceptable(
             if shapes_differ
             else "the checkpoint has no place in this run: "
         )
-        listed = structural if accept else sorted(structural + trajectory, key=lambda c: c.key)
+        listed = sorted(structural + refused, key=lambda change: change.key)
         way_out = (
             "restore them, start afresh with --overwrite, or choose another --experiment-name; "
             "--accept-changes does not help here"
         )
     else:
         what = "going on would not compute what the checkpoint's run would have: "
-        listed = trajectory
+        listed = refused
         way_out = "restore them, or go on all the same with --accept-changes"
     lines = "; ".join(_refusal(change) for change in listed)
     raise IncompatibleCheckpointError(f"{what}{lines} ({way_out})")
+
+
+def _is_accepted(change: Change, accept: Acceptance) -> bool:
+    return accept if isinstance(accept, bool) else change.key in accept
 
 
 def _refusal(change: Change) -> str:

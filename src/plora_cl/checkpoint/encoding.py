@@ -19,6 +19,7 @@ from plora_cl.checkpoint.manifest import (
 )
 from plora_cl.checkpoint.pickled_names import require_known_names
 from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CorruptCheckpointError
 
 FORMAT = "plora_cl.checkpoint"
@@ -47,7 +48,7 @@ def encode(snapshot: Snapshot) -> bytes:
         ValueError: The manifest would be longer than readers accept.
     """
     digest = state_digest(snapshot.state)
-    tree = {
+    tree: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "cursor": snapshot.cursor,
@@ -61,6 +62,8 @@ def encode(snapshot: Snapshot) -> bytes:
         "state": snapshot.state,
         "state_digest": digest,
     }
+    if snapshot.trajectory != UNKNOWN:
+        tree["trajectory"] = snapshot.trajectory.to_plain()
     return container.seal(b"", _manifest(snapshot, digest), records_of(tree))
 
 
@@ -92,7 +95,8 @@ def decode(data: bytes) -> Snapshot:
         raise CorruptCheckpointError(f"it has no valid {', '.join(wrong)}")
     objects = {name: ObjectRef.from_plain(ref) for name, ref in tree["objects"].items()}
     metadata = {name: tree[name] for name in _METADATA}
-    snapshot = Snapshot(state=tree["state"], objects=objects, **metadata)
+    trajectory = Trajectory.from_plain(tree.get("trajectory"))
+    snapshot = Snapshot(state=tree["state"], objects=objects, trajectory=trajectory, **metadata)
     try:
         digest = state_digest(snapshot.state)
         described = _manifest(snapshot, digest)
@@ -115,6 +119,7 @@ def _manifest(snapshot: Snapshot, digest: str) -> Manifest:
         objects=snapshot.objects,
         settings=snapshot.settings,
         state_digest=digest,
+        trajectory=snapshot.trajectory,
     )
     return Manifest.from_json(manifest.to_json())
 

@@ -95,7 +95,7 @@ def fork(
         store.objects.make_directories()
     copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
     forked = replace(snapshot, settings=dict(settings), identity={**snapshot.identity, **identity})
-    entry = store.commit(source.path.name, encode(forked))
+    entry = store.commit(source.name, encode(forked))
     return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
 
 

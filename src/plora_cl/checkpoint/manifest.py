@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plora_cl.checkpoint.filesystem import ReadableBytes
+from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
 FORMAT_VERSION = 1
@@ -79,6 +80,7 @@ class Manifest:
         objects: What the checkpoint refers to, by name.
         settings: The resolved settings of the run.
         state_digest: Of the ``state`` of the checkpoint; see `plora_cl.checkpoint.digest`.
+        trajectory: The computation it is an instant of.
         format_version: Of the layout.
     """
 
@@ -89,6 +91,7 @@ class Manifest:
     objects: Mapping[str, ObjectRef]
     settings: Mapping[str, Any]
     state_digest: str
+    trajectory: Trajectory = UNKNOWN
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
@@ -97,7 +100,7 @@ class Manifest:
         Raises:
             ValueError: A setting is not finite, or the text is longer than a reader accepts.
         """
-        plain = {
+        plain: dict[str, Any] = {
             "format_version": self.format_version,
             "cursor": dict(self.cursor),
             "trained_tasks": list(self.trained_tasks),
@@ -107,6 +110,8 @@ class Manifest:
             "settings": dict(self.settings),
             "state_digest": self.state_digest,
         }
+        if self.trajectory != UNKNOWN:
+            plain["trajectory"] = self.trajectory.to_plain()
         data = json.dumps(plain, sort_keys=True, allow_nan=False).encode()
         if len(data) > MAX_MANIFEST_BYTES:
             raise ValueError(
@@ -134,7 +139,11 @@ class Manifest:
             raise CorruptCheckpointError(f"the manifest has no valid {', '.join(wrong)}")
         objects = {name: ObjectRef.from_plain(ref) for name, ref in plain["objects"].items()}
         fields = {name: plain[name] for name in _FIELDS}
-        return cls(**{**fields, "objects": objects, "format_version": plain["format_version"]})
+        trajectory = Trajectory.from_plain(plain.get("trajectory"))
+        version = plain["format_version"]
+        return cls(
+            **{**fields, "objects": objects, "trajectory": trajectory, "format_version": version}
+        )
 
 
 def require_known_version(version: int) -> None:

@@ -23,7 +23,7 @@ def write_list(store: CheckpointStore) -> None:
     Raises:
         CheckpointError: The disk refused.
     """
-    seals = {entry.path.name: _seal(store, entry) for entry in store.entries()}
+    seals = {entry.path.name: _seal(store, entry) for entry in store.everything()}
     text = json.dumps({"checkpoints": seals}, indent=2, sort_keys=True) + "\n"
     path = _path(store)
     with writing(path):
@@ -67,7 +67,7 @@ def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
         text = file.read()
     try:
         seals = json.loads(text)["checkpoints"]
-        return [e for e in store.entries() if seals.get(e.path.name) == _seal(store, e)]
+        return [e for e in store.everything() if seals.get(e.path.name) == _seal(store, e)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(
             f"{path} is unreadable: remove it to keep every checkpoint that is there"

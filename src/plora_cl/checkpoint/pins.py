@@ -15,7 +15,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.outgoing import outgoing
-from plora_cl.checkpoint.policy import Position, parse_name
+from plora_cl.checkpoint.policy import Position, is_checkpoint, parse_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
@@ -33,7 +33,7 @@ def pin(store: CheckpointStore, entry: CheckpointEntry) -> None:
     with writing(marker), held(store.directory, wait=True):
         if store.filesystem.size(entry.path) is None:
             raise CheckpointNotFoundError(f"{entry.path} is not there (any more)")
-        if entry in outgoing(store):
+        if entry.path.name in {going.path.name for going in outgoing(store)}:
             raise CheckpointError(
                 f"{entry.path} was not pinned: it goes with the first checkpoint of the run that "
                 "was started with --overwrite; stop that run before, or copy the file"
@@ -59,8 +59,21 @@ def unpin(store: CheckpointStore, entry: CheckpointEntry) -> bool:
     return True
 
 
+def copy(store: CheckpointStore, entry: CheckpointEntry, other: CheckpointEntry) -> bool:
+    """Pin ``other`` too where ``entry`` is pinned, and tell whether it is; not durable yet.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    if store.filesystem.size(_marker(entry)) is None:
+        return False
+    with suppress(FileExistsError):
+        store.filesystem.write(_marker(other), b"")
+    return True
+
+
 def pinned(store: CheckpointStore) -> set[Position]:
-    """Return the positions of all pinned checkpoints.
+    """Return the positions of all pinned checkpoints, but for retired ones.
 
     Raises:
         CheckpointError: The directory cannot be listed.
@@ -75,8 +88,20 @@ def of_nothing(names: Collection[str]) -> list[str]:
     return [
         name
         for name in names
-        if _position(name) is not None and name.removesuffix(_SUFFIX) not in names
+        if name.endswith(_SUFFIX)
+        and is_checkpoint(pinned := name.removesuffix(_SUFFIX))
+        and pinned not in names
     ]
+
+
+def is_pinned(store: CheckpointStore, entry: CheckpointEntry) -> bool:
+    """Tell whether a checkpoint, which may be a retired one, is pinned.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with reading(entry.path):
+        return store.filesystem.size(_marker(entry)) is not None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _NUMBER = r"(0|[1-9][0-9]{0,17})"
 _NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt")
+_RETIRED = re.compile(rf"(?P<name>.*\.pt)\.branch(?P<branch>{_NUMBER})")
 
 _AT_THE_END = 2
 
@@ -35,6 +36,24 @@ def parse_name(name: str) -> Position | None:
     """Return the position in a file name that `checkpoint_name` made; None for any other name."""
     match = _NAME.fullmatch(name)
     return Position(*map(int, match.groups())) if match else None
+
+
+def retired_name(name: str, branch: int) -> str:
+    """Return what the checkpoint ``name`` is called once ``branch`` is not gone on with."""
+    return f"{name}.branch{branch}"
+
+
+def parse_retired(name: str) -> tuple[str, int] | None:
+    """Return the checkpoint and the branch in a name that `retired_name` made; None for others."""
+    match = _RETIRED.fullmatch(name)
+    if match is None or parse_name(match["name"]) is None:
+        return None
+    return match["name"], int(match["branch"])
+
+
+def is_checkpoint(name: str) -> bool:
+    """Tell whether a file name is that of a checkpoint, be it a retired one."""
+    return parse_name(name) is not None or parse_retired(name) is not None
 
 
 def save_due(step: int, every: int) -> bool:

@@ -37,8 +37,7 @@ def require_unpinned(store: CheckpointStore) -> None:
         ExperimentExistsError: It has.
         CheckpointError: The directory cannot be listed.
     """
-    pinned = pins.pinned(store)
-    names = [entry.path.name for entry in store.entries() if entry.position in pinned]
+    names = [entry.path.name for entry in store.everything() if pins.is_pinned(store, entry)]
     if names:
         raise ExperimentExistsError(
             f"{store.directory} holds pinned checkpoints, which --overwrite would remove: "
@@ -56,7 +55,7 @@ def set_aside(store: CheckpointStore) -> None:
     """
     with pins.held(store.directory, wait=True):
         require_unpinned(store)
-        if not (store.entries() or _has(store, _RESULTS) or _has(store, Path(LINEAGE))):
+        if not (store.everything() or _has(store, _RESULTS) or _has(store, Path(LINEAGE))):
             return
         files = _files(store, aside=False)
         for path in files:
@@ -79,7 +78,8 @@ def complete(store: CheckpointStore, current: CheckpointEntry | None) -> None:
     if not has_list(store):
         return
     with pins.held(store.directory, wait=True):
-        store.delete(entry for entry in outgoing(store) if entry != current)
+        kept = None if current is None else current.path
+        store.delete(entry for entry in outgoing(store) if entry.path != kept)
     files = _files(store, aside=True)
     for path in files:
         with writing(path):
@@ -98,7 +98,7 @@ def recover(store: CheckpointStore) -> bool:
     """
     undone = has_list(store)
     if undone:
-        if _has(store, _RESULTS) or len(outgoing(store)) < len(store.entries()):
+        if _has(store, _RESULTS) or len(outgoing(store)) < len(store.everything()):
             complete(store, None)
             return False
         remove_list(store)

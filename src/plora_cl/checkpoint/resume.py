@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import Tensor
 
+from plora_cl.checkpoint.branches import newest_that
 from plora_cl.checkpoint.disk_errors import naming
 from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.objects import decode_object
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CorruptCheckpointError
-
-log = logging.getLogger(__name__)
 
 IsKnown: TypeAlias = Callable[[str], bool]
 
@@ -69,10 +66,7 @@ def load(
 
 
 def newest_usable(store: CheckpointStore, *, is_known: IsKnown = _nothing_is) -> Resumable | None:
-    """Return the newest intact checkpoint; None where there is no checkpoint at all.
-
-    A damaged one is skipped with a warning. One of another version of the format is not: going on
-    from an older one would hide the mistake.
+    """Return the checkpoint that a run is resumed from, see `newest_that`; None where none is.
 
     Args:
         store: Where to look.
@@ -83,16 +77,4 @@ def newest_usable(store: CheckpointStore, *, is_known: IsKnown = _nothing_is) ->
         CorruptCheckpointError: There are checkpoints and every one is damaged.
         IncompatibleCheckpointError: One was written by a newer version of the format.
     """
-    damaged: list[str] = []
-    for entry in reversed(store.entries()):
-        try:
-            return load(store, entry, is_known=is_known)
-        except CorruptCheckpointError as error:
-            log.warning("skipping a damaged checkpoint: %s", error)
-            damaged.append(str(error))
-    if damaged:
-        raise CorruptCheckpointError(
-            f"every checkpoint in {store.directory} is damaged; start afresh with --overwrite or "
-            "restore the folder from a copy: " + "; ".join(damaged)
-        )
-    return None
+    return newest_that(store, lambda entry: load(store, entry, is_known=is_known))

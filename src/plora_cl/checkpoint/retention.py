@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from plora_cl.checkpoint import pins
+from plora_cl.checkpoint.branches import retire
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
 from plora_cl.checkpoint.manifest import Manifest
@@ -53,7 +54,9 @@ def rotate(
 
 
 def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> None:
-    """Finish the removals of a process that was stopped after it had committed ``current``.
+    """Finish what a process that was stopped after it had committed ``current`` had begun.
+
+    What is abandoned is moved aside, and what retention lets go of is removed.
 
     Raises:
         CheckpointError: The disk refused.
@@ -61,6 +64,7 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
     """
     with writing(store.directory):
         store.filesystem.sync_directory(store.directory)  # ``current`` may be visible, not durable
+    retire(store)
     rotate(store, current, keep_last)
     collect_garbage(store)
 
@@ -102,7 +106,7 @@ def garbage(store: CheckpointStore) -> list[Path]:
             unknown, or the disk refused.
     """
     live: set[str] = set()
-    for entry in store.entries():
+    for entry in store.everything():
         live |= {ref.sha256 for ref in store.manifest(entry).objects.values()}
     with reading(store.directory):
         names = store.filesystem.names(store.directory)

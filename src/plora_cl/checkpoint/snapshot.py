@@ -10,6 +10,7 @@ from typing import Any, Self
 from plora_cl.checkpoint.copies import HostArena, separate_copy
 from plora_cl.checkpoint.digest import state_digest
 from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import StateDict, Stateful
 
@@ -28,6 +29,7 @@ class Snapshot:
         settings: The resolved settings of the run.
         identity: What decides the result: settings, encoder and data.
         environment: What the run was computed with; see `plora_cl.checkpoint.environment`.
+        trajectory: The computation it is an instant of.
     """
 
     state: Mapping[str, StateDict]
@@ -39,6 +41,7 @@ class Snapshot:
     settings: Mapping[str, Any]
     identity: Mapping[str, Any]
     environment: Mapping[str, Any]
+    trajectory: Trajectory = UNKNOWN
 
     @classmethod
     def capture(

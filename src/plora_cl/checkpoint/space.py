@@ -77,7 +77,7 @@ def kept_bytes(store: CheckpointStore) -> int:
     with reading(store.directory):
         objects = store.objects.directory
         paths = [
-            *(entry.path for entry in store.entries()),
+            *(entry.path for entry in store.everything()),
             *(objects / name for name in store.filesystem.names(objects)),
         ]
         return sum(store.filesystem.size(path) or 0 for path in paths)
@@ -127,14 +127,16 @@ def _beyond(
     """Return what has to go for ``budget``, and the bytes that the others need."""
     pinned, entries = pins.pinned(store), store.entries()
     going: list[CheckpointEntry] = []
-    needed = _needed_by(store, entries)
+    retired = store.retired()
+    needed = _needed_by(store, [*entries, *retired])
     for entry in entries:
         if needed <= budget:
             break
         in_training = entry.position.task == current.position.task and entry < current
         if in_training and entry.position not in pinned:
             going.append(entry)
-            needed = _needed_by(store, [left for left in entries if left not in going])
+            left = [entry for entry in entries if entry not in going]
+            needed = _needed_by(store, [*left, *retired])
     return going, needed
 
 
@@ -148,7 +150,7 @@ def _needed_by(store: CheckpointStore, entries: Collection[CheckpointEntry]) -> 
         for entry in entries:
             objects |= {ref.sha256: ref.bytes for ref in store.manifest(entry).objects.values()}
     except CheckpointError:
-        gone = {entry.path for entry in store.entries()} - {entry.path for entry in entries}
+        gone = {entry.path for entry in store.everything()} - {entry.path for entry in entries}
         return kept_bytes(store) - sum(store.filesystem.size(path) or 0 for path in gone)
     with reading(store.directory):
         own = sum(store.filesystem.size(entry.path) or 0 for entry in entries)

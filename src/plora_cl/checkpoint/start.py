@@ -21,8 +21,8 @@ def require_startable(
         overwrite: Existing checkpoints may go, unless they are pinned.
 
     Raises:
-        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, or it is the path
-            of something else.
+        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, it is the path of
+            something else, or there are only retired ones.
         ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``; or
             pinned ones, and ``overwrite``.
     """
@@ -30,13 +30,19 @@ def require_startable(
         path = CheckpointEntry.at(Path(resume)).path
         if not path.is_file():
             raise CheckpointNotFoundError(f"{path}: no such checkpoint")
-    entries = store.entries()
+    entries, retired = store.entries(), store.retired()
+    if resume in (True, "auto") and retired and not entries:
+        raise CheckpointNotFoundError(
+            f"{store.directory} holds nothing but retired checkpoints: go on from one with "
+            f"--resume {retired[-1].path}, or start afresh with --overwrite"
+        )
     if resume is True and not entries:
         raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
-    if not resume and entries and not overwrite:
+    there = [*entries, *retired]
+    if not resume and there and not overwrite:
         raise ExperimentExistsError(
-            f"{store.directory} already holds {len(entries)} checkpoints: go on with --resume, "
+            f"{store.directory} already holds {len(there)} checkpoints: go on with --resume, "
             "start afresh with --overwrite, or choose another --experiment-name"
         )
-    if not resume and entries:
+    if not resume and there:
         require_unpinned(store)

@@ -3,6 +3,7 @@
 Layout of the directory::
 
     checkpoint_task0_epoch0_batch99.pt    a sealed checkpoint; its appearance is the commit
+    checkpoint_task0_...pt.branch0        one that was moved aside, see `checkpoint.branches`
     objects/<sha256>.safetensors          immutable, shared by checkpoints
 
 A commit goes: objects (write, flush, rename), flush ``objects/``, checkpoint (write, flush,
@@ -26,7 +27,7 @@ from plora_cl.checkpoint.filesystem import (
 )
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.object_folder import ObjectFolder
-from plora_cl.checkpoint.policy import Position, parse_name
+from plora_cl.checkpoint.policy import Position, parse_name, parse_retired
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
 
@@ -39,18 +40,31 @@ class CheckpointEntry:
 
     @classmethod
     def at(cls, path: Path) -> CheckpointEntry:
-        """Return the entry of the file ``path``.
+        """Return the entry of the file ``path``, which may be a retired checkpoint.
 
         Raises:
             CheckpointNotFoundError: It is not named as checkpoints are.
         """
-        position = parse_name(path.name)
+        retired = parse_retired(path.name)
+        position = parse_name(path.name if retired is None else retired[0])
         if position is None:
             raise CheckpointNotFoundError(
                 f"{path} is not the name of a checkpoint; expected, for instance, "
                 "checkpoint_task0_epoch1_batch99.pt"
             )
         return cls(position, path)
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is not retired."""
+        retired = parse_retired(self.path.name)
+        return self.path.name if retired is None else retired[0]
+
+    @property
+    def branch(self) -> int | None:
+        """The branch it was retired from; None where it is not retired."""
+        retired = parse_retired(self.path.name)
+        return None if retired is None else retired[1]
 
 
 class CheckpointStore:
@@ -97,6 +111,29 @@ class CheckpointStore:
         with reading(self.directory):
             names = filter(parse_name, self.filesystem.names(self.directory))
         return sorted(CheckpointEntry.at(self.directory / name) for name in names)
+
+    def retired(self) -> list[CheckpointEntry]:
+        """Return the checkpoints that were moved aside, in the order of training.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        with reading(self.directory):
+            names = filter(parse_retired, self.filesystem.names(self.directory))
+        entries = (CheckpointEntry.at(self.directory / name) for name in names)
+        return sorted(entries, key=lambda entry: (entry.position, entry.branch))
+
+    def everything(self) -> list[CheckpointEntry]:
+        """Return every checkpoint, retired ones last: what objects are needed by.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        return [*self.entries(), *self.retired()]
+
+    def holds(self, entry: CheckpointEntry) -> bool:
+        """Tell whether ``entry`` is a file of this store."""
+        return entry.path.parent.resolve() == self.directory.resolve()
 
     def read(self, entry: CheckpointEntry) -> bytes:
         """Return the bytes of a checkpoint, every one of them verified.

@@ -8,8 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from plora_cl.checkpoint.branches import commit, retire, started_afresh
 from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.encoding import encode
+from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.objects import encode_object, object_ref
 from plora_cl.checkpoint.policy import checkpoint_name, save_due
@@ -18,8 +20,10 @@ from plora_cl.checkpoint.retention import rotate, tidy
 from plora_cl.checkpoint.snapshot import Snapshot, json_copy
 from plora_cl.checkpoint.space import keep_within, shortage
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.trajectory import Trajectory, begun
 from plora_cl.checkpoint.writer import Writer
 from plora_cl.errors import CheckpointError
+from plora_cl.impact import Impact
 from plora_cl.state import Cursor, StateDict, Stateful, TensorPart
 from plora_cl.training.reporting import Reporter
 
@@ -90,6 +94,8 @@ class Checkpointer:
             self._arenas.put(HostArena())
         self._moment: _Moment | None = None
         self._unsettled: HostArena | None = None
+        self._trajectory: Trajectory | None = None
+        self._is_alone = False
         # The rest belongs to the writer.
         self._written: _Moment | None = None
         self._refs: dict[str, ObjectRef] = {}
@@ -109,6 +115,35 @@ class Checkpointer:
     def is_base(self, digest: str) -> bool:
         """Tell whether ``digest`` is that of the frozen encoder weights."""
         return digest == self.base_digest
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What is being computed.
+
+        Raises:
+            CheckpointError: The directory of the checkpoints cannot be listed.
+        """
+        if self._trajectory is None:
+            facts = {
+                "identity": self.identity,
+                "environment": {
+                    name: value
+                    for name, value in self.environment.items()
+                    if FACTS[name] is Impact.TRAJECTORY
+                },
+                "base": self.base_digest,
+            }
+            identifier = begun(facts)
+            self._trajectory = (
+                Trajectory(identifier)
+                if self.store is None
+                else started_afresh(self.store, identifier)
+            )
+        return self._trajectory
+
+    def go_on_with(self, trajectory: Trajectory) -> None:
+        """Save what comes as checkpoints of ``trajectory``."""
+        self._trajectory, self._is_alone = trajectory, False
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after optimizer step ``step``."""
@@ -204,7 +239,7 @@ class Checkpointer:
         Raises:
             CheckpointError: The disk refused.
         """
-        if self.store is not None and entry.path.parent == self.store.directory:
+        if self.store is not None and self.store.holds(entry):
             tidy(self.store, entry, self._keep_last)
 
     def _write(self, arena: HostArena, snapshot: Snapshot, moment: _Moment, path: Path) -> None:
@@ -214,9 +249,10 @@ class Checkpointer:
             arena.wait()
             self._before_commit()
             self._store_constant(self.store, moment)
-            data = encode(replace(snapshot, objects=self._refs))
+            trajectory = self.trajectory
+            data = encode(replace(snapshot, objects=self._refs, trajectory=trajectory))
             self._tell_of_shortage(self.store, moment.task, len(data))
-            entry = self.store.commit(path.name, data)
+            entry = commit(self.store, path.name, data)
         except (CheckpointError, OSError, MemoryError) as error:
             self._written, self._refs = None, {}  # whatever is gone is put again next time
             self._failure = CheckpointError(f"no checkpoint {path}: {error}")
@@ -230,6 +266,9 @@ class Checkpointer:
         self._reporter.message(f"Checkpoint saved: {entry.path}")
         try:
             complete(self.store, entry)
+            if not self._is_alone:
+                retire(self.store)
+                self._is_alone = True
             rotate(self.store, entry, self._keep_last)
             if self._disk_budget is not None:
                 keep_within(self.store, entry, self._disk_budget)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from plora_cl.checkpoint.branches import continuation
 from plora_cl.checkpoint.changes import (
     INSIDE_A_TASK,
+    Acceptance,
     Change,
     as_structural,
     require_acceptable,
@@ -18,6 +20,7 @@ from plora_cl.checkpoint.changes import (
 from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.config.places import anchored_values
 from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, completed
 from plora_cl.evaluation.matrix import UNKNOWN
@@ -26,7 +29,24 @@ from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.run import Run
 
+ENVIRONMENT = "environment."
+"""What the keys of facts about the machine begin with."""
+
 _COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How a run goes on.
+
+    Attributes:
+        accepted: What changes the trajectory from here on.
+        is_branch: Checkpoints are there that are not gone on from: the first one of this run is due
+            at once, so that nothing ever takes them for its own.
+    """
+
+    accepted: Sequence[Change]
+    is_branch: bool
 
 
 def go_on_from(
@@ -34,10 +54,10 @@ def go_on_from(
     run: Run,
     settings: Settings,
     *,
-    accept: bool,
+    accept: Acceptance,
     in_place_of: Mapping[str, Stateful] | None = None,
-) -> list[Change]:
-    """Make ``run`` the one that ``resumable`` is a snapshot of; return what was accepted.
+) -> Resumed:
+    """Make ``run`` the one that ``resumable`` is a snapshot of.
 
     Every difference is reported, before anything is applied.
 
@@ -45,7 +65,7 @@ def go_on_from(
         resumable: A verified checkpoint.
         run: Not begun yet.
         settings: Those of ``run``.
-        accept: Changes of the trajectory are wanted.
+        accept: Changes of the trajectory are wanted: all of them, or those of these keys.
         in_place_of: Components that take the state as it was saved instead of the run's own.
 
     Raises:
@@ -60,8 +80,31 @@ def go_on_from(
     if accepted:
         changed = {change.key for change in accepted}
         snapshot = _adapted(snapshot, run, settings, changed, keep=in_place_of or ())
+    following = continuation(
+        run.checkpointer.store,
+        resumable.entry,
+        CheckpointStore(resumable.entry.path.parent).manifest(resumable.entry),
+        [_recorded(change) for change in changes if _decides(change)],
+        by_choice=any(not change.key.startswith(ENVIRONMENT) for change in accepted),
+    )
     run.components.restore(replace(resumable, snapshot=snapshot), in_place_of)
-    return accepted
+    run.checkpointer.go_on_with(following.trajectory)
+    return Resumed(accepted, following.is_branch)
+
+
+def _decides(change: Change) -> bool:
+    """Tell whether what comes is computed otherwise, or beyond what would have been the end."""
+    return change.impact is not Impact.HARMLESS or change.key.startswith("tasks[")
+
+
+def _recorded(change: Change) -> dict[str, str]:
+    """Return what checkpoints and results say of a change."""
+    return {
+        "key": change.key,
+        "before": change.before,
+        "now": change.now,
+        "impact": str(change.impact),
+    }
 
 
 def record(accepted: Sequence[Change], run: Run) -> None:
@@ -115,7 +158,7 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
         )
     found += value_changes(saved, current, {})
     environment = run.checkpointer.environment
-    return found + value_changes(snapshot.environment, environment, FACTS, prefix="environment.")
+    return found + value_changes(snapshot.environment, environment, FACTS, prefix=ENVIRONMENT)
 
 
 def _contents(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plora_cl.checkpoint.store import CheckpointEntry
 from plora_cl.errors import CheckpointError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Phase
@@ -71,15 +72,31 @@ class Run:
             parts.cursor.next_task()
             parts.begin_task()
 
-    def save(self) -> None:
-        """Save a checkpoint of this instant, if checkpoints are on."""
+    def begin_branch(self, source: CheckpointEntry) -> CheckpointEntry:
+        """Save a checkpoint of this instant, to which ``source`` led, and return it; durable.
+
+        Raises:
+            CheckpointError: It could not be written: nothing was changed.
+        """
+        position = source.position
+        self.save((position.epoch, position.batch))
+        self.checkpointer.flush()
+        assert self.checkpointer.store is not None
+        return CheckpointEntry.at(self.checkpointer.store.directory / source.name)
+
+    def save(self, last_done: tuple[int, int] | None = None) -> None:
+        """Save a checkpoint of this instant, if checkpoints are on.
+
+        Args:
+            last_done: Epoch and batch that it is named after; by default the last ones done.
+        """
         parts = self.components
         if not self.checkpointer.enabled:
             return
         with parts.costs.measure(parts.stage_name, "checkpoint"):
             self.checkpointer.save(
                 parts.cursor,
-                parts.last_done(),
+                last_done or parts.last_done(),
                 parts.live(),
                 parts.constant,
                 loss=parts.loss,

@@ -280,9 +280,16 @@ class CLTrainer:
         if resumable is None:
             return False
         self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
-        if accepted := go_on_from(resumable, self.run, self.settings, accept=accept):
-            record(accepted, self.run)
-        self.run.checkpointer.tidy(resumable.entry)
+        resumed = go_on_from(resumable, self.run, self.settings, accept=accept)
+        if resumed.is_branch:
+            branch = self.run.checkpointer.trajectory.branch
+            self.run.components.run_log.set_aside(f"before-branch{branch}")
+        if resumed.accepted:
+            record(resumed.accepted, self.run)
+        entry = resumable.entry
+        if resumed.is_branch:
+            entry = self.run.begin_branch(entry)
+        self.run.checkpointer.tidy(entry)
         cursor = self.run.components.cursor
         self._reporter.message(
             f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
