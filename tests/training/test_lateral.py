@@ -143,7 +143,9 @@ def test_earlier_tasks_are_not_measured_again_where_nothing_is_shared(
 
 
 def scorer_of(model: ContinualClassifier) -> Scorer:
-    return Scorer(model, batch_size=4, autocast=nullcontext, progress=lambda *_: None)
+    return Scorer(
+        model, batch_size=4, autocast=nullcontext, precision="fp32", progress=lambda *_: None
+    )
 
 
 @pytest.mark.parametrize("composition", ["isolated", "cumulative"])

@@ -33,6 +33,7 @@ class AdaptedEncoder:
 
     Attributes:
         adapters: One for each task, and the shared one.
+        pooling: As given.
         shared: Parameters that every task may change, by name.
 
     Raises:
@@ -52,7 +53,7 @@ class AdaptedEncoder:
         lora_target_modules: Sequence[str] | None,
         seed: int,
     ) -> None:
-        self._encoder, self._pooling = encoder, pooling
+        self._encoder, self.pooling = encoder, pooling
         encoder.requires_grad_(False)
         names = shared_names(encoder, shared)
         adapted = task_adapters or shared == "lora"
@@ -92,7 +93,7 @@ class AdaptedEncoder:
             shared: Values to use in place of the shared parameters, by name.
         """
         hidden: Tensor = self._encoded(input_ids, attention_mask, adapters, shared)[-1]
-        return hidden[:, 0] if self._pooling == "cls" else token_mean(hidden, attention_mask)
+        return hidden[:, 0] if self.pooling == "cls" else token_mean(hidden, attention_mask)
 
     def plain_layers(
         self, input_ids: Tensor, attention_mask: Tensor | None, *, shared: Mapping[str, Tensor]

@@ -28,12 +28,16 @@ class AdapterBank:
         r: Rank of each adapter.
         alpha: Scale; an adapter contributes ``alpha / r * B A x``.
         dropout: Probability of dropping an input feature of the trainable adapter, in [0, 1).
+
+    Attributes:
+        scale: ``alpha / r``.
     """
 
     def __init__(
         self, encoder: nn.Module, *, targets: Sequence[str], r: int, alpha: int, dropout: float
     ) -> None:
         self._encoder = encoder
+        self.scale = alpha / r
         self._config = LoraConfig(
             r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets)
         )

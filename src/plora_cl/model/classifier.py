@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plora_cl.errors import ModelError
 from plora_cl.model.adapted_encoder import AdaptedEncoder, Pooling
 from plora_cl.model.adapters import AdapterBank
+from plora_cl.model.encoder import configuration_digest
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
 from plora_cl.state import SeedFor, TensorPart, derived_seed
 
@@ -200,6 +201,15 @@ class ContinualClassifier(nn.Module):
             return ["shared", *(f"adapter-{k}" for k in adapters)]
         read = sorted({*adapters, *range(task)})
         return ["shared", *(f"adapter-{k}" for k in read), f"lateral-{task}"]
+
+    def computation(self) -> dict[str, str | float]:
+        """Return what decides, beside weights and texts, what `represent` computes."""
+        return {
+            "encoder": configuration_digest(self.encoder),
+            "pooling": self.adapted.pooling,
+            "composition": self.composition,
+            "adapter_scale": self.adapters.scale,
+        }
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on or off; frozen adapters never drop anything."""

@@ -91,6 +91,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
             model,
             batch_size=settings.eval_batch_size,
             autocast=accelerator.autocast,
+            precision=settings.precision,
             progress=progress,
         ),
         components.matrix,

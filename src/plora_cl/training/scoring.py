@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeAlias
@@ -31,6 +30,7 @@ class Scorer:
         model: What predicts; left in evaluation mode.
         batch_size: Examples per batch.
         autocast: Opens the precision that predictions run in.
+        precision: Its name.
         progress: Told ``(what, done, total)`` between batches.
     """
 
@@ -40,10 +40,12 @@ class Scorer:
         *,
         batch_size: int,
         autocast: Callable[[], AbstractContextManager[object]],
+        precision: str,
         progress: Callable[[str, int, int], None],
     ) -> None:
         self._model, self._batch_size = model, batch_size
-        self._autocast, self._progress = autocast, progress
+        self._autocast, self._precision = autocast, precision
+        self._progress = progress
 
     def predict(self, task: Task, split: Split, what: str) -> Predictions:
         """Return predicted and true labels, ``[examples]`` each, in the same order."""
@@ -65,18 +67,28 @@ class Scorer:
         return np.concatenate(predicted), np.concatenate(true)
 
     def dependencies(self, task: Task, base: str) -> str:
-        """Return a digest of the weights and texts that test predictions of ``task`` depend on.
+        """Return a digest of all that test predictions of ``task`` depend on.
+
+        That is every weight they run through, the texts, and how it is computed; not the machine,
+        whose changes a run is told of.
 
         Args:
             task: What is predicted.
             base: Digest of the frozen encoder weights.
         """
         names = self._model.dependencies(task.index)
-        used = {name: self._model.part(name).state_dict() for name in names}
         head = {name: p.detach() for name, p in self._head(task).named_parameters()}
-        weights = state_digest({"head": head, **used})
-        key = f"{base} {weights} {task.test.digest} {self._batch_size}"
-        return hashlib.sha256(key.encode()).hexdigest()
+        return state_digest(
+            {
+                "base": base,
+                "parts": {name: self._model.part(name).state_dict() for name in names},
+                "head": head,
+                "texts": task.test.digest,
+                "computation": self._model.computation(),
+                "precision": self._precision,
+                "batch_size": self._batch_size,
+            }
+        )
 
     def _head(self, task: Task) -> nn.Module:
         if task.index < self._model.tasks:
