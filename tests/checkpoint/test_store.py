@@ -284,16 +284,19 @@ def test_garbage_collection_spares_objects_that_the_next_commit_will_refer_to(
 
 
 @pytest.mark.parametrize("content", [b"damaged", sealed()[:-1]])
-def test_garbage_collection_removes_nothing_while_a_manifest_is_unreadable(
+def test_garbage_collection_removes_no_object_while_a_manifest_is_unreadable(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     CheckpointStore(tmp_path).objects.put(b"who needs this?")
     store = CheckpointStore(tmp_path)
     entry = store.commit(name(1), sealed())
     entry.path.write_bytes(content)
+    partials = [tmp_path / ".half.partial", tmp_path / "objects" / ".half.partial"]
+    for partial in partials:
+        partial.write_bytes(b"half")
     with caplog.at_level(logging.WARNING):
-        assert collect_garbage(store) == []
-    assert "nothing is cleaned up" in caplog.text
+        assert collect_garbage(store) == partials
+    assert "only unfinished writes are cleaned up" in caplog.text
     assert len(file_names(tmp_path / "objects")) == 1
 
 

@@ -438,3 +438,17 @@ def test_trainers_of_different_precision_in_one_process_keep_their_own(
         assert learned("beside", "fp32") == alone
     finally:
         torch.set_autocast_dtype("cpu", default)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("resume", ["auto", False])
+def test_writes_that_a_killed_process_left_go_when_a_run_begins_or_goes_on(
+    settings: dict[str, Any], copy: Path, resume: str | bool
+) -> None:
+    places = (copy, copy / "results", copy / "checkpoints", copy / "checkpoints" / "objects")
+    for place in places:
+        (place / ".name.of-no-process.partial").write_bytes(b"half")
+    CLTrainer(**{**settings, "experiment_dir": str(copy.parent)}).train_sequence(
+        resume=resume, overwrite=not resume
+    )
+    assert not list(copy.rglob("*.partial"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from plora_cl.checkpoint import pins
@@ -70,7 +71,7 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
 
 
 def collect_garbage(store: CheckpointStore) -> list[Path]:
-    """Remove what `garbage` finds; nothing while that cannot be told.
+    """Remove what `garbage` finds; unfinished writes alone while the rest cannot be told.
 
     Returns:
         The files that were removed.
@@ -81,14 +82,14 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
     try:
         found = garbage(store)
     except CheckpointError as error:
-        log.warning("%s: nothing is cleaned up, since %s", store.directory, error)
-        return []
+        log.warning("%s: only unfinished writes are cleaned up, since %s", store.directory, error)
+        found = _unfinished(store)
     if found:
         with writing(store.directory):
             # A checkpoint removed by a process that was killed must not come back without them.
             store.filesystem.sync_directory(store.directory)
     for path in found:
-        with writing(path):
+        with writing(path), suppress(FileNotFoundError):  # a lock is tried for, and left alone
             if path.parent == store.objects.directory:
                 store.objects.remove(path)
             else:
@@ -99,7 +100,8 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
 def garbage(store: CheckpointStore) -> list[Path]:
     """Return objects that no checkpoint refers to, unfinished writes, and pins of nothing.
 
-    Objects put since the store was opened stay until a commit has referred to them.
+    Unfinished writes are those of the whole experiment, its settings and results included. Objects
+    put since the store was opened stay until a commit has referred to them.
 
     Raises:
         CheckpointError: The manifest of a checkpoint is unreadable, so that what it needs is
@@ -109,10 +111,20 @@ def garbage(store: CheckpointStore) -> list[Path]:
     for entry in store.everything():
         live |= {ref.sha256 for ref in store.manifest(entry).objects.values()}
     with reading(store.directory):
-        names = store.filesystem.names(store.directory)
-    left = [name for name in names if is_partial(name)]
-    left += pins.of_nothing(names)
-    return [*(store.directory / name for name in left), *store.objects.unused(live)]
+        left = pins.of_nothing(store.filesystem.names(store.directory))
+    found = [*_unfinished(store), *(store.directory / name for name in left)]
+    return [*found, *(path for path in store.objects.unused(live) if path not in found)]
+
+
+def _unfinished(store: CheckpointStore) -> list[Path]:
+    """Return the writes of an experiment that never finished, whatever they were to become."""
+    folder = store.directory.parent
+    found: list[Path] = []
+    for place in (folder, folder / "results", store.directory):
+        with reading(place):
+            names = store.filesystem.names(place)
+        found += [place / name for name in names if is_partial(name)]
+    return found + [path for path in store.objects.unused(()) if is_partial(path.name)]
 
 
 def _leave_objects(

@@ -11,6 +11,7 @@ from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.checkpoint.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.resume import Resumable, load, newest_usable
+from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.config.places import RECORD, anchored
@@ -144,6 +145,7 @@ class CLTrainer:
         try:
             if not resumed:
                 set_aside(store)
+                collect_garbage(store)
             results = self._run_to_its_end(run, resumed=resumed)
         except BaseException:
             with suppress(CheckpointError):  # the next start tries again

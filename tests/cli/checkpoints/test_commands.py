@@ -244,17 +244,20 @@ def test_gc_removes_what_nothing_needs_and_says_how_much(
     stray = experiment.objects.directory / f"{'0' * 64}.safetensors"
     stray.write_bytes(b"123")
     partial = experiment.directory / ".checkpoint.partial"
-    partial.write_bytes(b"12")
+    partial.write_bytes(b"1")
+    beside = experiment.directory.parent / ".config.yaml.partial"
+    beside.write_bytes(b"2")
     kept = {p for p in experiment.directory.rglob("*") if p not in (stray, partial)}
     document = call.json("gc", DEMO, "--dry-run")
-    assert {row["path"] for row in document["files"]} == {str(stray), str(partial)}
+    assert {row["path"] for row in document["files"]} == {str(stray), str(partial), str(beside)}
     assert (document["bytes"], document["dry_run"]) == (5, True)
     assert stray.exists()
     assert call("gc", DEMO, "--dry-run") == 0
-    assert "2 files, 5 B, would be removed" in call.out
+    assert "3 files, 5 B, would be removed" in call.out
     assert call("gc", DEMO) == 0
-    assert "2 files, 5 B, removed" in call.out
+    assert "3 files, 5 B, removed" in call.out
     assert set(experiment.directory.rglob("*")) == kept
+    assert not beside.exists()
     assert call.json("gc", DEMO)["files"] == []
 
 
