@@ -61,6 +61,10 @@ class ExperimentLockedError(PloraError):
     """Another process, or another trainer of this one, writes to the experiment folder."""
 
 
+class OutputError(PloraError):
+    """What a run leaves beside its checkpoints cannot be written: the message names the file."""
+
+
 class CheckpointError(PloraError):
     """A checkpoint could not be written, found or read."""
 

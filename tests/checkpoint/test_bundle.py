@@ -31,6 +31,7 @@ def make_checkpoint(folder: Path) -> CheckpointEntry:
     parts = {"model": Holder(torch.arange(5.0))}
     snapshot = capture({**parts, "run_log": run_log}, objects=refs)
     run_log.append({"step": 2})
+    run_log.sync()
     return store.commit(NAME, encode(snapshot))
 
 

@@ -75,6 +75,7 @@ def make_bundle(folder: Path, model: Path, tasks: list[str]) -> Path:
     """Export a checkpoint whose settings name ``model``, and a cache folder of their own."""
     run_log = RunLog(folder / "results" / "run_log.jsonl")
     run_log.append({"step": 1})
+    run_log.sync()
     values = {"model_name": str(model), "tasks": tasks, "cache_dir": str(folder / "elsewhere")}
     settings = validate(values)
     snapshot = capture({"model": Holder(torch.arange(5.0)), "run_log": run_log})

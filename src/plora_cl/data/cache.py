@@ -94,7 +94,10 @@ def tokenised(
             pass
         except _UnusableEntryError as error:
             _logger.warning("%s is damaged; tokenising %s again", error, source.name)
-        _build(folder, source, content, tokenizer, max_length, progress)
+        try:
+            _build(folder, source, content, tokenizer, max_length, progress)
+        except OSError as error:
+            raise _refused(error) from error
         try:
             return _open(folder)
         except _UnusableEntryError as error:
@@ -133,16 +136,20 @@ def _open(folder: Path) -> TokenisedTask:
     )
 
 
+def _refused(error: OSError) -> DataError:
+    return DataError(
+        f"cannot write to the cache of tokenised texts: {error}; choose another folder with the "
+        "environment variable PLORA_CL_CACHE"
+    )
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a")
     except OSError as error:
-        raise DataError(
-            f"cannot write to the cache of tokenised texts: {error}; choose another folder with "
-            "the environment variable PLORA_CL_CACHE"
-        ) from error
+        raise _refused(error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -65,11 +65,14 @@ def summarise(
 def write_results(
     folder: Path, results: StateDict, matrix: ScoreMatrix, costs: StateDict, write: Write
 ) -> None:
-    """Write the four result files into ``folder``; ``write`` makes each one durable."""
-    write(folder / "final_results.json", _json(results))
+    """Write the four result files into ``folder``; ``write`` makes each one durable.
+
+    ``final_results.json`` comes last: where it is, the others are.
+    """
     write(folder / "computational_costs.json", _json(costs))
     write(folder / "accuracy_matrix.npy", _npy(matrix.accuracy))
     write(folder / "f1_matrix.npy", _npy(matrix.f1))
+    write(folder / "final_results.json", _json(results))
 
 
 def _summary(

@@ -8,49 +8,81 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from plora_cl.errors import CheckpointError
+from plora_cl.evaluation.pending_lines import PendingLines
 from plora_cl.state import StateDict
 
 log = logging.getLogger(__name__)
+
+_REFRESH_SECONDS = 1.0
+_MOST_NOT_DURABLE = 10_000
+
+Submit = Callable[[Callable[[], object]], None]
 
 
 class RunLog:
     """An append-only JSONL file that continues where a checkpoint was taken.
 
-    A record that comes after the position of a restored state will happen again: `append` leaves it
-    where it is equal, so that a checkpoint further on still finds its log, and cuts the rest off
-    where it is not. Until then the file is left as it is: merely looking at a checkpoint costs
-    nothing. Without a restored state the log starts empty.
+    `append` writes into memory, so that no disk holds training up; `sync` writes to the disk. In
+    between, lines are handed to ``submit`` once a second, for whoever watches the file.
+
+    A record that comes after the position of a restored state will happen again: it is left where
+    it is equal, so that a checkpoint further on still finds its log, and the rest is cut off where
+    it is not. Until then the file is left as it is: merely looking at a checkpoint costs nothing.
+    Without a restored state the log starts empty.
+
+    `sync` may be called on any thread, the rest belongs to one.
 
     Args:
-        path: The file; made at the first record.
+        path: The file; made with the first record.
+        submit: Does a job soon, perhaps on another thread; None leaves all of it to `sync`.
+        clock: Seconds from any fixed origin.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        submit: Submit | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._submit, self._clock = submit, clock
+        self._pending = PendingLines(path)
+        self._submitted = float("-inf")
+        self._refused = False
         self._bytes, self._records = 0, 0
         self._digest = hashlib.sha256()
         self._expected: StateDict | None = None
-        self._in_place = self._has_rest = False
+        self._in_place = False
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record.
 
         Raises:
             ValueError: It holds a number that is not finite.
+            CheckpointError: It is the first one, and the log that it continues cannot be read.
         """
         line = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
-        self._cut_back()
-        self._write(line)
+        self._continue()
+        self._add(line)
+        if self._submit is not None and self._clock() - self._submitted >= _REFRESH_SECONDS:
+            self._submitted = self._clock()
+            self._submit(self._refresh)
 
     def sync(self) -> None:
-        """Make every record durable; called before a checkpoint commits to this position."""
-        if self._in_place and self._path.exists():
-            _fsync(self._path)
-            _fsync(self._path.parent)
+        """Make every record durable; called before a checkpoint commits to this position.
+
+        Raises:
+            OSError: The disk refused; every record is kept for the next time.
+        """
+        if self._in_place:
+            self._pending.write(durably=True)
 
     def set_aside(self, suffix: str) -> None:
         """Keep a durable copy of the file for the checkpoints that rely on what will be cut off.
@@ -60,16 +92,21 @@ class RunLog:
         Args:
             suffix: Of the name of the copy, before a digest that tells it from others.
         """
-        if not self._path.exists():
+        if not self.path.exists():
             return
-        digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
-        copy = self._path.with_name(f"{self._path.name}.{suffix}-{digest[:8]}")
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        copy = self.path.with_name(f"{self.path.name}.{suffix}-{digest[:8]}")
         if not copy.exists():
-            _copy(self._path, copy)
+            _copy(self.path, copy)
 
     def clear(self) -> None:
-        """Start over: a run begins that owes nothing to an earlier one."""
-        for path in (self._path, *self._copies()):
+        """Start over: a run begins that owes nothing to an earlier one.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        self._pending.follow(0)
+        for path in (self.path, *self._copies()):
             path.unlink(missing_ok=True)
         self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
         self._expected, self._in_place = None, True
@@ -92,28 +129,38 @@ class RunLog:
         """
         self._expected, self._in_place = dict(state), False
 
-    def _cut_back(self) -> None:
+    def _continue(self) -> None:
         if self._in_place:
             return
-        expected = self._expected or RunLog(self._path).state_dict()
-        self._measure(self._path, expected["bytes"])
-        for copy in self._copies():
-            if self._digest.hexdigest() == expected["sha256"]:
-                break
-            self._measure(copy, expected["bytes"])
-            if self._digest.hexdigest() == expected["sha256"]:
-                _copy(copy, self._path)
-        else:
-            self._measure(self._path, expected["bytes"])
-        self._has_rest = self._path.exists() and self._path.stat().st_size != self._bytes
+        expected = self._expected or RunLog(self.path).state_dict()
+        try:
+            self._find_end(expected)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {self.path}, which this run continues: {error.strerror or error}; "
+                "make it readable, or remove it: training then goes on without earlier records"
+            ) from error
+        self._pending.follow(self._bytes)
         self._expected, self._in_place = None, True
         if self._digest.hexdigest() != expected["sha256"]:
             self._report_gap(expected)
 
+    def _find_end(self, expected: StateDict) -> None:
+        """Go to the end of what ``expected`` describes, in the file or in a copy set aside."""
+        self._measure(self.path, expected["bytes"])
+        for copy in self._copies():
+            if self._digest.hexdigest() == expected["sha256"]:
+                return
+            self._measure(copy, expected["bytes"])
+            if self._digest.hexdigest() == expected["sha256"]:
+                _copy(copy, self.path)
+        if self._digest.hexdigest() != expected["sha256"]:
+            self._measure(self.path, expected["bytes"])
+
     def _copies(self) -> list[Path]:
         return sorted(
             path
-            for path in self._path.parent.glob(f"{self._path.name}.*")
+            for path in self.path.parent.glob(f"{self.path.name}.*")
             if re.fullmatch(r".*-[0-9a-f]{8}", path.name)
         )
 
@@ -139,36 +186,33 @@ class RunLog:
         log.warning(
             "%s: the checkpoint knows of %d records (%d bytes), %d (%d bytes) are there or they "
             "differ: earlier records are lost, training is not affected",
-            self._path,
+            self.path,
             expected["records"],
             expected["bytes"],
             self._records,
             self._bytes,
         )
-        self._write(json.dumps(gap, sort_keys=True).encode() + b"\n")
+        self._add(json.dumps(gap, sort_keys=True).encode() + b"\n")
 
-    def _write(self, line: bytes) -> None:
-        if not (self._has_rest and self._goes_on_with(line)):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.write(line)
+    def _add(self, line: bytes) -> None:
+        self._pending.add(line)
         self._count(line)
-
-    def _goes_on_with(self, line: bytes) -> bool:
-        """Tell whether ``line`` is what the file has next; cut off what it has where it is not."""
-        with self._path.open("r+b") as file:
-            file.seek(self._bytes)
-            if file.read(len(line)) == line:
-                return True
-            file.truncate(self._bytes)
-            os.fsync(file.fileno())
-        self._has_rest = False
-        return False
 
     def _count(self, line: bytes) -> None:
         self._bytes += len(line)
         self._records += 1
         self._digest.update(line)
+
+    def _refresh(self) -> None:
+        """Write what there is, without a promise; it stays in memory where the disk refuses."""
+        try:
+            self._pending.write(durably=len(self._pending) > _MOST_NOT_DURABLE)
+        except OSError as error:
+            if not self._refused:
+                log.warning("%s; records wait in memory until there is room for them", error)
+            self._refused = True
+        else:
+            self._refused = False
 
 
 def _copy(source: Path, target: Path) -> None:

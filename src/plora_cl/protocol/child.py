@@ -10,8 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.output_files import recording, write_output
 from plora_cl.config.sources import dump
+from plora_cl.errors import OutputError
 from plora_cl.protocol.plan import PlannedRun
 from plora_cl.protocol.run_folder import CONFIG, FAILURE, LOG, last_line
 
@@ -31,12 +32,15 @@ class Child:
 
     @classmethod
     def start(cls, run: PlannedRun, *, threads: int) -> Self:
-        """Start ``run``, or go on with it, on ``threads`` threads."""
-        run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / FAILURE).unlink(missing_ok=True)
+        """Start ``run``, or go on with it, on ``threads`` threads.
+
+        Raises:
+            OutputError: The disk refused a file in its folder.
+        """
         config = run.folder / CONFIG
-        write_durably(LocalFilesystem(), config, dump(run.settings).encode())
-        with (run.folder / LOG).open("ab") as log:
+        write_output(config, dump(run.settings).encode())
+        with recording(run.folder / LOG), (run.folder / LOG).open("ab") as log:
+            (run.folder / FAILURE).unlink(missing_ok=True)
             log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
             log.flush()
             process = subprocess.Popen(
@@ -69,5 +73,8 @@ class Child:
         line = last_line(self.run.folder)
         at = datetime.now(UTC).isoformat(timespec="seconds")
         failure = json.dumps({"exit_code": code, "line": line, "at": at})
-        write_durably(LocalFilesystem(), self.run.folder / FAILURE, failure.encode())
+        try:
+            write_output(self.run.folder / FAILURE, failure.encode())
+        except OutputError as error:
+            return f"exit code {code}: {line} (not recorded: {error})"
         return f"exit code {code}: {line}"

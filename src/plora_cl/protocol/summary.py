@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.output_files import write_output
 from plora_cl.config.protocol_file import TUNABLE
 from plora_cl.evaluation.statistics import (
     Estimate,
@@ -113,7 +113,7 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
         "summary.md": table,
     }
     for name, content in files.items():
-        write_durably(LocalFilesystem(), folder / name, content.encode())
+        write_output(folder / name, content.encode())
     return table
 
 

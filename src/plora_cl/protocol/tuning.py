@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.output_files import write_output
 from plora_cl.config.consistency import effectless
 from plora_cl.config.protocol_file import TUNABLE, Tuning
 from plora_cl.config.schema import IMPACTS, Settings
@@ -168,7 +168,7 @@ def write_choice(choice: Choice, folder: Path) -> None:
         "notes": list(dict.fromkeys(choice.notes)),
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_durably(LocalFilesystem(), folder / FILE, text.encode())
+    write_output(folder / FILE, text.encode())
 
 
 def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> bool:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from plora_cl.checkpoint.environment import FACTS, environment
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter
+from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.data.cache import default_cache_dir
 from plora_cl.data.loading import load_tasks
@@ -68,7 +68,9 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
-    run_log = RunLog(experiment_folder(settings) / "results" / "run_log.jsonl")
+    writer: Writer = BackgroundWriter() if settings.async_checkpoint else InPlaceWriter()
+    path = experiment_folder(settings) / "results" / "run_log.jsonl"
+    run_log = RunLog(path, submit=writer.submit)
     components = Components(
         model=model,
         tasks=tasks,
@@ -85,7 +87,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         router=_router(settings, model, progress) if settings.use_router else None,
         cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
-    checkpointer = _checkpointer(settings, components, base, reporter)
+    checkpointer = _checkpointer(settings, components, base, writer, reporter)
     measurement = Measurement(
         Scorer(
             model,
@@ -154,13 +156,17 @@ def _router(settings: Settings, model: ContinualClassifier, progress: Progress) 
 
 
 def _checkpointer(
-    settings: Settings, components: Components, base: Future[ObjectRef], reporter: Reporter
+    settings: Settings,
+    components: Components,
+    base: Future[ObjectRef],
+    writer: Writer,
+    reporter: Reporter,
 ) -> Checkpointer:
     store = CheckpointStore(experiment_folder(settings) / "checkpoints")
     device = str(components.accelerator.device)
     return Checkpointer(
         store if settings.checkpoint_every else None,
-        writer=BackgroundWriter() if settings.async_checkpoint else InPlaceWriter(),
+        writer=writer,
         every=settings.checkpoint_every,
         keep_last=settings.keep_last_n_checkpoints,
         disk_budget=settings.checkpoint_disk_budget,

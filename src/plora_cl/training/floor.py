@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.output_files import write_output
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.config.sources import dump
 from plora_cl.data.split import Split
@@ -37,10 +35,11 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
     Raises:
         DataError: A task cannot be read.
         ExperimentLockedError: Another process works in the folder.
+        OutputError: The disk refused.
     """
     folder = experiment_folder(settings)
     with ExperimentLock.acquire(folder):
-        write_durably(LocalFilesystem(), folder / "config.yaml", dump(settings).encode())
+        write_output(folder / "config.yaml", dump(settings).encode())
         tokenizer = load_tokenizer(settings.model_name)
         tasks = load_stream(settings, tokenizer, reporter.activity)
         matrix, costs = ScoreMatrix(len(tasks)), Costs()
@@ -55,10 +54,7 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
             identity={**identity(settings), "data": data_identity(tasks)},
         )
         results = {**results, "floor": chosen}
-        target = folder / "results"
-        target.mkdir(exist_ok=True)
-        write = partial(write_durably, LocalFilesystem())
-        write_results(target, results, matrix, costs.summary(), write)
+        write_results(folder / "results", results, matrix, costs.summary(), write_output)
     return results
 
 

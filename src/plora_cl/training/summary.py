@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
+from plora_cl.checkpoint.output_files import recording, write_output
 from plora_cl.data.task import Task
 from plora_cl.evaluation.by_construction import zero_by_construction
 from plora_cl.evaluation.results import summarise, write_results
@@ -22,6 +21,9 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
         run: Finished.
         folder: Of its experiment.
         measure_validation: Measure on the validation splits, too.
+
+    Raises:
+        OutputError: The disk refused; ``final_results.json`` appears only with all the others.
     """
     costs, matrix = run.components.costs.summary(), run.components.matrix
     results = summarise(
@@ -48,9 +50,10 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
             "average_accuracy": sum(measured) / len(measured),
             "accuracy": measured,
         }
-    target = folder / "results"
-    target.mkdir(parents=True, exist_ok=True)
-    write_results(target, results, matrix, costs, partial(write_durably, LocalFilesystem()))
+    run_log = run.components.run_log
+    with recording(run_log.path):
+        run_log.sync()
+    write_results(folder / "results", results, matrix, costs, write_output)
     _show(run, results)
     return results
 

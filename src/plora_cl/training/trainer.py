@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, write_durably
 from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.output_files import recording, write_output
 from plora_cl.checkpoint.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.resume import Resumable, load, newest_usable
 from plora_cl.checkpoint.retention import collect_garbage
@@ -115,6 +115,7 @@ class CLTrainer:
             IncompatibleCheckpointError: The checkpoint was made with other settings, data or
                 libraries, and that was not accepted or cannot be.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
+            OutputError: The disk refused a file beside the checkpoints.
         """
         with self._alone():
             return self._train_alone(resume, overwrite=overwrite, accept=accept_changes)
@@ -162,10 +163,10 @@ class CLTrainer:
             )
 
     def _run_to_its_end(self, run: Run, *, resumed: bool) -> StateDict:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_durably(LocalFilesystem(), self.folder / RECORD, dump(self.settings).encode())
+        write_output(self.folder / RECORD, dump(self.settings).encode())
         if not resumed:
-            run.components.run_log.clear()
+            with recording(run.components.run_log.path):
+                run.components.run_log.clear()
         if run.components.finished:
             self._reporter.message(
                 f"{self.folder}: all {len(run.components.tasks)} tasks are already learned; "
@@ -270,6 +271,8 @@ class CLTrainer:
             # What was asked to be saved is worth more than a fast exit.
             with suppress(CheckpointError):
                 run.checkpointer.flush()
+            with suppress(OSError):
+                run.components.run_log.sync()
             raise
 
     def _resume(self, store: CheckpointStore, resume: bool | str | Path, *, accept: bool) -> bool:
@@ -285,7 +288,8 @@ class CLTrainer:
         resumed = go_on_from(resumable, self.run, self.settings, accept=accept)
         if resumed.is_branch:
             branch = self.run.checkpointer.trajectory.branch
-            self.run.components.run_log.set_aside(f"before-branch{branch}")
+            with recording(self.run.components.run_log.path):
+                self.run.components.run_log.set_aside(f"before-branch{branch}")
         if resumed.accepted:
             record(resumed.accepted, self.run)
         entry = resumable.entry

@@ -1,0 +1,115 @@
+"""Lines on their way from memory to the end of a file, each exactly once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+
+class PendingLines:
+    """Lines of a file that are not durable yet.
+
+    A line is kept until it is: a disk may take half of it, or report only when flushing that
+    something is lost. After a failure the file is cut back to what is durable, and all lines since
+    are written again. `add` never waits for the disk.
+
+    Args:
+        path: The file; made with its first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changing = threading.Lock()  # never held while the disk works
+        self._lines: list[bytes] = []
+        self._writing = threading.Lock()
+        self._durable = 0  # bytes of the file that no failure takes back
+        self._written = 0  # lines that follow them in the file
+        self._end = 0  # bytes of the file up to the end of those
+        self._may_repeat = True
+
+    def __len__(self) -> int:
+        """Return the number of lines that are not durable."""
+        return len(self._lines)
+
+    def follow(self, length: int) -> None:
+        """Drop all lines; those to come follow the first ``length`` bytes of the file.
+
+        What the file has after them stays as long as the lines to come are equal.
+        """
+        with self._writing, self._changing:
+            self._lines, self._durable, self._written, self._end = [], length, 0, length
+            self._may_repeat = True
+
+    def add(self, line: bytes) -> None:
+        """Add a line, with its end."""
+        with self._changing:
+            self._lines.append(line)
+
+    def write(self, *, durably: bool) -> None:
+        """Write every line there is; on return they survive a power cut, if ``durably``.
+
+        Raises:
+            OSError: The disk refused; the message names the file, and every line is kept.
+        """
+        with self._writing:
+            if not self._lines:
+                return
+            try:
+                self._write(durably=durably)
+            except OSError as error:
+                self._written, self._end = 0, self._durable
+                reason = error.strerror or str(error)
+                raise OSError(error.errno, reason, str(self._path)) from error
+
+    def _write(self, *, durably: bool) -> None:
+        with self._changing:
+            lines = self._lines[self._written :]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = min(self._end, size)  # somebody may have shortened it
+            file.seek(end)
+            there = self._repeated(file, lines)
+            end += sum(map(len, lines[:there]))
+            if there < len(lines):
+                file.seek(end)
+                if size > end:
+                    file.truncate()
+                file.writelines(lines[there:])
+                end = file.tell()
+                file.flush()
+            if durably:
+                os.fsync(file.fileno())
+        self._written, self._end = self._written + len(lines), end
+        if durably:
+            self._forget_written()
+
+    def _repeated(self, file: BinaryIO, lines: Sequence[bytes]) -> int:
+        """Return how many of ``lines`` the file already has here."""
+        if not self._may_repeat:
+            return 0
+        for there, line in enumerate(lines):
+            if file.read(len(line)) != line:
+                # After a failure, what is equal need not be on the disk: not compared any more
+                self._may_repeat = False
+                return there
+        return len(lines)
+
+    def _forget_written(self) -> None:
+        for folder in (self._path.parent, self._path.parent.parent):
+            _sync_folder(folder)
+        with self._changing:
+            del self._lines[: self._written]
+        self._durable, self._written = self._end, 0
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

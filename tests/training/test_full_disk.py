@@ -1,0 +1,156 @@
+"""A disk that is really full for a while, or a file that may not grow, while a run trains."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.cli.main import main
+from plora_cl.errors import OutputError
+from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.trainer import CLTrainer
+from training.evidence import evidence
+
+
+class Watching(SilentReporter):
+    def __init__(self, at_step: Callable[[int], None]) -> None:
+        self.messages: list[str] = []
+        self._at_step, self._steps = at_step, 0
+
+    def message(self, text: str, /) -> None:
+        self.messages.append(text)
+
+    def step(self, *_: object) -> None:
+        self._steps += 1
+        self._at_step(self._steps)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs with room for one run."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    """Leave no byte free: what is there keeps the rest of its last page."""
+    with (place / "filler").open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            assert os.statvfs(place).f_bavail == 0
+
+
+def train(folder: Path, settings: dict[str, Any], **changes: Any) -> Path:
+    reporter = changes.pop("reporter", None)
+    trainer = CLTrainer(reporter=reporter, **{**settings, "experiment_dir": str(folder), **changes})
+    trainer.train_sequence(resume="auto")
+    return trainer.folder
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("background", [True, False])
+def test_a_disk_that_is_full_for_a_while_stops_nothing_and_no_record_is_lost(
+    tmp_path: Path,
+    small_disk: Path,
+    settings: dict[str, Any],
+    background: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plora_cl.evaluation.runlog._REFRESH_SECONDS", 0.0)
+    changes = {"checkpoint_every": 1, "async_checkpoint": background}
+    expected = evidence(train(tmp_path / "whole", settings, **changes))
+    log = small_disk / "run" / "results" / "run_log.jsonl"
+
+    def at_step(step: int) -> None:
+        if step in (3, 14):
+            fill(small_disk)
+        if step in (8, 18):  # before the last save of a task, which stays
+            (small_disk / "filler").unlink()
+
+    reporter = Watching(at_step)
+    folder = train(small_disk, settings, **changes, reporter=reporter)
+    refused = [text for text in reporter.messages if text.startswith("Warning: no checkpoint")]
+    assert len(refused) > 5
+    assert all("No space left on device" in text for text in refused)
+    assert any(str(log) in text for text in refused)
+    assert evidence(folder) == expected
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_checkpoint_relies_on_no_record_that_is_not_in_the_file(
+    tmp_path: Path, settings: dict[str, Any], background: bool
+) -> None:
+    log, seen = tmp_path / "run" / "results" / "run_log.jsonl", []
+
+    class Checks(SilentReporter):
+        def message(self, text: str, /) -> None:
+            if text.startswith("Checkpoint saved: "):
+                path = Path(text.removeprefix("Checkpoint saved: "))
+                store = CheckpointStore(path.parent)
+                position = decode(store.read(CheckpointEntry.at(path))).state["run_log"]
+                lines = log.read_bytes()[: position["bytes"]]
+                assert lines.count(b"\n") == position["records"]
+                assert hashlib.sha256(lines).hexdigest() == position["sha256"]
+                seen.append(path)
+
+    changes = {"checkpoint_every": 1, "async_checkpoint": background, "reporter": Checks()}
+    train(tmp_path, settings, **changes)
+    assert len(seen) > 30
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("every", [0, 3])
+def test_results_that_cannot_be_written_are_an_error_that_names_the_file(
+    tmp_path: Path,
+    settings: dict[str, Any],
+    every: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = tmp_path / "run" / "results"
+    config = tmp_path / "config.yaml"
+    values = {**settings, "experiment_dir": str(tmp_path), "checkpoint_every": every}
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    results.mkdir(parents=True)
+    (results / "f1_matrix.npy").mkdir()  # cannot be replaced by a file
+    assert main(["train", "--config", str(config), "--resume", "auto"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(f"Error: cannot write {results / 'f1_matrix.npy'}: ")
+    assert not (results / "final_results.json").exists()
+    (results / "f1_matrix.npy").rmdir()
+    assert main(["train", "--config", str(config), "--resume", "auto"]) == 0
+    assert (results / "final_results.json").exists()
+
+
+@pytest.mark.fault
+def test_a_log_that_cannot_be_written_at_the_end_is_an_error_that_names_it(
+    tmp_path: Path,
+    settings: dict[str, Any],
+) -> None:
+    log = tmp_path / "run" / "results" / "run_log.jsonl"
+
+    def at_step(step: int) -> None:
+        if step == 1:
+            log.unlink()
+            log.mkdir()
+
+    changes = {"checkpoint_every": 0, "async_checkpoint": False, "reporter": Watching(at_step)}
+    with pytest.raises(OutputError, match=r"cannot write .*run_log\.jsonl: Is a directory"):
+        train(tmp_path, settings, **changes)
+    assert not (tmp_path / "run" / "results" / "final_results.json").exists()
