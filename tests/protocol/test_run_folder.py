@@ -58,6 +58,42 @@ def test_results_of_an_earlier_run_in_the_folder_are_not_its_results(run: Planne
     assert status_of(run).state is State.WAITING
 
 
+LEFT = {
+    "trajectory": "0" * 64,
+    "branch": 0,
+    "checkpoint": "checkpoint_task0_epoch1_batch4.pt",
+    "task": 0,
+    "phase": "done",
+    "step": 12,
+    "state_digest": "1" * 64,
+}
+
+
+def gone_on_with(key: str, impact: str) -> dict[str, Any]:
+    change = {"key": key, "before": "1", "now": "2", "impact": impact}
+    return {"id": "2" * 64, "branch": 1, "history": [{**LEFT, "changes": [change]}]}
+
+
+def test_a_run_that_had_other_settings_on_the_way_belongs_to_no_protocol(run: PlannedRun) -> None:
+    finish(run, trajectory=gone_on_with("learning_rate", "trajectory-changing"))
+    assert results_of(run) is None
+    status = status_of(run)
+    assert status.state is State.CHANGED
+    assert "learning_rate 1 -> 2 after step 12" in status.detail
+    assert str(run.folder) in status.detail
+
+
+@pytest.mark.parametrize(
+    ("key", "impact"),
+    [("environment.threads", "trajectory-changing"), ("tasks[2]", "harmless")],
+)
+def test_another_machine_and_appended_tasks_on_the_way_are_no_other_settings(
+    run: PlannedRun, key: str, impact: str
+) -> None:
+    finish(run, trajectory=gone_on_with(key, impact))
+    assert status_of(run).state is State.DONE
+
+
 def test_results_that_do_not_say_what_made_them_do_not_count(run: PlannedRun) -> None:
     finish(run)
     path = run.folder / "results" / "final_results.json"

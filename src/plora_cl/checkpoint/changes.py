@@ -156,6 +156,24 @@ def require_acceptable(
     raise IncompatibleCheckpointError(f"{what}{lines} ({way_out})")
 
 
+def require_unchanged(changes: Sequence[Change], *, folder: str) -> None:
+    """Make sure that what a finished run shows was computed with the settings it is shown with.
+
+    Raises:
+        IncompatibleCheckpointError: Something would change the trajectory; since nothing is left to
+            learn it would have no effect, accepted or not.
+    """
+    refused = [change for change in changes if change.impact is not Impact.HARMLESS]
+    if refused:
+        lines = "; ".join(_refusal(change) for change in refused)
+        raise IncompatibleCheckpointError(
+            f"every task is learned, so that nothing would be computed with other settings: {lines}"
+            " (restore them to see the results; to learn with them go on from an earlier "
+            "checkpoint with --resume PATH --accept-changes, or from a copy: plora-cl checkpoints "
+            f"fork {folder})"
+        )
+
+
 def _is_accepted(change: Change, accept: Acceptance) -> bool:
     return accept if isinstance(accept, bool) else change.key in accept
 

@@ -28,6 +28,7 @@ def summarise(
     methods: StateDict,
     zero_by_construction: Mapping[str, str],
     identity: StateDict,
+    trajectory: StateDict | None = None,
 ) -> StateDict:
     """Return what ``final_results.json`` holds; None for whatever was never measured.
 
@@ -39,6 +40,8 @@ def summarise(
         methods: What `MethodStack.report` returns.
         zero_by_construction: Metrics that could not be anything but zero, and why.
         identity: Settings and digests of the data that decided the results.
+        trajectory: Which computation made them, and what was different earlier in it; None where
+            nothing was learned step by step.
     """
     accuracy, f1 = matrix.accuracy, matrix.f1
     of_accuracy = _summary(accuracy, matrix.untrained_accuracy)
@@ -59,6 +62,7 @@ def summarise(
         "methods": methods,
         "zero_by_construction": dict(zero_by_construction),
         "identity": dict(identity),
+        "trajectory": trajectory,
     }
 
 

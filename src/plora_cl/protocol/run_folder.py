@@ -9,12 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from plora_cl.checkpoint.branches import line_of
 from plora_cl.checkpoint.lock import holder_of
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.trajectory import Trajectory
 from plora_cl.config.places import RECORD, anchored_values
 from plora_cl.config.problems import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
-from plora_cl.errors import SettingsError
+from plora_cl.errors import CorruptCheckpointError, SettingsError
 from plora_cl.impact import Impact
 from plora_cl.protocol.plan import PlannedRun
 
@@ -72,6 +75,12 @@ def status_of(run: PlannedRun) -> Status:
             f"was run with other settings: {changed}; remove {run.folder}, undo the change, or "
             "give the protocol another name",
         )
+    if mixed := _mixed(run):
+        return Status(
+            State.CHANGED,
+            f"was gone on with under other settings: {mixed}; remove {run.folder}, or give the "
+            "protocol another name",
+        )
     if _results(run) is not None:
         return Status(State.DONE)
     if failure := _json_at(run.folder / FAILURE):
@@ -86,9 +95,9 @@ def status_of(run: PlannedRun) -> Status:
 
 
 def results_of(run: PlannedRun) -> dict[str, Any] | None:
-    """Return the results of ``run``, None unless it has ended with exactly its settings."""
+    """Return the results of ``run``, None unless it had exactly its settings throughout."""
     results = _results(run)
-    return None if results is None or _changed(run) else results
+    return None if results is None or _changed(run) or _mixed(run) else results
 
 
 def last_line(folder: Path) -> str:
@@ -134,6 +143,27 @@ def _changed(run: PlannedRun) -> str:
         f"{name} {shown(found[name])} -> {shown(planned[name])}"
         for name in _compared(run)
         if found[name] != planned[name]
+    )
+
+
+def _mixed(run: PlannedRun) -> str:
+    """Return the settings and data that were changed while the run was going on.
+
+    Results of two settings belong to neither. Another machine is no such change.
+    """
+    head = line_of(CheckpointStore(run.folder / "checkpoints")).head
+    if head is None:
+        results = _json_at(run.folder / _RESULTS)
+        plain = results.get("trajectory") if results is not None else None
+        try:
+            head = Trajectory.from_plain(plain)
+        except CorruptCheckpointError as error:
+            return f"{_RESULTS}: {error}"
+    return ", ".join(
+        f"{change['key']} {change['before']} -> {change['now']} after step {departure.step}"
+        for departure in head.history
+        for change in departure.changes
+        if change["impact"] != Impact.HARMLESS and not change["key"].startswith("environment.")
     )
 
 

@@ -14,6 +14,7 @@ from plora_cl.checkpoint.changes import (
     Change,
     as_structural,
     require_acceptable,
+    require_unchanged,
     task_changes,
     value_changes,
 )
@@ -32,6 +33,7 @@ from plora_cl.training.run import Run
 ENVIRONMENT = "environment."
 """What the keys of facts about the machine begin with."""
 
+_ALL_DATA = "data"
 _COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 
 
@@ -66,7 +68,9 @@ def go_on_from(
         run: Not begun yet.
         settings: Those of ``run``.
         accept: Changes of the trajectory are wanted: all of them, or those of these keys.
-        in_place_of: Components that take the state as it was saved instead of the run's own.
+        in_place_of: Components that take the state as it was saved instead of the run's own. Where
+            it is None and every task is learned, another machine changes nothing, and other
+            settings are refused.
 
     Raises:
         IncompatibleCheckpointError: Something differs that was not accepted or cannot be.
@@ -75,6 +79,8 @@ def go_on_from(
     changes = differences(resumable.snapshot, run, settings)
     for change in changes:
         run.reporter.message(str(change))
+    if in_place_of is None and _is_finished(resumable.snapshot, run):
+        return _show_again(resumable, run, changes)
     accepted = require_acceptable(changes, accept=accept, shape_settings=SHAPE_SETTINGS)
     snapshot = _moved(resumable.snapshot, run)
     if accepted:
@@ -90,6 +96,25 @@ def go_on_from(
     run.components.restore(replace(resumable, snapshot=snapshot), in_place_of)
     run.checkpointer.go_on_with(following.trajectory)
     return Resumed(accepted, following.is_branch)
+
+
+def _is_finished(snapshot: Snapshot, run: Run) -> bool:
+    cursor = snapshot.cursor
+    return cursor["phase"] == Phase.DONE and cursor["task"] == len(run.components.tasks) - 1
+
+
+def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Resumed:
+    """Make ``run`` the finished one, whatever the machine: nothing is computed any more."""
+    others = [c for c in changes if not c.key.startswith(ENVIRONMENT) and c.key != _ALL_DATA]
+    require_unchanged(others, folder=str(resumable.entry.path.parent.parent))
+    if len(others) < len(changes):
+        run.reporter.message(
+            "Nothing is left to learn: the results are those of the environment in the checkpoint"
+        )
+    snapshot = _moved(resumable.snapshot, run)
+    run.components.restore(replace(resumable, snapshot=snapshot))
+    run.checkpointer.go_on_with(snapshot.trajectory)
+    return Resumed([], is_branch=False)
 
 
 def _decides(change: Change) -> bool:
@@ -151,7 +176,7 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
     saved, current = _contents(snapshot.identity), _contents(run.checkpointer.identity)
     data, data_now = saved.pop("data"), current.pop("data")
     if data is None:  # the checkpoint was written before tasks were recorded one by one
-        found.append(Change(Impact.TRAJECTORY, "data", "not recorded", "recorded"))
+        found.append(Change(Impact.TRAJECTORY, _ALL_DATA, "not recorded", "recorded"))
     else:
         found += task_changes(
             data, data_now, task=snapshot.cursor["task"], inside=inside, joint=settings.joint

@@ -43,6 +43,7 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
             joint=run.model.joint,
         ),
         identity=run.checkpointer.identity,
+        trajectory=run.checkpointer.trajectory.to_plain(),
     )
     if measure_validation:
         measured = run.measurement.validation_accuracies(run.components.tasks)
@@ -98,6 +99,10 @@ def _show(run: Run, results: StateDict) -> None:
         run.reporter.message(f"Zero by construction: {reason}")
     for note in run.components.methods.notes(run.model):
         run.reporter.message(f"Note: {note}")
+    for left in run.checkpointer.trajectory.history:
+        changes = ", ".join(f"{c['key']} {c['before']} -> {c['now']}" for c in left.changes)
+        if changes:
+            run.reporter.message(f"Note: changed after step {left.step}: {changes}")
 
 
 def _accuracy(value: float) -> str:

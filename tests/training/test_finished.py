@@ -1,0 +1,107 @@
+"""Runs that have nothing left to learn, and what their results say of how they came about."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from plora_cl.config.schema import identity
+from plora_cl.config.sources import validate
+from plora_cl.errors import IncompatibleCheckpointError
+from training.going_on import Listener, cut, train
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def results(experiment: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (experiment / "results" / "final_results.json").read_text(encoding="utf-8")
+    )
+    return found
+
+
+def without_times(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "wall_clock_seconds"}
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_results_are_shown_again_on_another_machine(
+    settings: dict[str, Any], finished: Path, accept: bool
+) -> None:
+    before = results(finished)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        _, listener = train(settings, finished.parent, accept=accept)
+    finally:
+        torch.set_num_threads(threads)
+    assert listener.changes("trajectory-changing") == {"environment.threads"}
+    assert any(line.startswith("Nothing is left to learn") for line in listener.messages)
+    assert without_times(results(finished)) == without_times(before)
+    assert before["trajectory"]["history"] == []
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_a_finished_run_is_not_shown_with_settings_that_did_not_make_it(
+    settings: dict[str, Any], finished: Path, accept: bool
+) -> None:
+    files = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(IncompatibleCheckpointError, match="nothing would be computed") as caught:
+        train(settings, finished.parent, accept=accept, learning_rate=0.02)
+    assert "learning_rate: saved in checkpoint 0.01, now 0.02" in str(caught.value)
+    assert "--resume PATH --accept-changes" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for path, content in files.items():
+        assert path.name == ".lock" or path.read_bytes() == content
+
+
+def test_results_say_which_settings_held_from_which_step(
+    settings: dict[str, Any], here: Path
+) -> None:
+    listener: Listener
+    experiment, listener = train(settings, here, accept=True, learning_rate=0.02)
+    found = results(experiment)
+    assert found["identity"]["learning_rate"] == 0.02
+    (departure,) = found["trajectory"]["history"]
+    assert (departure["step"], departure["task"]) == (12, 1)
+    assert [(c["key"], c["before"], c["now"]) for c in departure["changes"]] == [
+        ("learning_rate", "0.01", "0.02")
+    ]
+    assert "Note: changed after step 12: learning_rate 0.01 -> 0.02" in listener.messages
+    changed = {**settings, "experiment_dir": str(here), "learning_rate": 0.02}
+    assert identity(validate(changed)).items() <= found["identity"].items()
+    again, _ = train(changed, here)
+    assert without_times(results(again)) == without_times(found)
+
+
+def test_a_change_that_is_accepted_lasts_although_the_run_is_killed_before_a_step(
+    settings: dict[str, Any], here: Path
+) -> None:
+    from training.test_rewinds import go_on
+
+    go_on(settings, here, steps=1, accept=True, learning_rate=0.02)
+    listener = go_on({**settings, "learning_rate": 0.02}, here, steps=1)
+    assert not listener.changes("trajectory-changing")
+
+
+def test_a_stopped_run_that_is_finished_elsewhere_has_one_machine_on_record(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    cut(settings, tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        experiment, _ = train(settings, tmp_path, accept=True)
+    finally:
+        torch.set_num_threads(threads)
+    (departure,) = results(experiment)["trajectory"]["history"]
+    assert [change["key"] for change in departure["changes"]] == ["environment.threads"]
+    assert not list((experiment / "checkpoints").glob("*.branch*"))
