@@ -7,55 +7,33 @@ for plain containers and tensors, and the few names it may contain stand for des
 from __future__ import annotations
 
 import io
-import json
 import pickle
-import pickletools
 import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO
 
+from plora_cl.bounded_reading import parse_json
+from plora_cl.checkpoint.pickle_gate import (
+    DTYPE_BYTES,
+    PICKLE_RECORD,
+    STORAGES,
+    harmless_pickle,
+)
 from plora_cl.errors import CorruptCheckpointError
 
-PICKLE_RECORD = "archive/data.pkl"
-MAX_PICKLE_BYTES = 1 << 28
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format."""
 
 _MAX_DEPTH = 64
+_END = object()
 _UNTYPED = "untyped"
-_OPCODES = frozenset({
-    "PROTO", "STOP", "MARK", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE",
-    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "SETITEM", "SETITEMS",
-    "APPEND", "APPENDS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
-    "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1",
-    "LONG4", "BINFLOAT", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL",
-    "REDUCE", "BINPERSID",
-})  # fmt: skip
-_WIDTHS = {"DoubleStorage": ("float64", 8), "FloatStorage": ("float32", 4)} | {
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "ComplexDoubleStorage": ("complex128", 16),
-    "ComplexFloatStorage": ("complex64", 8),
-}
-_DTYPE_BYTES = dict(_WIDTHS.values()) | {
-    "uint16": 2,
-    "uint32": 4,
-    "uint64": 8,
-    **{f"float8_{kind}": 1 for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
-}
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "BOOL": 8} | {
     f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)
 }
 _MALFORMED = (
-    zipfile.BadZipFile, pickle.UnpicklingError, struct.error,
+    pickle.UnpicklingError, struct.error,
     KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, EOFError,
 )  # fmt: skip
 
@@ -81,13 +59,8 @@ def read_content(file: BinaryIO) -> dict[str, Any]:
     Raises:
         CorruptCheckpointError: It is not what `encode` writes.
     """
+    pickled = harmless_pickle(file)
     try:
-        with zipfile.ZipFile(file) as archive:
-            size = archive.getinfo(PICKLE_RECORD).file_size
-            if size > MAX_PICKLE_BYTES:
-                raise CorruptCheckpointError(f"{PICKLE_RECORD} has {size} bytes")
-            pickled = archive.read(PICKLE_RECORD)
-        _require_harmless(pickled)
         content = _Reader(io.BytesIO(pickled)).load()
     except _MALFORMED as error:
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is malformed: {error}") from error
@@ -119,9 +92,9 @@ def object_tensors(file: BinaryIO) -> dict[str, TensorInfo]:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"a header of {length} bytes")
-        header: dict[str, Any] = json.loads(file.read(length))
+        header: dict[str, Any] = parse_json(file.read(length))
         return {name: _described(d) for name, d in header.items() if name != "__metadata__"}
-    except (RecursionError, *_MALFORMED) as error:
+    except _MALFORMED as error:
         raise CorruptCheckpointError(f"not a safetensors file: {error}") from error
 
 
@@ -143,29 +116,21 @@ def _dtype_name(dtype: str) -> str:
 
 def _leaves(tree: object) -> Iterator[tuple[str, object]]:
     containers: set[int] = set()
-    stack: list[tuple[str, Any, int]] = [("", tree, 0)]
-    while stack:
-        path, node, depth = stack.pop()
-        if not isinstance(node, dict | list):
+    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter([("", tree)]))]
+    while levels:
+        parent, items = levels[-1]
+        key, node = next(items, (None, _END))
+        path = f"{parent}/{key}" if parent else str(key)
+        if node is _END:
+            levels.pop()
+        elif not isinstance(node, dict | list):
             yield path, node
-            continue
-        if depth > _MAX_DEPTH or id(node) in containers:
+        elif len(levels) > _MAX_DEPTH + 1 or id(node) in containers:
             raise CorruptCheckpointError("its content is nested endlessly")
-        containers.add(id(node))
-        items = list(node.items() if isinstance(node, dict) else enumerate(node))
-        stack += [
-            (f"{path}/{key}" if path else str(key), value, depth + 1)
-            for key, value in reversed(items)
-        ]
-
-
-def _require_harmless(pickled: bytes) -> None:
-    count = 0
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled), 1):
-        if opcode.name not in _OPCODES:
-            raise CorruptCheckpointError(f"its pickle contains {opcode.name}")
-        if opcode.name == "LONG_BINPUT" and int(str(argument)) > count:
-            raise CorruptCheckpointError("its pickle asks for memory that it does not use")
+        else:
+            containers.add(id(node))
+            items = iter(node.items()) if isinstance(node, dict) else enumerate(node)
+            levels.append((path, items))
 
 
 class _Reader(pickle.Unpickler):
@@ -174,9 +139,9 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
-        if module == "torch" and name in _WIDTHS:
-            return _WIDTHS[name][0]
-        if module == "torch" and name in _DTYPE_BYTES:
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name][0]
+        if module == "torch" and name in DTYPE_BYTES:
             return name
         raise pickle.UnpicklingError(f"the name {module}.{name[:100]}")
 
@@ -190,7 +155,7 @@ class _Reader(pickle.Unpickler):
 def _tensor(storage: str, _: object, size: tuple[int, ...], *rest: object) -> TensorInfo:
     dtype = rest[3] if storage == _UNTYPED else storage  # after strides, gradient and hooks
     shape = tuple(map(int, size))
-    return TensorInfo(str(dtype), shape, prod(shape) * _DTYPE_BYTES[str(dtype)])
+    return TensorInfo(str(dtype), shape, prod(shape) * DTYPE_BYTES[str(dtype)])
 
 
 def _hooks() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._utils import _rebuild_tensor_v2, _rebuild_tensor_v3
 
 from plora_cl.checkpoint.filesystem import ReadableBytes
-from plora_cl.checkpoint.pickled_names import PICKLE_RECORD
+from plora_cl.checkpoint.pickle_gate import PICKLE_RECORD
 
 _PROTOCOL = 2  # what torch.save uses, and the weights-only reader knows
 _VERSION = b"3\n"

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from plora_cl.bounded_reading import parse_json
 from plora_cl.checkpoint.container import verified_manifest_of
 from plora_cl.checkpoint.disk_errors import naming, reading, writing
 from plora_cl.checkpoint.filesystem import Filesystem, LocalFilesystem, partial_path
@@ -261,13 +262,13 @@ def _read_contents(bundle: BinaryIO) -> _Contents:
     text = b"".join(chunks_of(bundle, size, _CONTENTS))
     _skip_padding(bundle, size)
     try:
-        plain = json.loads(text)
+        plain = parse_json(text)
         if isinstance(plain, dict) and plain.get("format") == FORMAT:
             _require_known(plain.get("format_version"))
         contents = _Contents(**plain)
         canonical = contents.to_json() == text and contents.format == FORMAT
         digests = [ref.sha256 for ref in contents.refs]
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise CorruptCheckpointError(f"{_CONTENTS} is not a list of contents: {error}") from error
     sizes = (contents.checkpoint_bytes, contents.config_bytes, contents.run_log_bytes)
     if (

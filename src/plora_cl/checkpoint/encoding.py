@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from plora_cl.checkpoint.manifest import (
     ObjectRef,
     require_known_version,
 )
-from plora_cl.checkpoint.pickled_names import require_known_names
+from plora_cl.checkpoint.pickle_gate import harmless_pickle
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CorruptCheckpointError
@@ -25,6 +26,7 @@ from plora_cl.errors import CorruptCheckpointError
 FORMAT = "plora_cl.checkpoint"
 
 _MAX_DEPTH = 64
+_END = object()
 _METADATA = ("cursor", "trained_tasks", "seed", "loss", "settings", "identity", "environment")
 _KINDS: dict[str, tuple[type, ...]] = {
     "cursor": (dict,),
@@ -77,7 +79,7 @@ def decode(data: bytes) -> Snapshot:
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
     manifest = container.open_sealed(data)
-    require_known_names(data)
+    harmless_pickle(io.BytesIO(data))
     try:
         tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
@@ -100,7 +102,7 @@ def decode(data: bytes) -> Snapshot:
     try:
         digest = state_digest(snapshot.state)
         described = _manifest(snapshot, digest)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise CorruptCheckpointError(f"its content is not plain: {error}") from error
     if digest != tree["state_digest"]:
         raise CorruptCheckpointError("its state does not match its state_digest")
@@ -127,19 +129,21 @@ def _manifest(snapshot: Snapshot, digest: str) -> Manifest:
 def _require_plain(tree: object) -> None:
     """Refuse what `encode` never writes: other types, shared or endless nesting, odd tensors."""
     containers: set[int] = set()
-    stack: list[tuple[Any, int]] = [(tree, 0)]
+    stack: list[Iterator[Any]] = [iter((tree,))]  # iterators: one a level, whatever it holds
     while stack:
-        node, depth = stack.pop()
+        node: Any = next(stack[-1], _END)
         kind = type(node)
-        if kind in (dict, list):
-            if depth > _MAX_DEPTH or id(node) in containers:
+        if node is _END:
+            stack.pop()
+        elif kind in (dict, list):
+            if len(stack) > _MAX_DEPTH + 1 or id(node) in containers:
                 raise CorruptCheckpointError("it is nested endlessly")
             containers.add(id(node))
             if kind is dict:
                 if any(type(key) not in (str, int) for key in node):
                     raise CorruptCheckpointError("it has a key that is neither text nor integer")
                 node = node.values()
-            stack.extend((child, depth + 1) for child in node)
+            stack.append(iter(node))
         elif kind is Tensor:
             _require_dense(node)
         elif kind not in (str, int, float, bool, type(None)):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory, parse_json
 from plora_cl.checkpoint.filesystem import ReadableBytes
 from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
@@ -98,7 +99,8 @@ class Manifest:
         """Return the manifest as JSON with sorted keys: equal manifests give equal bytes.
 
         Raises:
-            ValueError: A setting is not finite, or the text is longer than a reader accepts.
+            ValueError: A setting is not finite, or the text is longer, or holds more, than a
+                reader accepts.
         """
         plain: dict[str, Any] = {
             "format_version": self.format_version,
@@ -117,6 +119,8 @@ class Manifest:
             raise ValueError(
                 f"the manifest has {len(data)} bytes, at most {MAX_MANIFEST_BYTES} are allowed"
             )
+        if json_memory(data) > MOST_JSON_MEMORY:
+            raise ValueError("the manifest holds more values than a reader accepts")
         return data
 
     @classmethod
@@ -128,8 +132,8 @@ class Manifest:
             IncompatibleCheckpointError: A newer version of the format.
         """
         try:
-            plain = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            plain = parse_json(data)
+        except ValueError as error:
             raise CorruptCheckpointError(f"the manifest is not JSON: {error}") from error
         if not isinstance(plain, dict) or type(plain.get("format_version")) is not int:
             raise CorruptCheckpointError("the manifest has no format_version")

@@ -10,13 +10,12 @@ import hashlib
 import io
 import json
 import logging
-import pickle
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from plora_cl.checkpoint.anatomy import read_content
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import (
     Filesystem,
@@ -183,12 +182,7 @@ def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
     Raises:
         CorruptCheckpointError: The content cannot be read.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:
-            tree = _Plain(io.BytesIO(archive.read("archive/data.pkl"))).load()
-        position = tree["state"].get("run_log")
-    except Exception as error:
-        raise CorruptCheckpointError(f"its run log position is unreadable: {error!r}") from error
+    position = read_content(io.BytesIO(checkpoint))["state"].get("run_log")
     if position is None:
         raise CorruptCheckpointError("it has no position in the run log: no run can go on from it")
     if (
@@ -199,13 +193,3 @@ def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
     ):
         raise CorruptCheckpointError("its run log position is not a number of bytes and a digest")
     return position
-
-
-class _Plain(pickle.Unpickler):
-    """Reads plain values and skips tensors: no global is ever looked up, so nothing can run."""
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        return lambda *_: None
-
-    def persistent_load(self, pid: Any, /) -> None:
-        return None

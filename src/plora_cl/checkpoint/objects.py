@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory
 from plora_cl.checkpoint.filesystem import ReadableBytes
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.errors import CorruptCheckpointError
@@ -77,6 +78,8 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[ReadableBytes]:
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
+    if json_memory(text) > MOST_JSON_MEMORY:
+        raise ValueError(f"an object of {len(names)} tensors is more than a reader accepts")
     yield len(text).to_bytes(8, "little")
     yield text
     for name in names:
@@ -90,6 +93,9 @@ def decode_object(data: bytes) -> dict[str, Tensor]:
     Raises:
         CorruptCheckpointError: These are not the bytes of a safetensors file.
     """
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) or json_memory(data[8 : 8 + length]) > MOST_JSON_MEMORY:
+        raise CorruptCheckpointError(f"not a safetensors file: a header of {length} bytes")
     try:
         return load(data)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,0 +1,65 @@
+"""Reading files that somebody else may have written: what they may cost is bounded beforehand."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+MOST_JSON_MEMORY = 64 << 20
+"""Bytes that a parsed document may take. One kilobyte goes to an entry of a manifest that names an
+object: ten of them for each of a thousand tasks take a sixth of it."""
+
+# Bytes of memory in CPython on 64 bits that a character of JSON stands for at most: a dict of up to
+# five entries, a list, a place in either, a key, one of the two ends of a string.
+_COSTS = {b"{": 240, b"[": 96, b",": 48, b":": 64, b'"': 32}
+
+
+def parse_json(data: bytes, most_memory: int = MOST_JSON_MEMORY) -> Any:
+    """Return what a JSON document says.
+
+    Args:
+        data: UTF-8.
+        most_memory: Bytes that the result may take.
+
+    Raises:
+        ValueError: It is not JSON, has a number that is not finite or half a character, is nested
+            too deeply, or would take more memory; the message is one line.
+    """
+    if json_memory(data) > most_memory:
+        raise ValueError(f"it has {len(data)} bytes and describes too many values")
+    try:
+        found = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        if b"\\u" in data:  # half of a pair of surrogates cannot be printed
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return found
+
+
+def json_memory(data: bytes) -> int:
+    """Return how many bytes what a JSON document says takes at most, without parsing it."""
+    return 2 * len(data) + sum(cost * data.count(mark) for mark, cost in _COSTS.items())
+
+
+def read_small(path: Path, most_bytes: int) -> bytes:
+    """Return the bytes of a regular file that has at most ``most_bytes``.
+
+    Raises:
+        OSError: It cannot be read, is a pipe, a device or a directory, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))
+    return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

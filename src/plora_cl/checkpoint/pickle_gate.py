@@ -1,0 +1,131 @@
+"""What a pickle inside a checkpoint may consist of, decided before anything is built from it.
+
+``weights_only=True`` keeps code from running, but lets a few bytes ask for gigabytes: it calls
+``bytearray`` with any number, and a dict costs one byte and takes two hundred. Here only the
+instructions and names that `torch.save` writes for plain containers and dense tensors pass, and
+what they build is bounded by the number of bytes that describe it.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import struct
+import zipfile
+from typing import BinaryIO
+
+from plora_cl.errors import CorruptCheckpointError
+
+PICKLE_RECORD = "archive/data.pkl"
+MAX_PICKLE_BYTES = 1 << 28
+
+STORAGES = {"DoubleStorage": ("float64", 8), "FloatStorage": ("float32", 4)} | {
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+    "ComplexDoubleStorage": ("complex128", 16),
+    "ComplexFloatStorage": ("complex64", 8),
+}
+"""Dtype, and bytes of an element, of each typed storage."""
+
+DTYPE_BYTES = dict(STORAGES.values()) | {
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    **{f"float8_{kind}": 1 for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
+}
+"""Bytes of an element of each dtype."""
+
+_NAMES = frozenset(
+    {
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_tensor_v3",
+        "torch.storage UntypedStorage",
+        *(f"torch {name}" for name in STORAGES),
+    }
+)
+_DTYPE = re.compile(r"torch (b?complex|b?float|q?u?int|bits|bool)[0-9a-z_]*")
+
+# Bytes of memory that each instruction takes at most, in CPython on 64 bits: the object, its places
+# on the stack and in its container, and what checking it needs.
+_PLACE = 24
+_OPCODES = {
+    **dict.fromkeys(("PROTO", "STOP", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPERSID"), 0),
+    **dict.fromkeys(("NONE", "NEWTRUE", "NEWFALSE", "BININT1", "BINGET", "LONG_BINGET"), _PLACE),
+    **dict.fromkeys(("BININT", "BININT2", "BINFLOAT", "GLOBAL"), _PLACE + 32),
+    **dict.fromkeys(("LONG1", "LONG4", "BINUNICODE"), _PLACE + 56),  # and 4 for each byte
+    **dict.fromkeys(("MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), _PLACE + 56),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), 120),
+    "EMPTY_LIST": _PLACE + 192,
+    "EMPTY_DICT": _PLACE + 352,
+    "REDUCE": 640,
+}
+_OF_VARIABLE_LENGTH = frozenset({"LONG1", "LONG4", "BINUNICODE"})
+_MEMOS = frozenset({"BINPUT", "LONG_BINPUT"})
+
+# What a run writes ever more of are cells of the score matrix: each takes at most 17 times its
+# bytes in this account. A tensor takes up to 43 times its description: a run has a few thousand.
+_MOST_PER_BYTE = 20
+_ALWAYS_ALLOWED = 32 << 20
+
+
+def harmless_pickle(file: BinaryIO) -> bytes:
+    """Return the pickle in an open archive if it may be loaded.
+
+    Raises:
+        CorruptCheckpointError: It names or does what `torch.save` does not, describes far more than
+            its size, or is no pickle.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = archive.getinfo(PICKLE_RECORD).file_size
+            if size > MAX_PICKLE_BYTES:
+                raise CorruptCheckpointError(f"{PICKLE_RECORD} has {size} bytes")
+            pickled = archive.read(PICKLE_RECORD)
+        _require_harmless(pickled)
+    except (
+        zipfile.BadZipFile, struct.error, KeyError, IndexError, ValueError, RuntimeError, EOFError,
+    ) as error:  # fmt: skip
+        raise CorruptCheckpointError(f"{PICKLE_RECORD} is not a pickle: {error}") from error
+    return pickled
+
+
+def _require_harmless(pickled: bytes) -> None:
+    left = _ALWAYS_ALLOWED + _MOST_PER_BYTE * len(pickled)
+    for count, instruction in enumerate(pickletools.genops(pickled), 1):
+        opcode, argument, _ = instruction
+        if opcode.name not in _OPCODES:
+            raise CorruptCheckpointError(f"its pickle contains {opcode.name}")
+        if opcode.name == "GLOBAL" and not _is_known(str(argument)):
+            raise CorruptCheckpointError(f"its pickle names {str(argument)[:100]!r}")
+        if opcode.name in _MEMOS and int(str(argument)) > count:
+            raise CorruptCheckpointError("its pickle asks for memory that it does not use")
+        left -= memory_of(instruction)
+        if left < 0:
+            raise CorruptCheckpointError(
+                f"its pickle has {len(pickled)} bytes and describes far more than the state of a "
+                "run with so many"
+            )
+
+
+def memory_of(instruction: tuple[pickletools.OpcodeInfo, object, object]) -> int:
+    """Return how many bytes one of the instructions that may occur takes at most."""
+    opcode, argument, _ = instruction
+    cost = _OPCODES[opcode.name]
+    return cost + 4 * _length(argument) if opcode.name in _OF_VARIABLE_LENGTH else cost
+
+
+def _is_known(argument: str) -> bool:
+    return argument in _NAMES or _DTYPE.fullmatch(argument) is not None
+
+
+def _length(argument: object) -> int:
+    if isinstance(argument, str):
+        return len(argument.encode())  # UnicodeEncodeError, a ValueError, for half a character
+    return int(str(argument)).bit_length() // 8 if isinstance(argument, int) else 0
