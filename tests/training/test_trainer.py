@@ -452,3 +452,14 @@ def test_writes_that_a_killed_process_left_go_when_a_run_begins_or_goes_on(
         resume=resume, overwrite=not resume
     )
     assert not list(copy.rglob("*.partial"))
+
+
+@pytest.mark.fault
+def test_a_run_that_was_killed_while_it_wrote_its_settings_starts_again(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.of-no-process.partial").write_bytes(b"half")
+    here = {**settings, "experiment_dir": str(tmp_path), "epochs": 1, "checkpoint_every": 0}
+    CLTrainer(**here).train_sequence(resume="auto")
+    assert not list(tmp_path.rglob("*.partial"))

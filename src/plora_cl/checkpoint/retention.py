@@ -84,7 +84,7 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
     except CheckpointError as error:
         log.warning("%s: only unfinished writes are cleaned up, since %s", store.directory, error)
         found = _unfinished(store)
-    if found:
+    if any(path.is_relative_to(store.directory) for path in found):
         with writing(store.directory):
             # A checkpoint removed by a process that was killed must not come back without them.
             store.filesystem.sync_directory(store.directory)
