@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.cli.flags import train_parser
+from plora_cl.cli.flags import floor_parser, train_parser
 from plora_cl.cli.protocol.main import protocol_parser
 
 README = Path(__file__).parents[1] / "README.md"
@@ -40,6 +40,11 @@ def test_every_flag_of_a_training_command_is_known(command: str) -> None:
 def test_the_command_that_compares_methods_is_known() -> None:
     (command,) = [command for command in COMMANDS if "plora-cl protocol" in command]
     assert vars(protocol_parser().parse_args(shlex.split(command)[2:]))
+
+
+def test_the_command_for_the_floor_is_known() -> None:
+    (command,) = [command for command in COMMANDS if "plora-cl floor" in command]
+    assert vars(floor_parser().parse_args(shlex.split(command)[2:]))
 
 
 @pytest.mark.slow

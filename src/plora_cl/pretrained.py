@@ -8,6 +8,7 @@ from typing import Any
 from plora_cl.errors import ModelError
 from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 
 
@@ -61,6 +62,28 @@ def load_pretrained(
             "(merge_and_unload of PEFT) and give the folder of the result"
         )
     return loaded
+
+
+def longest_input(model: Any) -> int | None:
+    """Return how many tokens a model has absolute positions for, None where nothing limits them.
+
+    RoBERTa and its kin count positions from behind the padding index, so that 514 of them serve
+    512 tokens. Relative and rotary positions have no end. What a tokenizer says of itself, often a
+    number without meaning, does not count.
+
+    Args:
+        model: As transformers loads it.
+    """
+    limits = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if name.rpartition(".")[2] in _POSITIONS and weight is not None and weight.ndim == 2:
+            padding = getattr(module, "padding_idx", None)
+            limits.append(weight.shape[0] - (0 if padding is None else padding + 1))
+    stated = getattr(model.config, "max_position_embeddings", None)
+    if limits and isinstance(stated, int) and stated > 0:
+        limits.append(stated)  # some have spare positions
+    return min(limits, default=None)
 
 
 def first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ from plora_cl.cli.main import COMMANDS, main
 HEAVY = ("torch", "transformers", "datasets", "peft", "pydantic", "numpy", "rich")
 
 
-def imported_by(*argv: str) -> tuple[int, str, set[str]]:
-    """Run the command in a fresh interpreter; return exit code, stdout and heavy imports."""
+def imported_by(*argv: str, stream: str = "stdout") -> tuple[int, str, set[str]]:
+    """Run the command in a fresh interpreter; return exit code, a stream and heavy imports."""
     program = (
         "import sys\n"
         "from plora_cl.cli.main import main\n"
@@ -28,8 +29,9 @@ def imported_by(*argv: str) -> tuple[int, str, set[str]]:
     done = subprocess.run(
         [sys.executable, "-c", program, *argv], capture_output=True, text=True, check=False
     )
-    loaded = done.stderr.splitlines()[-1]
-    return done.returncode, done.stdout, {name for name in HEAVY if f"'{name}'" in loaded}
+    *err, loaded = done.stderr.splitlines()
+    shown = done.stdout if stream == "stdout" else "\n".join(err)
+    return done.returncode, shown, {name for name in HEAVY if f"'{name}'" in loaded}
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
@@ -82,3 +84,68 @@ def test_the_module_is_the_same_command() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "Error: --set: lora.r: unknown setting; did you mean lora_r?\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["flor"], "unknown command 'flor'; did you mean floor?"),
+        (["x"], "unknown command 'x'; there are train, floor, protocol, checkpoints"),
+        (["checkpoints", "lst"], "unknown command 'lst'; did you mean list?"),
+        (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs?"),
+        (["train", "--no-ecw"], "unrecognized arguments: --no-ecw; did you mean --no-ewc?"),
+        (["train", "--max-length", "64"], "did you mean --set max_length=64?"),
+        (["train", "--max_lenght=64"], "did you mean --set max_length=64?"),
+        (["protocol", "x.yaml", "--dryrun"], "did you mean --dry-run?"),
+        (["checkpoints", "list", "--jsno", "x"], "did you mean --json?"),
+        (["train", "--frobnicate"], "unrecognized arguments: --frobnicate (see plora-cl train"),
+    ],
+)
+def test_a_mistyped_command_or_flag_is_told_what_was_perhaps_meant(
+    argv: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(argv)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert text in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["train", "--tasks", "no/where"], "task 'where': no/where is not a folder"),
+        (["train", "--tasks", "{path: empty}"], "no train split in empty"),
+        (["train", "--tasks", "{path: blank}"], "blank/train.csv: the train split has no rows"),
+        (
+            ["train", "--tasks", "{path: mails, text_column: body}"],
+            "no column 'body'; it has ['text', 'label']",
+        ),
+        (
+            ["train", "--tasks", "mails/", "--model-name", "/no/model"],
+            "'/no/model' is not a folder",
+        ),
+        (["train", "--tasks", "mails/", "--model-name", "empty"], "no config.json in 'empty'"),
+        (["floor", "--tasks", "no/where"], "task 'where': no/where is not a folder"),
+        (["protocol", "p.yaml", "--dry-run"], "task 'where': no/where is not a folder"),
+        (["protocol", "p.yaml"], "task 'where': no/where is not a folder"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_heavy_is_imported(
+    argv: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, content in (("mails", "text,label\na b,x\nc d,y\n"), ("blank", "text,label\n")):
+        Path(folder).mkdir()
+        for split in ("train", "test"):
+            Path(folder, f"{split}.csv").write_text(content)
+    Path("empty").mkdir()
+    Path("p.yaml").write_text("name: p\nbase: {tasks: [no/where]}\nmethods: [plain]\nseeds: [1]\n")
+    code, err, heavy = imported_by(*argv, stream="stderr")
+    assert code == 2
+    assert err.startswith("Error: ")
+    assert text in err
+    assert len(err.splitlines()) == 1
+    assert not heavy & {"torch", "transformers", "datasets", "peft"}
+    assert not Path("experiments", "default").exists()

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from plora_cl.cli.pace import Pace, clock_time
-from plora_cl.cli.progress import PlainReporter, reporter_for
+from plora_cl.cli.progress import PlainReporter, QuietReporter, reporter_for
 from plora_cl.cli.progress_bar import BarReporter
-from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.reporting import Reporter
 
 
 class FakeClock:
@@ -226,6 +226,6 @@ class TestChoice:
         with reporter_for() as reporter:  # pytest captures stdout
             assert isinstance(reporter, PlainReporter)
 
-    def test_quiet_gets_nothing(self) -> None:
+    def test_quiet_gets_results_alone(self) -> None:
         with reporter_for(quiet=True) as reporter:
-            assert isinstance(reporter, SilentReporter)
+            assert isinstance(reporter, QuietReporter)

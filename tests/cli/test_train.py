@@ -18,8 +18,9 @@ from plora_cl.cli.flags import flag_of, flag_settings, train_parser
 from plora_cl.cli.train import main
 from plora_cl.config.schema import Settings
 from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
-from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
+from tiny import make_task
 
 
 @dataclass
@@ -83,6 +84,13 @@ def test_nothing_typed_means_the_defaults_and_a_fresh_start(trainer: Trainer) ->
         (["--keep-last-n-checkpoints", "5"], {"keep_last_n_checkpoints": 5}),
         (["--model-name", "no"], {"model_name": "no"}),
         (["--tasks", "a", "b/c", "7"], {"tasks": ("a", "b/c", "7")}),
+        (["--tasks", "{path: a, name: first, classes: [x, y]}", "b/c"],
+         {"tasks": ({"path": "a", "name": "first", "classes": ["x", "y"]}, "b/c")}),
+        (["--tasks", "{path: a, text_column: [text, label], splits: {validation: test}}"],
+         {"tasks": ({"path": "a", "text_column": ["text", "label"],
+                     "splits": {"validation": "test"}},)}),
+        (["--tasks", "[a, {path: b/c}]", "7"], {"tasks": ("a", {"path": "b/c"}, "7")}),
+        (["--tasks", "{odd}"], {"tasks": ("{odd}",)}),
         (["--epochs", "010"], {"epochs": 10}),
         (["--batch-size", "4"], {"batch_size": 4}),
         (["--learning-rate", "1e-5"], {"learning_rate": 1e-5}),
@@ -111,7 +119,37 @@ def test_nothing_typed_means_the_defaults_and_a_fresh_start(trainer: Trainer) ->
 def test_each_flag_changes_its_setting_and_nothing_else(
     argv: list[str], changed: dict[str, Any], trainer: Trainer
 ) -> None:
+    for name in ("a", "b/c", "7", "{odd}"):
+        make_task(Path(name), {"x": "one", "y": "two"}, train=2, test=2)
     assert train(trainer, *argv) == Settings().model_copy(update=changed)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "problem"),
+    [
+        ("{path: a, text_column", "argument --tasks: '{path: a, text_column' is not YAML: "),
+        (
+            "{path: a, text_colum: b}",
+            "text_colum: unknown part of a task; did you mean text_column?",
+        ),
+        ("{name: a}", "needs exactly one of path, hub, packaged; given: none"),
+        ("{path:a}", "unknown part of a task"),
+        ("[]", "--tasks: is empty"),
+        ("[[a]]", "expected a name, a folder or a mapping"),
+    ],
+)
+def test_a_task_that_is_written_wrong_is_told_in_one_line(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str], tasks: str, problem: str
+) -> None:
+    try:
+        code = main(["--tasks", tasks])
+    except SystemExit as end:  # the parser's
+        code = int(str(end.code))
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert problem in line
+    assert not trainer.calls
 
 
 def test_a_typed_flag_beats_the_file_and_an_untyped_one_does_not(
@@ -294,9 +332,20 @@ def test_a_setting_without_effect_is_noted(
     ]
 
 
-def test_quiet_reports_nothing(trainer: Trainer) -> None:
+def test_quiet_hides_progress_and_shows_results(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(trainer, "--quiet")
-    assert isinstance(trainer.reporters[-1], SilentReporter)
+    reporter = trainer.reporters[-1]
+    assert reporter is not None
+    reporter.task_started(0, 1, "news", 1)
+    reporter.step(0, 0, 1, 0, 1, 0.5, 8)
+    reporter.activity("evaluation", 1, 1)
+    reporter.task_finished(0, {"news": 0.5})
+    assert capsys.readouterr().out == ""
+    reporter.message("Note: a note")
+    reporter.table("Results", ["metric", "value"], [["accuracy", "0.5"]])
+    assert capsys.readouterr().out.splitlines()[:2] == ["Note: a note", "Results"]
 
 
 def test_every_setting_is_a_flag_or_reachable_by_set(trainer: Trainer) -> None:

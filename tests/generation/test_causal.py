@@ -161,3 +161,10 @@ def test_the_packaged_model_writes_english() -> None:
     assert {"the", "a", "of"} & set(words)
     assert any("football" in word or "ball" in word or "team" in word for word in words)
     assert smol.generate("Write one short sentence about football.", count=4, seed=0) == texts
+
+
+def test_more_than_the_model_has_positions_for_is_refused_with_both_numbers(folder: Path) -> None:
+    short = generator(folder, max_new_tokens=126)
+    assert len(short.generate("word1 word2", count=1, seed=0)) == 1
+    with pytest.raises(ModelError, match=r"max_gen_length: 127 .* 2 tokens .* 128 tokens"):
+        generator(folder, max_new_tokens=127).generate("word1 word2", count=1, seed=0)

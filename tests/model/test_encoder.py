@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 import encoders
 import tiny
@@ -14,9 +16,11 @@ from plora_cl.model.encoder import (
     adapter_targets,
     load_encoder,
     load_tokenizer,
-    resolve_packaged,
+    require_positions,
     shared_names,
 )
+from plora_cl.model.places import resolve_packaged
+from plora_cl.pretrained import longest_input
 
 LAYERS = {
     "distilbert": "transformer.layer.{}.attention.{}",
@@ -133,3 +137,41 @@ def test_a_packaged_model_that_does_not_exist_is_an_error_with_those_that_do() -
 
 def test_other_names_are_left_as_they_are() -> None:
     assert resolve_packaged("distilbert-base-uncased") == "distilbert-base-uncased"
+
+
+@pytest.mark.parametrize("family", encoders.FAMILIES)
+def test_the_longest_text_is_as_long_as_there_are_positions(family: str) -> None:
+    encoder = encoders.tiny_encoder(family).eval()
+    limit = longest_input(encoder)
+    # Of 48 positions RoBERTa and MPNet leave two to what lies before the first token.
+    assert limit == (46 if family in ("roberta", "mpnet") else 48)
+    require_positions(encoder, limit)
+    encoder(input_ids=torch.full((1, limit), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=torch.full((1, limit + 1), 5))
+    with pytest.raises(ModelError, match=f"max_length: {limit + 1} .* {limit} tokens"):
+        require_positions(encoder, limit + 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("deberta-v2", {"relative_attention": True, "position_biased_input": False}),
+        ("modernbert", {"pad_token_id": 0, "global_attn_every_n_layers": 1}),
+    ],
+)
+def test_relative_and_rotary_positions_have_no_end(family: str, own: dict[str, Any]) -> None:
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        vocab_size=100,
+        max_position_embeddings=48,
+        **own,
+    )
+    encoder = AutoModel.from_config(config).eval()
+    assert longest_input(encoder) is None
+    require_positions(encoder, 100)
+    encoder(input_ids=torch.full((1, 100), 5))

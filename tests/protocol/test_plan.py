@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-import tiny
 from plora_cl.config.learners import LEARNERS
 from plora_cl.config.protocol_file import read_protocol
-from plora_cl.errors import DataError, SettingsError
-from plora_cl.protocol.plan import notes_on, planned_runs, require_folders
+from plora_cl.errors import SettingsError
+from plora_cl.protocol.plan import notes_on, planned_runs
 from protocol.conftest import Planned, write
 
 
@@ -207,16 +206,6 @@ def test_a_setting_of_a_method_that_acts_in_one_variant_is_not_told_of(file: Pat
 def test_a_short_name_may_be_nearly_that_of_a_stream(planned: Planned) -> None:
     runs = planned(tasks={"plora-5": "data/animals"}, orders={"o": ["plora-5"]}, seeds=[1])
     assert list(runs[0].settings.tasks) == [{"name": "plora-5", "path": "data/animals"}]
-
-
-def test_a_folder_that_is_not_there_is_noticed_before_anything_is_begun(
-    planned: Planned, tmp_path: Path
-) -> None:
-    runs = planned()
-    with pytest.raises(DataError, match="'a': data/animals is not a folder"):
-        require_folders(runs)
-    tiny.make_tasks(tmp_path / "data")
-    require_folders(runs)
 
 
 def test_every_learner_is_a_bundle_of_settings_that_may_stand_together(planned: Planned) -> None:

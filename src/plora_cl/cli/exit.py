@@ -15,8 +15,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command and return what the process exits with.
 
-    Errors raised on purpose become ``Error:`` lines on stderr; anything else is a bug and
-    propagates with its traceback.
+    Errors raised on purpose become ``Error:`` lines on stderr, and so does a file or folder that
+    the system refuses; anything else is a bug and propagates with its traceback.
     """
     try:
         command()
@@ -29,6 +29,11 @@ def exit_code(command: Callable[[], object]) -> int:
         return error.exit_code
     except PloraError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)

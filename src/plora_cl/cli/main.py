@@ -15,6 +15,7 @@ from plora_cl.cli.parser import Parser
 
 COMMANDS = {
     "train": ("plora_cl.cli.train", "learn a stream of tasks, or go on with one"),
+    "floor": ("plora_cl.cli.floor", "learn the same tasks without an encoder, to compare"),
     "protocol": ("plora_cl.cli.protocol.main", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "look at checkpoints, and look after them"),
 }

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
-from plora_cl.training.reporting import Reporter, SilentReporter
+from plora_cl.training.reporting import Reporter
 
 
 def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
     """Return the reporter that suits stdout."""
     if quiet:
-        return nullcontext(SilentReporter())
+        return nullcontext(QuietReporter(sys.stdout))
     from rich.console import Console
 
     console = Console()
@@ -100,3 +100,19 @@ class PlainReporter:
     def _progress(self, text: str) -> None:
         self._last_line = self._clock()
         self.message(text)
+
+
+class QuietReporter(PlainReporter):
+    """Writes messages and tables, no progress."""
+
+    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+        """Write nothing."""
+
+    def step(self, *_: object) -> None:
+        """Write nothing."""
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        """Write nothing."""
+
+    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+        """Write nothing."""

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from plora_cl.cli.signals import ask_to_stop
 
@@ -19,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from plora_cl.cli.train import main as train
 
         return train(["--config", config, "--resume", "auto"])
-    from plora_cl.cli.floor import main as floor
+    from plora_cl.cli.floor import planned
 
-    return floor(["--config", config])
+    return planned(Path(config))
 
 
 def _end_with_supervisor() -> None:

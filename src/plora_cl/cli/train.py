@@ -12,14 +12,14 @@ from plora_cl.checkpoint.lock import require_free
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.flags import flag_of, flag_settings, train_parser
+from plora_cl.cli.flags import resolved, train_parser
 from plora_cl.cli.output import going_on_without_output
 from plora_cl.cli.progress import reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.config.consistency import ineffective
+from plora_cl.config.inputs import require_inputs
 from plora_cl.config.places import RECORD
-from plora_cl.config.schema import experiment_folder
-from plora_cl.config.sources import Resolved, resolve
+from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.errors import RunStoppedError
 from plora_cl.training.stopping import StopRequest
 
@@ -35,30 +35,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(typed: dict[str, Any]) -> None:
-    resolved = _resolve(typed)
-    for line in ineffective(resolved.settings, resolved.given):
+    asked = resolved(typed)
+    for line in ineffective(asked.settings, asked.given):
         print(f"Note: {line}", file=sys.stderr)
 
     request = {name: typed.get(name, False) for name in ("resume", "overwrite")}
-    folder = experiment_folder(resolved.settings)
+    folder = experiment_folder(asked.settings)
     require_free(folder)
     require_startable(CheckpointStore(folder / "checkpoints"), **request)
+    require_inputs([asked.settings])
     request["accept_changes"] = "accept_changes" in typed
 
     stop = StopRequest()
     with stopping(stop):
         if "max_time" in typed:
             stop.limit(typed["max_time"], "--max-time")
-        _learn(resolved, folder, request, stop, quiet="quiet" in typed)
+        _learn(asked.settings, folder, request, stop, quiet="quiet" in typed)
 
 
 def _learn(
-    resolved: Resolved, folder: Path, request: dict[str, Any], stop: StopRequest, *, quiet: bool
+    settings: Settings, folder: Path, request: dict[str, Any], stop: StopRequest, *, quiet: bool
 ) -> None:
     from plora_cl.training.trainer import CLTrainer  # takes seconds: not needed to refuse
 
     with reporter_for(quiet=quiet) as reporter:
-        trainer = CLTrainer.from_settings(resolved.settings, reporter=reporter, stop=stop)
+        trainer = CLTrainer.from_settings(settings, reporter=reporter, stop=stop)
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
@@ -70,20 +71,6 @@ def _way_on(record: Path, *, undone: bool) -> str:
     if undone or not record.is_file():  # the record may be that of an earlier run
         return "Nothing was learned yet; start the same command again"
     return f"Go on with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
-
-
-def _resolve(typed: dict[str, Any]) -> Resolved:
-    return resolve(
-        preset=typed.get("preset"),
-        config=Path(typed["config"]) if "config" in typed else None,
-        flags={
-            name: (flag_of(name, on=typed[name] is not False), typed[name])
-            for name in flag_settings()
-            if name in typed
-        },
-        assignments=typed.get("assignments", ()),
-        resume=typed.get("resume", False),
-    )
 
 
 if __name__ == "__main__":

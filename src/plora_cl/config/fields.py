@@ -40,6 +40,12 @@ def _plain_folder_name(value: str) -> str:
     return value
 
 
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError(f"{value!r}; expected a path, without a null character")
+    return value
+
+
 def _known_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", value):
         raise ValueError(f"{value!r}; expected auto, cpu, cuda, cuda:N or mps")
@@ -83,7 +89,7 @@ _Prompts: TypeAlias = (
     ]
     | None
 )
-_Place = Annotated[_Text, AfterValidator(os.path.expanduser)]
+_Place = Annotated[_Text, AfterValidator(_path), AfterValidator(os.path.expanduser)]
 
 # What another value does to a run that is resumed; every setting below carries one of them.
 _HARMLESS, _TRAJECTORY, _STRUCTURAL = Impact.HARMLESS, Impact.TRAJECTORY, Impact.STRUCTURAL

@@ -87,7 +87,7 @@ def parse_task(entry: str | Path | Mapping[str, object]) -> TaskSource:
     text = str(entry)
     named = text in PACKAGED or text in HUB_TASKS
     folder = isinstance(entry, Path) or os.sep in text or "/" in text
-    if named and not folder and Path(text).is_dir():
+    if named and not folder and _is_folder(text):
         place = "packaged" if text in PACKAGED else "hub"
         raise DataError(
             f"tasks: {text!r} is both a known task and a folder here; write "
@@ -97,7 +97,7 @@ def parse_task(entry: str | Path | Mapping[str, object]) -> TaskSource:
         return PackagedSource(text, text)
     if text in HUB_TASKS:
         return HubSource(text, *HUB_TASKS[text])
-    if folder or (text and Path(text).is_dir()):
+    if folder or (text and _is_folder(text)):
         return _from_mapping({"path": text})
     names = (*PACKAGED, *HUB_TASKS)
     raise DataError(
@@ -192,6 +192,13 @@ def _classes(entry: Mapping[str, object]) -> tuple[str, ...]:
     if not isinstance(named, list | tuple) or len(set(named)) < 2:
         raise DataError(f"tasks: classes is {named!r}; expected a list of at least two class names")
     return tuple(_string({"classes": name}, "classes") for name in named)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # longer than a name can be, or nobody may look
+        return False
 
 
 def _string(entry: Mapping[str, object], key: str) -> str:

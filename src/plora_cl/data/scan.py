@@ -58,7 +58,7 @@ def scan(source: TaskSource) -> Scan:
         if split != "train":
             hashes[split] = _hashes(_known(source, split, classes))
             if not len(hashes[split]):
-                raise _empty(source, split)
+                raise no_rows(source, split)
     rows = {split: len(values) for split, values in hashes.items()}
     validates = None
     if "validation" not in hashes:
@@ -100,7 +100,7 @@ def _known(source: TaskSource, split: str, classes: tuple[str, ...]) -> Iterable
 
 def _check_training(source: TaskSource, seen: Mapping[str, int]) -> None:
     if not seen:
-        raise _empty(source, "train")
+        raise no_rows(source, "train")
     if len(seen) == 1:
         raise DataError(
             f"{source.place('train')}: every row has the label {next(iter(seen))!r}; "
@@ -129,5 +129,6 @@ def _validating(
     return chosen
 
 
-def _empty(source: TaskSource, split: str) -> DataError:
+def no_rows(source: TaskSource, split: str) -> DataError:
+    """Return the error that ``split`` is empty."""
     return DataError(f"{source.place(split)}: the {split} split has no rows; add some")

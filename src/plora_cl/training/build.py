@@ -16,7 +16,9 @@ from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.data.cache import default_cache_dir
+from plora_cl.data.declaration import parse_tasks
 from plora_cl.data.loading import load_tasks
+from plora_cl.data.presence import require_there
 from plora_cl.data.task import Task
 from plora_cl.data.tokenisation import token_ids
 from plora_cl.evaluation.costs import Costs
@@ -32,7 +34,12 @@ from plora_cl.methods.ewc import Ewc
 from plora_cl.methods.olora import OrthogonalLora
 from plora_cl.methods.replay import GenerativeReplay
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.model.encoder import configuration_digest, load_encoder, load_tokenizer
+from plora_cl.model.encoder import (
+    configuration_digest,
+    load_encoder,
+    load_tokenizer,
+    require_positions,
+)
 from plora_cl.state import Cursor, RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
@@ -61,6 +68,8 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         DataError: A task cannot be read.
         ModelError: The encoder cannot be loaded, or lacks what the settings ask for.
     """
+    for source in parse_tasks(settings.tasks):
+        require_there(source)  # before a model is fetched
     accelerator = make_accelerator(device=settings.device, precision=settings.precision)
     random = RandomState.seeded(settings.seed)
     progress = stop.polled_by(reporter.activity)
@@ -106,8 +115,10 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
 
 
 def _model(settings: Settings) -> ContinualClassifier:
+    encoder = load_encoder(settings.model_name)
+    require_positions(encoder, settings.max_length)
     return ContinualClassifier(
-        load_encoder(settings.model_name),
+        encoder,
         pooling=settings.pooling,
         composition=settings.composition,
         shared=settings.shared,

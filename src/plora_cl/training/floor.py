@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.checkpoint.output_files import write_output
+from plora_cl.config.places import RECORD, anchored
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.config.sources import dump
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
+from plora_cl.errors import ExperimentExistsError
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.floor import Examples, tfidf_predictions
 from plora_cl.evaluation.matrix import ScoreMatrix
@@ -34,12 +39,14 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
 
     Raises:
         DataError: A task cannot be read.
+        ExperimentExistsError: The folder holds a run, whose results would be overwritten.
         ExperimentLockedError: Another process works in the folder.
         OutputError: The disk refused.
     """
+    settings = anchored(settings)
     folder = experiment_folder(settings)
     with ExperimentLock.acquire(folder):
-        write_output(folder / "config.yaml", dump(settings).encode())
+        _require_no_run(folder)
         tokenizer = load_tokenizer(settings.model_name)
         tasks = load_stream(settings, tokenizer, reporter.activity)
         matrix, costs = ScoreMatrix(len(tasks)), Costs()
@@ -54,8 +61,25 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
             identity={**identity(settings), "data": data_identity(tasks)},
         )
         results = {**results, "floor": chosen}
-        write_results(folder / "results", results, matrix, costs.summary(), write_output)
+        write_output(folder / RECORD, dump(settings).encode())
+        target = folder / "results"
+        write_results(target, results, matrix, costs.summary(), write_output)
+    reporter.message(f"Average accuracy: {results['average_accuracy']:.1%}. Results in {target}")
     return results
+
+
+def _require_no_run(folder: Path) -> None:
+    """Refuse a folder with checkpoints, or with results that have no ``floor``."""
+    results = folder / "results" / "final_results.json"
+    try:
+        is_run = results.exists() and "floor" not in json.loads(results.read_bytes())
+    except (ValueError, TypeError):
+        is_run = False  # torn by a power cut
+    if is_run or any(folder.glob("checkpoints/*.pt")):
+        raise ExperimentExistsError(
+            f"{folder} holds a run, whose results would be overwritten; choose another "
+            "--experiment-name for the floor"
+        )
 
 
 def _learn(

@@ -14,6 +14,7 @@ from plora_cl.cli.output import ending_without_output, going_on_without_output
 from plora_cl.cli.parser import Parser
 from plora_cl.cli.protocol.overview import overview
 from plora_cl.cli.signals import stopping
+from plora_cl.config.inputs import require_inputs
 from plora_cl.config.protocol_file import ProtocolFile, read_protocol
 from plora_cl.errors import ExperimentLockedError, ProtocolError
 from plora_cl.protocol.child import Child
@@ -22,7 +23,6 @@ from plora_cl.protocol.plan import (
     notes_on,
     planned_runs,
     protocol_folder,
-    require_folders,
 )
 from plora_cl.protocol.run_folder import State, results_of, status_of
 from plora_cl.protocol.supervisor import Supervisor
@@ -78,6 +78,7 @@ def _command(arguments: argparse.Namespace) -> bool:
     experiment = _Experiment(read_protocol(arguments.file), str(arguments.file))
     if arguments.dry_run:
         print(experiment.listing())
+        experiment.require_inputs()
         return True
     looks_only = arguments.status or arguments.summarise
     if not looks_only:
@@ -109,6 +110,11 @@ class _Experiment:
         notes = [f"Note: {note}" for note in self._notes]
         return "\n".join([*notes, *names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
 
+    def require_inputs(self) -> None:
+        """Refuse to begin where a folder that a run needs is not there."""
+        left = [run for run in self._untuned if status_of(run).state is not State.DONE]
+        require_inputs(run.settings for run in left)
+
     def so_far(self) -> tuple[list[PlannedRun], list[PlannedRun], list[str]]:
         """Return runs, trials, and notes on what is not tuned."""
         choice = self._choice()
@@ -118,7 +124,7 @@ class _Experiment:
 
     def work(self) -> None:
         """Run trials, then runs."""
-        require_folders([r for r in self._untuned if status_of(r).state is not State.DONE])
+        self.require_inputs()
         for note in self._notes:
             _say(f"Note: {note}")
         start = partial(Child.start, threads=self.protocol.threads_per_job)

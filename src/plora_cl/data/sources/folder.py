@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class FolderSource:
         """Return the SHA-256 of the files' bytes and of the columns read from them."""
         parts: list[object] = [self.columns.text, self.columns.label]
         for split, path in self._files().items():
-            with path.open("rb") as file:
+            with self._reading(path), path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             parts.append([split, path.suffix, digest])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -59,13 +60,27 @@ class FolderSource:
         """
         path = self._files()[split]
         place = str(path)
-        for line, record in READERS[path.suffix](path, self.columns):
-            yield self.columns.row(record, place, line)
+        with self._reading(path):
+            for line, record in READERS[path.suffix](path, self.columns):
+                yield self.columns.row(record, place, line)
 
     def class_order(self) -> None:
         """Return None: files have no order of classes of their own."""
 
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"task {self.name!r}: {path} cannot be read: {error.strerror or error}"
+            ) from error
+
     def _files(self) -> dict[str, Path]:
+        with self._reading(self.folder):
+            return self._found()
+
+    def _found(self) -> dict[str, Path]:
         if not self.folder.is_dir():
             raise DataError(
                 f"task {self.name!r}: {self.folder} is not a folder; expected one with train, test "

