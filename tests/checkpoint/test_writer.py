@@ -47,13 +47,14 @@ def test_what_a_job_raises_surfaces_and_later_jobs_are_dropped() -> None:
         raise KeyError("lost")
 
     writer.submit(fail)
-    writer.submit(partial(done.append, "dropped"))
+    writer.submit(partial(done.append, "done"), dropped=partial(done.append, "dropped"))
     go.set()
     with pytest.raises(KeyError, match="lost"):
         writer.flush()
-    writer.submit(partial(done.append, "next"))
+    assert done == ["dropped"]
+    writer.submit(partial(done.append, "next"), dropped=partial(done.append, "dropped too"))
     writer.flush()
-    assert done == ["next"]
+    assert done == ["dropped", "next"]
 
 
 def test_a_failure_nobody_waited_for_surfaces_at_the_next_submit() -> None:
@@ -69,8 +70,28 @@ def test_a_failure_nobody_waited_for_surfaces_at_the_next_submit() -> None:
     for thread in threading.enumerate():
         if thread.name == "checkpoint-writer":
             thread.join()
+    done: list[str] = []
     with pytest.raises(KeyError, match="lost"):
-        writer.submit(partial(str, "dropped"))
+        writer.submit(partial(done.append, "done"), dropped=partial(done.append, "dropped"))
+    assert done == ["dropped"]
+
+
+def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer = BackgroundWriter()
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for number in range(3):
+            writer.submit(partial(done.append, number))
+        writer.flush()
+    writer.submit(partial(done.append, 3))
+    writer.flush()
+    assert done == [0, 1, 2, 3]
 
 
 def test_other_threads_get_the_interpreter_soon_while_any_job_runs_and_only_then() -> None:

@@ -17,6 +17,7 @@ from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter
 from plora_cl.errors import CheckpointError
+from plora_cl.training import checkpointer
 from plora_cl.training.checkpointer import Checkpointer
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.reporting import SilentReporter
@@ -109,7 +110,7 @@ def test_a_loop_that_changes_what_is_not_copied_yet_is_stopped(
 ) -> None:
     settle = Checkpointer.settle
     monkeypatch.setattr(Checkpointer, "settle", lambda self: None)
-    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, job: None)
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, job, dropped: None)
     step = Optimization.step
 
     def late(optimization: Optimization, *arguments: Any) -> StepResult:
@@ -121,6 +122,36 @@ def test_a_loop_that_changes_what_is_not_copied_yet_is_stopped(
     trainer = CLTrainer(**{**settings, "experiment_dir": str(tmp_path), "checkpoint_every": 1})
     with pytest.raises(CheckpointError, match="changed before the save had copied them"):
         trainer.train_sequence()
+
+
+def test_a_save_that_fails_for_a_reason_of_its_own_raises_and_the_next_ones_work(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = CLTrainer(**{**settings, "experiment_dir": str(tmp_path)}).run
+    run.components.begin_task()
+    go = threading.Event()
+
+    def defective(_: object) -> bytes:
+        go.wait(60)
+        raise KeyError("a defect")
+
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpointer, "encode", defective)
+            go.clear()
+            run.save()
+            run.save()  # waits behind it, and is dropped
+            go.set()
+            with pytest.raises(KeyError, match="a defect"):
+                run.checkpointer.flush()
+            run.save()
+            while any(thread.name == "checkpoint-writer" for thread in threading.enumerate()):
+                time.sleep(0.01)
+            with pytest.raises(KeyError, match="a defect"):
+                run.save()  # told of the one before, and dropped itself
+    run.save()
+    run.checkpointer.flush()
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").entries()
 
 
 def test_a_save_is_announced_only_when_it_is_durable(

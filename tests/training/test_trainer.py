@@ -421,6 +421,71 @@ def test_a_checkpoint_of_an_earlier_task_is_loaded_without_what_came_later(
     assert torch.equal(mine, theirs)
 
 
+class SavesByHand(Listener):
+    """Saves by hand after some steps of the first task, and perhaps stops after the last of them.
+
+    Args:
+        after: Steps of a run with 5 batches an epoch.
+        stop: Interrupt the run then, before it saves itself.
+    """
+
+    def __init__(self, *after: int, stop: bool = False) -> None:
+        super().__init__()
+        self._after, self._stop = after, stop
+        self.trainer: CLTrainer | None = None
+
+    def step(self, *arguments: object) -> None:
+        super().step()
+        if self.steps not in self._after:
+            return
+        assert self.trainer is not None
+        optimization = self.trainer.run.components.optimization
+        assert optimization is not None
+        self.trainer.save_checkpoint(
+            task_idx=0,
+            epoch=(self.steps - 1) // 5,
+            batch_idx=(self.steps - 1) % 5,
+            optimizer=optimization.optimizer,
+            scheduler=optimization.scheduler,
+        )
+        if self._stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "after"),
+    [
+        ({}, 3),
+        ({}, 5),
+        ({}, 10),
+        ({"early_stopping_patience": 1, "epochs": 3, "learning_rate": 0.05}, 5),
+        ({"early_stopping_patience": 1, "epochs": 3, "learning_rate": 0.05}, 10),
+    ],
+)
+def test_a_run_goes_on_exactly_from_a_checkpoint_saved_by_hand(
+    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any], after: int
+) -> None:
+    trainer(settings, tmp_path / "whole" / "run", **changes).train_sequence()
+    by_hand = SavesByHand(after, stop=True)
+    mine = trainer(settings, tmp_path / "cut" / "run", **changes, reporter=by_hand)
+    by_hand.trainer = mine
+    with pytest.raises(KeyboardInterrupt):
+        mine.train_sequence()
+    again = trainer(settings, tmp_path / "cut" / "run", **changes)
+    again.train_sequence(resume=mine.get_latest_checkpoint() or "none")
+    assert evidence(tmp_path / "cut" / "run") == evidence(tmp_path / "whole" / "run")
+
+
+def test_a_checkpoint_saved_by_hand_leaves_the_run_that_trains_as_it_is(
+    tmp_path: Path, settings: dict[str, Any], finished: Path
+) -> None:
+    by_hand = SavesByHand(2, 5, 7)
+    mine = trainer(settings, tmp_path / "run", reporter=by_hand)
+    by_hand.trainer = mine
+    mine.train_sequence()
+    assert evidence(tmp_path / "run") == evidence(finished)
+
+
 def test_trainers_of_different_precision_in_one_process_keep_their_own(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:

@@ -14,11 +14,15 @@ _SWITCH_SECONDS = 0.0003
 _LINGER_SECONDS = 1.0  # to start a thread would cost a save a tenth of a millisecond
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Writer(Protocol):
     """Does jobs in the order they come."""
 
-    def submit(self, job: Job, /) -> None:
-        """Do ``job``, now or soon; raise what an earlier one raised."""
+    def submit(self, job: Job, /, *, dropped: Job = _nothing) -> None:
+        """Do ``job``, now or soon, or else ``dropped``; raise what an earlier one raised."""
         ...
 
     def flush(self) -> None:
@@ -29,7 +33,7 @@ class Writer(Protocol):
 class InPlaceWriter:
     """Does each job before `submit` returns."""
 
-    def submit(self, job: Job, /) -> None:
+    def submit(self, job: Job, /, *, dropped: Job = _nothing) -> None:
         """Do ``job``; raises what it raises."""
         job()
 
@@ -46,25 +50,35 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, Job]] = deque()
         self._is_alive = self._is_working = self._is_to_end = False
         self._failure: BaseException | None = None
 
-    def submit(self, job: Job, /) -> None:
-        """Do ``job`` after those before it; return at once.
+    def submit(self, job: Job, /, *, dropped: Job = _nothing) -> None:
+        """Do ``job`` after those before it; return at once, unless no thread can be started.
+
+        Args:
+            job: What to do.
+            dropped: Done in its place where it is dropped, for instance to release what it holds.
 
         Raises:
             BaseException: Whatever an earlier job raised; ``job`` is dropped then.
         """
         with self._changed:
+            if self._failure is not None:
+                dropped()
             self._raise_failure()
-            self._jobs.append(job)
+            self._jobs.append((job, dropped))
             self._is_working, self._is_to_end = True, False
             if self._is_alive:
                 self._changed.notify_all()
-            else:
-                self._is_alive = True
-                threading.Thread(target=self._work, name="checkpoint-writer").start()
+                return
+            self._is_alive = True
+        try:
+            threading.Thread(target=self._work, name="checkpoint-writer").start()
+        except RuntimeError:  # the system has no thread to give: training waits instead
+            self._is_to_end = True
+            self._work()
 
     def flush(self) -> None:
         """Return when every job is done.
@@ -85,8 +99,10 @@ class BackgroundWriter:
                     job()
             except BaseException as error:  # noqa: BLE001 - raised again in the other thread
                 with self._changed:
-                    self._jobs.clear()
                     self._failure = error
+                    for _, dropped in self._jobs:
+                        dropped()
+                    self._jobs.clear()
 
     def _next_job(self) -> Job | None:
         with self._changed:
@@ -97,7 +113,7 @@ class BackgroundWriter:
             if not self._jobs:
                 self._is_alive = False
                 return None
-            return self._jobs.popleft()
+            return self._jobs.popleft()[0]
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

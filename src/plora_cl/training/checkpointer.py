@@ -203,8 +203,11 @@ class Checkpointer:
         except BaseException:
             self._arenas.put(arena)
             raise
+        self._writer.submit(
+            lambda: self._write(arena, snapshot, moment, path),
+            dropped=lambda: self._arenas.put(arena),
+        )
         self._unsettled = arena
-        self._writer.submit(lambda: self._write(arena, snapshot, moment, path))
         return path
 
     def constant_changed(self) -> None:

@@ -134,6 +134,14 @@ class Components:
             return self.cursor.epoch, self.cursor.batch - 1
         return self.cursor.epoch - 1, len(self.stream) - 1
 
+    def phase_after_batch(self) -> Phase:
+        """Return what comes after a batch that was trained on, with the cursor moved past it."""
+        if self.cursor.batch:
+            return Phase.TRAIN
+        if self.early_stopping.active:
+            return Phase.VALIDATE
+        return Phase.CONSOLIDATE if self.cursor.epoch >= self.plan.epochs else Phase.TRAIN
+
     def begin_task(self) -> None:
         """Add what the task the cursor points at needs; its preparation comes next."""
         self._grow_to_cursor()

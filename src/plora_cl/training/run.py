@@ -191,18 +191,12 @@ class Run:
         )
         epoch_ended = cursor.batch == 0
         if epoch_ended:
-            cursor.phase = self._phase_after_epoch()
+            cursor.phase = parts.phase_after_batch()
         stopping = self.stop.requested
         if epoch_ended or stopping or self.checkpointer.due(cursor.step):
             self.save()
         if stopping:
             self.stop.check()
-
-    def _phase_after_epoch(self) -> Phase:
-        parts = self.components
-        if parts.early_stopping.active:
-            return Phase.VALIDATE
-        return Phase.CONSOLIDATE if parts.cursor.epoch == parts.plan.epochs else Phase.TRAIN
 
     def _validate(self) -> None:
         parts = self.components

@@ -213,17 +213,27 @@ class CLTrainer:
     ) -> Path:
         run, last_done = self.run, (cursor.epoch, cursor.batch)
         parts = run.components
-        parts.rebuild(cursor)
-        cursor.advance(batches_per_epoch=len(parts.stream))
-        path = run.checkpointer.save(
-            cursor,
-            last_done,
-            {**parts.live(), **given},
-            parts.constant,
-            loss=loss,
-            trained_tasks=parts.trained_tasks(),
-        )
-        run.checkpointer.flush()
+        loop = parts.cursor
+        is_under_way = parts.optimization is not None and loop.task == cursor.task
+        if is_under_way:
+            parts.cursor = cursor
+        else:
+            parts.rebuild(cursor)
+        try:
+            cursor.advance(batches_per_epoch=len(parts.stream))
+            cursor.phase = parts.phase_after_batch()
+            path = run.checkpointer.save(
+                cursor,
+                last_done,
+                {**parts.live(), **given},
+                parts.constant,
+                loss=loss,
+                trained_tasks=parts.trained_tasks(),
+            )
+            run.checkpointer.flush()
+        finally:
+            if is_under_way:  # the loop that trains moves its own on
+                parts.cursor = loop
         return path
 
     def get_latest_checkpoint(self) -> Path | None:
