@@ -12,7 +12,7 @@ from rich.console import Console
 from plora_cl.cli.pace import Pace, clock_time
 from plora_cl.cli.progress import PlainReporter, QuietReporter, reporter_for
 from plora_cl.cli.progress_bar import BarReporter
-from plora_cl.training.reporting import Reporter
+from plora_cl.training.reporting import Reporter, TaskScore
 
 
 class FakeClock:
@@ -115,8 +115,12 @@ class TestPlainLines:
         out = StringIO()
         reporter = PlainReporter(out, clock=clock)
         reporter.task_started(1, 2, "b", 3)
-        reporter.task_finished(1, {"a": 0.9126, "b": None})
-        assert out.getvalue().splitlines()[1] == "Task 2 of 2 learned. Accuracy: a 91.3%, b -"
+        scores = {"a": TaskScore(0.9126, 0.5, 0.95), "b": TaskScore(None, None, 0.25)}
+        reporter.task_finished(1, scores)
+        assert out.getvalue().splitlines()[1] == (
+            "Task 2 of 2 learned. Accuracy (macro-F1; share of the largest class): "
+            "a 91.3% (50.0%; 95.0%), b - (-; 25.0%)"
+        )
 
     def test_a_table_is_aligned(self, clock: FakeClock) -> None:
         out = StringIO()
@@ -155,7 +159,7 @@ class TestBar:
             reporter._progress.refresh()
             reporter.message("Checkpoint saved: /a/[very]/" + "long" * 40)
             reporter.activity("evaluation on news", 2, 2)
-            reporter.task_finished(0, {"news [a]": 0.5})
+            reporter.task_finished(0, {"news [a]": TaskScore(0.5, 0.25, 0.5)})
             reporter.table("Accuracy", ["task", "x"], [["news [a]", "50.0"]])
         return out.getvalue()
 
@@ -179,14 +183,16 @@ class TestBar:
 
     def test_a_narrow_terminal_still_gets_one_line_a_bar(self, clock: FakeClock) -> None:
         drawn = self.draw(clock, width=60)
-        assert all(len(line) < 61 or "Checkpoint" in line for line in visible_lines(drawn))
+        whole = ("Checkpoint", "Task 1 of 5 learned")  # stays, and is never cut
+        assert all(len(line) < 61 or line.startswith(whole) for line in visible_lines(drawn))
 
     def test_messages_stay_whole_and_are_taken_literally(self, clock: FakeClock) -> None:
         assert "Checkpoint saved: /a/[very]/" + "long" * 40 + "\n" in self.draw(clock)
 
     def test_scores_and_tables_stay_on_the_screen(self, clock: FakeClock) -> None:
         lines = visible_lines(self.draw(clock))
-        assert "Task 1 of 5 learned. Accuracy: news [a] 50.0%" in lines
+        (line,) = (line for line in lines if line.startswith("Task 1 of 5 learned. Accuracy"))
+        assert line.endswith(": news [a] 50.0% (25.0%; 50.0%)")
         assert "│ news [a] │ 50.0 │" in lines
 
     def test_a_task_that_goes_on_begins_a_new_bar(self, clock: FakeClock) -> None:

@@ -323,6 +323,7 @@ def test_only_where_a_run_is_kept_and_where_to_look_is_harmless() -> None:
         "checkpoint_disk_budget",
         "cache_dir",
         "measure_validation",
+        "hold_out_validation",
         "model_name",
         "tasks",
         "device",

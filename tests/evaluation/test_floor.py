@@ -43,3 +43,20 @@ def test_the_penalty_is_chosen_by_validation_accuracy_and_the_strongest_of_equal
     assert weaker.strength > STRENGTHS[0]
     assert weaker.validation_accuracy == 1.0
     assert weaker.predicted.tolist() == [1]
+
+
+def test_without_validation_texts_a_tenth_chooses_and_all_of_training_is_learned() -> None:
+    train = examples(40)
+    nothing: Examples = ([], np.empty(0, dtype=np.int64))
+    found = tfidf_predictions(train, nothing, examples(10)[0])
+    assert found.strength in STRENGTHS
+    assert found.validation_accuracy is not None
+    assert 0 <= found.validation_accuracy <= 1
+    assert found.predicted.tolist() == examples(10)[1].tolist()
+
+
+def test_a_class_with_one_text_has_nothing_to_hold_out_and_is_learned_all_the_same() -> None:
+    train = ([SUN, RAIN], np.array([0, 1], dtype=np.int64))
+    found = tfidf_predictions(train, ([], np.empty(0, dtype=np.int64)), [RAIN])
+    assert found.validation_accuracy is None
+    assert found.predicted.tolist() == [1]

@@ -269,8 +269,9 @@ def test_what_was_written_goes_when_the_task_is_finished(tmp_path: Path) -> None
         ({"shared": "layernorm", "composition": "cumulative"}, {"shared", "adapter"}),
     ],
 )
-def test_a_step_is_the_mean_over_the_batch_plus_replayed_examples_of_the_same_weight(
-    tmp_path: Path, options: dict[str, Any], reached: set[str]
+@pytest.mark.parametrize("weights", [None, torch.tensor([3.0, 0.5])])
+def test_a_step_is_the_mean_over_the_batch_plus_replayed_examples_that_have_no_class_weight(
+    tmp_path: Path, options: dict[str, Any], reached: set[str], weights: torch.Tensor | None
 ) -> None:
     model = model_of(2, lora_dropout=0.0, **options)
     for module in model.modules():
@@ -285,7 +286,8 @@ def test_a_step_is_the_mean_over_the_batch_plus_replayed_examples_of_the_same_we
 
     def summed(part: Any) -> torch.Tensor:
         logits = model(part.input_ids, part.attention_mask, part.task)
-        return functional.cross_entropy(logits, part.labels, reduction="sum")
+        each = functional.cross_entropy(logits, part.labels, reduction="none")
+        return (each if weights is None or part.task == 0 else each * weights[part.labels]).sum()
 
     model.train()
     trainable = model.trainable()
@@ -309,6 +311,7 @@ def test_a_step_is_the_mean_over_the_batch_plus_replayed_examples_of_the_same_we
         warmup_ratio=0.0,
         total_steps=10,
         max_grad_norm=1e9,
+        class_weights={} if weights is None else {0: torch.tensor([9.0, 9.0]), 1: weights},
     )
     methods = MethodStack([method])
     optimization.accumulate(model, methods, batch, batches_of_step=1)

@@ -117,7 +117,7 @@ def test_what_is_shown_speaks_of_one_stage(joint: dict[str, Any], tmp_path: Path
     CLTrainer(reporter=watcher, **{**joint, "experiment_dir": str(tmp_path)}).train_sequence()
     assert watcher.started == [(0, 1, "all tasks", 30)]
     per_task, summary = watcher.tables
-    assert [row[2] for row in per_task] == ["-", "-", per_task[2][3]]
+    assert [row[3] for row in per_task] == ["-", "-", per_task[2][4]]
     assert ["backward transfer", "not defined"] in summary
 
 

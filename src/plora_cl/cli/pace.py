@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from plora_cl.training.reporting import TaskScore
+
 Clock = Callable[[], float]
 
 
@@ -47,10 +49,17 @@ class Pace:
         return self._left * self._seconds / self._steps if self._steps else 0.0
 
 
-def score_line(scores: Mapping[str, float | None]) -> str:
-    """Return accuracies in per cent; a task that was not measured has none."""
-    shown = (f"{n} {'-' if s is None else format(s, '.1%')}" for n, s in scores.items())
-    return f"Accuracy: {', '.join(shown)}"
+def score_line(scores: Mapping[str, TaskScore]) -> str:
+    """Return scores in per cent; a task that was not measured has none."""
+    shown = (
+        f"{name} {_percent(s.accuracy)} ({_percent(s.f1)}; {_percent(s.largest)})"
+        for name, s in scores.items()
+    )
+    return f"Accuracy (macro-F1; share of the largest class): {', '.join(shown)}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def clock_time(seconds: float) -> str:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
-from plora_cl.training.reporting import Reporter
+from plora_cl.training.reporting import Reporter, TaskScore
 
 
 def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
@@ -81,8 +81,8 @@ class PlainReporter:
         if self._due():
             self._progress(f"{what}: {done}/{total}")
 
-    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
-        """Write the accuracies."""
+    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
+        """Write the scores."""
         self.message(f"Task {self._position} learned. {score_line(scores)}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
@@ -114,5 +114,5 @@ class QuietReporter(PlainReporter):
     def activity(self, what: str, done: int, total: int, /) -> None:
         """Write nothing."""
 
-    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
         """Write nothing."""

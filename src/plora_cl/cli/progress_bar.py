@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
+from plora_cl.training.reporting import TaskScore
 
 
 class Terminal(Console):
@@ -108,8 +109,8 @@ class BarReporter:
         if done >= total:
             self._progress.remove_task(self._activities.pop(what))
 
-    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
-        """Print the accuracies and remove the bar of the task."""
+    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
+        """Print the scores and remove the bar of the task."""
         self._end_training()
         self.message(f"Task {self._position} learned. {score_line(scores)}")
 

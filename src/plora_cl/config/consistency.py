@@ -191,7 +191,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (
         lambda s: s.early_stopping_patience == 0,
         "early_stopping_patience is 0",
-        ("early_stopping_min_delta",),
+        ("early_stopping_min_delta", "early_stopping_metric"),
     ),
     (
         lambda s: s.checkpoint_every == 0,

@@ -99,8 +99,9 @@ class SettingFields(BaseModel):
     """Settings that are right one by one; `Settings` also fit together.
 
     The metadata of each field hold the `Impact` of another value on a run that is resumed.
-    ``model_name``, ``tasks`` and ``device`` only say where to look: the weights, the texts and the
-    kind of device that are found there are compared themselves.
+    ``model_name``, ``tasks``, ``device``, ``hold_out_validation`` and ``measure_validation`` only
+    say where to look: the weights, the texts of each split and the kind of device that are found
+    there are compared themselves.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -149,14 +150,20 @@ class SettingFields(BaseModel):
     """Training examples of each class of a task; 0 takes all."""
     max_validation_examples_per_class: Annotated[_Count, _TRAJECTORY] = 0
     """Validation examples of each class of a task; 0 takes all."""
+    hold_out_validation: Annotated[Literal["auto", "always"], _HARMLESS] = "auto"
+    """A tenth of training validates where a task has no such split: auto: if used; or always."""
     measure_validation: Annotated[_Switch, _HARMLESS] = False
     """Measure the validation splits, too, when a run ends: what to choose settings by."""
     eval_batch_size: Annotated[_Positive, _TRAJECTORY] = 64
     """Examples per batch when measuring."""
+    class_weights: Annotated[Literal["none", "balanced"], _TRAJECTORY] = "none"
+    """Weight of an example in the loss: none, or balanced by the frequency of its class."""
     early_stopping_patience: Annotated[_Count, _TRAJECTORY] = 0
-    """Epochs without a better validation accuracy before a task ends; 0 never stops early."""
+    """Epochs without a better validation score before a task ends; 0 never stops early."""
+    early_stopping_metric: Annotated[Literal["accuracy", "f1"], _TRAJECTORY] = "accuracy"
+    """Validation score that early stopping watches: accuracy, or macro-F1 for skewed classes."""
     early_stopping_min_delta: Annotated[_NotNegative, _TRAJECTORY] = 0.0
-    """Gain in validation accuracy that counts as better."""
+    """Gain in the validation score that counts as better."""
 
     pooling: Annotated[Literal["cls", "mean"], _TRAJECTORY] = "cls"
     """How tokens become one vector: cls takes the first, mean averages them."""

@@ -26,7 +26,7 @@ IMPACTS: Mapping[str, Impact] = {
 }
 """What another value of each setting does to a run that is resumed."""
 
-_BEFORE = {"use_router": False}
+_BEFORE = {"use_router": False, "hold_out_validation": "always"}
 """Settings added later whose default is not what was done before."""
 
 EXAMPLE_SETTINGS = (
@@ -86,7 +86,21 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     They get the values that do what was done before there was such a setting.
     """
-    return {**Settings().model_dump(mode="json"), **_BEFORE, **saved}
+    return {**Settings().model_dump(mode="json"), **as_recorded(saved)}
+
+
+def as_recorded(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return every setting that a run recorded, with those whose default has not always held."""
+    return {**_BEFORE, **values}
+
+
+def holds_out(settings: SettingFields) -> bool:
+    """Return whether a task without a validation split holds training texts out for it."""
+    return (
+        settings.hold_out_validation == "always"
+        or settings.measure_validation
+        or settings.early_stopping_patience > 0
+    )
 
 
 def experiment_folder(settings: Settings) -> Path:

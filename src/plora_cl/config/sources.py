@@ -15,7 +15,7 @@ from plora_cl.config.fields import SettingFields
 from plora_cl.config.places import RECORD, experiment_recorded_in, found_again
 from plora_cl.config.presets import read_preset
 from plora_cl.config.problems import contradiction_problems, field_problems
-from plora_cl.config.schema import Settings
+from plora_cl.config.schema import Settings, as_recorded
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
 
@@ -122,7 +122,7 @@ def resolve(
 def _file(config: Path) -> Mapping[Any, Any]:
     values = read_mapping(config)
     folder = experiment_recorded_in(config)
-    return values if folder is None else found_again(values, folder)
+    return values if folder is None else as_recorded(found_again(values, folder))
 
 
 def validate(values: Mapping[str, object], *, source: str = "settings") -> Settings:
@@ -175,7 +175,9 @@ def _add_recorded(layers: _Layers, asked: Mapping[Any, Any], resume: bool | str)
     if folder is None:
         return
     recorded = folder / RECORD
-    values = layers.read(lambda: read_mapping(recorded)) if recorded.is_file() else {}
+    values: Mapping[Any, Any] = {}
+    if recorded.is_file():
+        values = as_recorded(layers.read(lambda: read_mapping(recorded)))
     layers.add(str(recorded), found_again(values, folder))
 
 

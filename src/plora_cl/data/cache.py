@@ -21,7 +21,7 @@ import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.data.scan import scan
+from plora_cl.data.scan import Scan, scan
 from plora_cl.data.sources.base import SPLITS, TaskSource
 from plora_cl.data.token_file import TokenFile
 from plora_cl.data.tokenisation import Progress, tokenizer_digest, write_token_files
@@ -65,15 +65,26 @@ def tokenised(
     max_length: int,
     cache_dir: Path,
     progress: Progress,
+    hold_out: bool = True,
 ) -> TokenisedTask:
     """Return ``source`` tokenised, from the cache if it holds it undamaged.
 
     Several processes may ask for the same entry: one builds it, the others wait.
 
+    Args:
+        source: What to read.
+        tokenizer: A fast tokenizer with a padding token.
+        max_length: Longer texts are cut to this many tokens, special tokens included.
+        cache_dir: Where entries are.
+        progress: Told ``(what, rows done, rows in all)``.
+        hold_out: Take training rows for validation where the source has no such split; otherwise
+            its validation split is empty then.
+
     Raises:
         DataError: The source cannot be read, or the cache folder cannot be written.
     """
     content = source.content_digest()
+    all_to_train = not hold_out and "validation" not in source.splits()
     key = json.dumps(
         [
             FORMAT_VERSION,
@@ -82,6 +93,7 @@ def tokenised(
             max_length,
             tokenizers.__version__,
             pa.__version__,
+            *["nothing held out"] * all_to_train,
         ]
     )
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
@@ -94,8 +106,9 @@ def tokenised(
             pass
         except _UnusableEntryError as error:
             _logger.warning("%s is damaged; tokenising %s again", error, source.name)
+        scanned = scan(source, hold_out=hold_out)
         try:
-            _build(folder, source, content, tokenizer, max_length, progress)
+            _build(folder, source, content, scanned, tokenizer, max_length, progress)
         except OSError as error:
             raise _refused(error) from error
         try:
@@ -159,12 +172,12 @@ def _build(
     folder: Path,
     source: TaskSource,
     content: str,
+    scanned: Scan,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     progress: Progress,
 ) -> None:
     """Tokenise ``source`` into ``folder``, whose lock is held."""
-    scanned = scan(source)
     temporary = {split: folder / f"{split}.arrow.tmp" for split in SPLITS}
     with ExitStack() as cleanup:
         for path in temporary.values():

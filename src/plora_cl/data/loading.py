@@ -32,13 +32,14 @@ def load_tasks(
     seed: int,
     max_train_examples_per_class: int = 0,
     max_validation_examples_per_class: int = 0,
+    hold_out: bool = True,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Task]:
     """Return the tasks of a stream, tokenised once and kept on disk.
 
     A task without a validation split holds a tenth of each class's distinct training texts out,
-    the same ones whatever the seed.
+    the same ones whatever the seed, unless nothing is to be held out.
 
     Args:
         entries: One for each task; see `parse_task`.
@@ -52,6 +53,7 @@ def load_tasks(
         max_validation_examples_per_class: The same for each validation split.
         seed: Chooses the training subsets. Evaluation subsets do not depend on it: runs with
             different seeds are measured on the same examples.
+        hold_out: Whether something wants a validation split of every task.
         cache_dir: Where tokenised texts are kept; `default_cache_dir` if None.
         progress: Told ``(what, rows done, rows in all)`` while texts are tokenised.
 
@@ -70,6 +72,7 @@ def load_tasks(
             max_length=max_length,
             cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
             progress=progress or _silent,
+            hold_out=hold_out,
         )
         _report_duplicates(source.name, entry)
         splits = {
@@ -100,12 +103,18 @@ def load_tasks(
                 test=test,
                 digest=hashlib.sha256(content.encode()).hexdigest(),
                 duplicates=entry.duplicates,
+                held_out=len(entry.files["validation"])
+                if "validation" not in source.splits()
+                else 0,
+                kept=len(entry.files["train"]),
             )
         )
     return tasks
 
 
 def _limited(split: Split, limit: int | None, per_class: int, seed: int) -> Split:
+    if not len(split):
+        return split
     if per_class and len(rows := rows_per_class(split.labels, per_class, seed)) < len(split):
         split = split.subset(rows)
     if not limit or limit >= len(split):

@@ -29,8 +29,8 @@ class Scan:
     Attributes:
         classes: Class names in label order.
         rows: Rows of each split of the source.
-        validates: Which training rows become the validation split, ``[rows]``, or None where the
-            source has one.
+        validates: Which training rows become the validation split, ``[rows]``; None where the
+            source has one, or none is wanted.
         duplicates: ``"first/second"`` -> rows of the second split whose text the first also has.
     """
 
@@ -40,10 +40,14 @@ class Scan:
     duplicates: Mapping[str, int]
 
 
-def scan(source: TaskSource) -> Scan:
+def scan(source: TaskSource, *, hold_out: bool = True) -> Scan:
     """Read every row of ``source``.
 
     Memory: some dozen bytes a row, whatever the texts.
+
+    Args:
+        source: What to read.
+        hold_out: Take training rows for validation where the source has no such split.
 
     Raises:
         DataError: A row cannot be read or is labelled with a class unknown to training, a split
@@ -61,7 +65,9 @@ def scan(source: TaskSource) -> Scan:
                 raise no_rows(source, split)
     rows = {split: len(values) for split, values in hashes.items()}
     validates = None
-    if "validation" not in hashes:
+    if "validation" not in hashes and not hold_out:
+        hashes["validation"] = np.empty(0, dtype=np.uint64)
+    elif "validation" not in hashes:
         validates = _validating(source, hashes["train"], np.frombuffer(labels, dtype=np.int64))
         hashes["validation"] = hashes["train"][validates]
         hashes["train"] = hashes["train"][~validates]

@@ -17,11 +17,14 @@ class Task:
         name: Unique within the stream.
         classes: Class names in label order, fixed by the training split.
         train: Examples to learn from.
-        validation: Examples for early stopping and tuning.
+        validation: Examples for early stopping and tuning; none where nothing wants them.
         test: Examples to be measured on.
         digest: SHA-256 over texts, labels, classes and tokenisation of all three splits.
         duplicates: ``"first/second"`` -> examples of the second split whose text the first also
             has, counted before any subset is taken.
+        held_out: Training texts that were held out for validation, counted before any subset is
+            taken; 0 where the source has a validation split or nothing wants one.
+        kept: Training texts that were not, counted before any subset is taken.
     """
 
     index: int
@@ -32,3 +35,5 @@ class Task:
     test: Split
     digest: str
     duplicates: Mapping[str, int] = field(default_factory=dict, compare=False)
+    held_out: int = 0
+    kept: int = 0

@@ -63,6 +63,10 @@ class ScoreMatrix:
         """Return the accuracy on every task after learning task ``row``."""
         return [self._cells[row, j][0] if (row, j) in self._cells else None for j in self._columns]
 
+    def f1_row(self, row: int) -> list[float | None]:
+        """Return the macro-F1 on every task after learning task ``row``."""
+        return [self._cells[row, j][1] if (row, j) in self._cells else None for j in self._columns]
+
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
         """Accuracies ``[tasks, tasks]``, NaN where never measured."""

@@ -6,9 +6,11 @@ where it was never measured. Every function returns None where the number is not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 Matrix = npt.NDArray[np.float64]
 
@@ -25,6 +27,26 @@ def scores(
     """
     f1 = f1_score(labels, predicted, labels=np.arange(classes), average="macro", zero_division=0.0)
     return float(accuracy_score(labels, predicted)), float(f1)
+
+
+def scores_by_class(
+    predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, classes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return precision, recall and F1 of each class, in [0, 1], and its number of examples.
+
+    Args:
+        predicted: ``[examples]``, class indices.
+        labels: ``[examples]``, class indices.
+        classes: Names of the classes; what is not defined, such as the precision of one that is
+            never predicted, counts as 0.
+    """
+    columns = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(classes)), zero_division=0.0
+    )
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(classes, *columns, strict=True)
+    }
 
 
 def average_accuracy(results: Matrix) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plora_cl.config.schema import EXAMPLE_SETTINGS
+from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
 from plora_cl.errors import ProtocolError
 from plora_cl.protocol.plan import PlannedRun
 
@@ -82,9 +82,15 @@ def metric_names(records: Sequence[Record]) -> list[str]:
 def are_pair(one: Record, other: Record) -> bool:
     """Tell whether two runs learned from, and were measured on, the same texts.
 
-    They have the same order and seed, and the same settings that pick the examples.
+    They have the same order and seed, the same settings that pick the examples, and the same
+    texts held out.
     """
-    return _examples(one.run) == _examples(other.run)
+    if _examples(one.run) != _examples(other.run):
+        return False
+    if holds_out(one.run.settings) == holds_out(other.run.settings):
+        return True
+    # Training texts validate in one of them, unless the tasks have validation splits.
+    return [task["train"] for task in one.data] == [task["train"] for task in other.data]
 
 
 def check_same_examples(records: Sequence[Record]) -> None:
@@ -95,7 +101,8 @@ def check_same_examples(records: Sequence[Record]) -> None:
     """
     first: dict[str, Record] = {}
     for one in records:
-        tokens = [one.run.settings.model_name, one.run.settings.max_length]
+        settings = one.run.settings
+        tokens = [settings.model_name, settings.max_length, holds_out(settings)]
         other = first.setdefault(json.dumps([_examples(one.run), tokens]), one)
         for mine, theirs in zip(one.data, other.data, strict=True):
             different = [split for split in ("train", "test") if mine[split] != theirs[split]]

@@ -14,7 +14,7 @@ from plora_cl.checkpoint.environment import FACTS, environment
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
-from plora_cl.config.schema import Settings, experiment_folder, identity
+from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity
 from plora_cl.data.cache import default_cache_dir
 from plora_cl.data.declaration import parse_tasks
 from plora_cl.data.loading import load_tasks
@@ -51,6 +51,7 @@ from plora_cl.training.routing import Router
 from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.stopping import Progress, StopRequest
+from plora_cl.training.task_notes import tell_of_tasks
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,6 +78,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
+    tell_of_tasks(settings, tasks, reporter)
     writer: Writer = BackgroundWriter() if settings.async_checkpoint else InPlaceWriter()
     path = experiment_folder(settings) / "results" / "run_log.jsonl"
     run_log = RunLog(path, submit=writer.submit)
@@ -87,7 +89,9 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         accelerator=accelerator,
         plan=_plan(settings),
         early_stopping=EarlyStopping(
-            patience=settings.early_stopping_patience, min_delta=settings.early_stopping_min_delta
+            patience=settings.early_stopping_patience,
+            min_delta=settings.early_stopping_min_delta,
+            metric=settings.early_stopping_metric,
         ),
         matrix=ScoreMatrix(len(tasks)),
         costs=Costs(),
@@ -150,6 +154,7 @@ def load_stream(
         max_train_examples_per_class=settings.max_train_examples_per_class,
         max_validation_examples_per_class=settings.max_validation_examples_per_class,
         seed=settings.seed,
+        hold_out=holds_out(settings),
         cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
         progress=progress,
     )
@@ -220,6 +225,7 @@ def _plan(settings: Settings) -> Plan:
         warmup_ratio=settings.warmup_ratio,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
+        balanced=settings.class_weights == "balanced",
     )
 
 

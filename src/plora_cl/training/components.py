@@ -18,6 +18,7 @@ from plora_cl.evaluation.runlog import RunLog
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, RandomState, Stateful, TensorPart
+from plora_cl.training.class_weights import balanced_weights
 from plora_cl.training.devices import Accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
@@ -39,6 +40,7 @@ class Plan:
         warmup_ratio: Share of a task's steps with a rising rate, in [0, 1].
         max_grad_norm: Gradient clipping threshold.
         seed: Fixes data order, initialisation and dropout.
+        balanced: Weigh the examples of a class by how rare it is in the training split.
     """
 
     epochs: int
@@ -49,6 +51,7 @@ class Plan:
     warmup_ratio: float
     max_grad_norm: float
     seed: int
+    balanced: bool = False
 
 
 @dataclass(slots=True)
@@ -248,7 +251,16 @@ class Components:
             warmup_ratio=self.plan.warmup_ratio,
             total_steps=self.plan.epochs * steps_per_epoch,
             max_grad_norm=self.plan.max_grad_norm,
+            class_weights=self._class_weights(),
         )
+
+    def _class_weights(self) -> dict[int, Tensor]:
+        if not self.plan.balanced:
+            return {}
+        return {
+            task.index: balanced_weights(task.train.labels, len(task.classes))
+            for task in self.stage
+        }
 
 
 def _below(

@@ -11,15 +11,16 @@ from plora_cl.state import StateDict
 
 
 class EarlyStopping:
-    """Watches one task's validation accuracy.
+    """Watches one task's validation score.
 
     Args:
         patience: Epochs without improvement after which the task stops; 0 never stops it.
-        min_delta: An epoch improves when it beats the best one by more than this, in accuracy.
+        min_delta: An epoch improves when it beats the best one by more than this.
+        metric: ``accuracy`` or ``f1`` (macro), both in [0, 1].
     """
 
-    def __init__(self, *, patience: int, min_delta: float) -> None:
-        self._patience, self._min_delta = patience, min_delta
+    def __init__(self, *, patience: int, min_delta: float, metric: str = "accuracy") -> None:
+        self._patience, self._min_delta, self._metric = patience, min_delta, metric
         self._best: float | None = None
         self._stale = 0
         self._weights: dict[str, Tensor] = {}
@@ -33,14 +34,30 @@ class EarlyStopping:
         """Forget everything: another task begins."""
         self._best, self._stale, self._weights = None, 0, {}
 
-    def update(self, accuracy: float, parameters: Mapping[str, nn.Parameter]) -> bool:
-        """Take in an epoch's accuracy and return whether to stop; remembers the best weights."""
-        if self._best is None or accuracy > self._best + self._min_delta:
-            self._best, self._stale = accuracy, 0
+    def update(self, accuracy: float, f1: float, parameters: Mapping[str, nn.Parameter]) -> bool:
+        """Take in an epoch's scores and return whether to stop; remembers the best weights."""
+        score = f1 if self._metric == "f1" else accuracy
+        if self._best is None or score > self._best + self._min_delta:
+            self._best, self._stale = score, 0
             self._weights = {name: p.detach().clone() for name, p in parameters.items()}
         else:
             self._stale += 1
         return self._stale >= self._patience
+
+    def verdict(self, done: int, epochs: int) -> str:
+        """Return in words why a task ended and which weights it has from here on.
+
+        Args:
+            done: Epochs that were trained.
+            epochs: Epochs that were planned.
+        """
+        name = {"f1": "macro-F1"}.get(self._metric, self._metric)
+        best = f"epoch {done - self._stale} (validation {name} {self._best:.4f})"
+        ended = f"ended after all {epochs} epochs"
+        if self._stale >= self._patience:
+            ended = f"stopped after epoch {done} of {epochs}, {self._stale} without improvement"
+        kept = "restored the weights of" if self._stale else "kept the weights of the last,"
+        return f"{ended}; {kept} {best}"
 
     def restore_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Put the weights of the best epoch back."""
@@ -49,7 +66,7 @@ class EarlyStopping:
                 parameter.copy_(self._weights[name])
 
     def state_dict(self) -> StateDict:
-        """Return the best accuracy, its weights, and the epochs since."""
+        """Return the best score, its weights, and the epochs since."""
         return {"best": self._best, "stale": self._stale, "weights": dict(self._weights)}
 
     def load_state_dict(self, state: StateDict, /) -> None:

@@ -16,7 +16,7 @@ from plora_cl.errors import ExperimentExistsError
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.floor import Examples, tfidf_predictions
 from plora_cl.evaluation.matrix import ScoreMatrix
-from plora_cl.evaluation.metrics import scores
+from plora_cl.evaluation.metrics import scores, scores_by_class
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.model.encoder import load_tokenizer
 from plora_cl.state import StateDict
@@ -60,7 +60,8 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
             zero_by_construction=dict.fromkeys(("backward_transfer", "forgetting"), _ALONE),
             identity={**identity(settings), "data": data_identity(tasks)},
         )
-        results = {**results, "floor": chosen}
+        by_class = {found["task"]: found.pop("by_class") for found in chosen}
+        results = {**results, "floor": chosen, "by_class": by_class}
         write_output(folder / RECORD, dump(settings).encode())
         target = folder / "results"
         write_results(target, results, matrix, costs.summary(), write_output)
@@ -97,6 +98,7 @@ def _learn(
         "task": task.name,
         "strength": found.strength,
         "validation_accuracy": found.validation_accuracy,
+        "by_class": scores_by_class(found.predicted, task.test.labels, classes=task.classes),
     }
 
 

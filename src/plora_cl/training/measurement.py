@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from plora_cl.data.task import Task
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
-from plora_cl.evaluation.metrics import scores
+from plora_cl.evaluation.metrics import scores, scores_by_class
 from plora_cl.evaluation.routing import routed_scores
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.state import Cursor
@@ -76,8 +76,8 @@ class Measurement:
         if self._router is not None:
             self._router.learn(tasks)
 
-    def validate(self, task: Task, cursor: Cursor) -> float:
-        """Return the accuracy on the validation split after the epoch that has just ended."""
+    def validate(self, task: Task, cursor: Cursor) -> tuple[float, float]:
+        """Return accuracy and macro-F1 on the validation split after the epoch that has ended."""
         what = f"validation on {task.name}"
         predictions = self._scorer.predict(task, task.validation, what)
         accuracy, f1 = scores(*predictions, classes=len(task.classes))
@@ -91,7 +91,20 @@ class Measurement:
                 "f1": f1,
             }
         )
-        return accuracy
+        return accuracy, f1
+
+    def by_class(self, row: int, task: Task) -> dict[str, dict[str, float]] | None:
+        """Return the scores of each class on the test split, of the model as it stands.
+
+        Those that do not make up what was recorded after task ``row``, for instance on another
+        machine, are none.
+        """
+        digest = self._scorer.dependencies(task, self._base_digest())
+        predictions = self._predictions(task, f"evaluation on {task.name}", digest)
+        recorded = self._matrix.row(row)[task.index], self._matrix.f1_row(row)[task.index]
+        if recorded != scores(*predictions, classes=len(task.classes)):
+            return None
+        return scores_by_class(*predictions, classes=task.classes)
 
     def validation_accuracies(self, tasks: Sequence[Task]) -> list[float]:
         """Return the accuracy on the validation split of each task, of the model as it stands."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ class Optimization:
         warmup_ratio: Share of ``total_steps`` over which the rate rises, in [0, 1].
         total_steps: Optimizer steps after which the rate is zero.
         max_grad_norm: Gradients are scaled down to this Euclidean norm.
+        class_weights: By task in training, the weight of an example of each class, ``[classes]``;
+            1 where a task has none.
 
     Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
     """
@@ -61,10 +64,12 @@ class Optimization:
         warmup_ratio: float,
         total_steps: int,
         max_grad_norm: float,
+        class_weights: Mapping[int, Tensor] = MappingProxyType({}),
     ) -> None:
         self._accelerator = accelerator
         self._parameters = dict(parameters)
         self._max_grad_norm = max_grad_norm
+        self._class_weights = {k: w.to(accelerator.device) for k, w in class_weights.items()}
         self._under_way: _Step | None = None
         matrices = [p for p in parameters.values() if p.ndim > 1]
         vectors = [p for p in parameters.values() if p.ndim <= 1]
@@ -88,7 +93,8 @@ class Optimization:
         """Add the gradient of one batch to those of the step under way, or begin a step.
 
         A further example weighs like one of ``batch``: the mean over a further batch is scaled by
-        its size relative to that of ``batch``.
+        its size relative to that of ``batch``. Its classes have no weights: replay brings equal
+        shares of them already.
 
         Args:
             model: What learns.
@@ -108,7 +114,8 @@ class Optimization:
             zero = torch.zeros((), device=self._accelerator.device)
             self._under_way = _Step(batch.task, loss=zero, replay_loss=zero.clone())
         step, examples = self._under_way, len(batch.labels)
-        cost = self._cross_entropy(model, batch) / batches_of_step
+        weights = self._class_weights.get(batch.task)
+        cost = self._cross_entropy(model, batch, weights) / batches_of_step
         self._accelerator.backward(cost)
         step.loss += cost.detach()
         step.examples += examples
@@ -174,11 +181,20 @@ class Optimization:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         return not all(gradient.isfinite().all() for gradient in gradients)
 
-    def _cross_entropy(self, model: ContinualClassifier, batch: Batch) -> Tensor:
+    def _cross_entropy(
+        self, model: ContinualClassifier, batch: Batch, weights: Tensor | None = None
+    ) -> Tensor:
         batch = on_device(batch, self._accelerator.device)
         with self._accelerator.autocast():
             logits = model(batch.input_ids, batch.attention_mask, batch.task)
-        return functional.cross_entropy(logits.float(), batch.labels)
+        if weights is None:
+            return functional.cross_entropy(logits.float(), batch.labels)
+        # Not PyTorch's weighted mean: divided by the weights of its own batch, a batch of one class
+        # would weigh the same whichever class that is.
+        cost = functional.cross_entropy(
+            logits.float(), batch.labels, weight=weights, reduction="sum"
+        )
+        return cost / len(batch.labels)
 
     def accumulated(self) -> StateDict:
         """Return what the batches of a step under way have added up to; empty between steps."""

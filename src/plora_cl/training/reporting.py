@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class TaskScore(NamedTuple):
+    """How a task stands, as a person is told; all in [0, 1].
+
+    Attributes:
+        accuracy: On its test split; None where it was not measured.
+        f1: Macro-F1 there.
+        largest: Share of the most frequent class there, the accuracy of always answering it.
+    """
+
+    accuracy: float | None
+    f1: float | None
+    largest: float
 
 
 class Reporter(Protocol):
@@ -35,8 +49,8 @@ class Reporter(Protocol):
         """``done`` of ``total`` units of ``what`` are finished."""
         ...
 
-    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
-        """Task ``index`` is learned; ``scores`` maps task names to accuracy in [0, 1]."""
+    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
+        """Task ``index`` is learned; ``scores`` has those of each task so far, by name."""
         ...
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
@@ -69,7 +83,7 @@ class SilentReporter:
     def activity(self, what: str, done: int, total: int, /) -> None:
         """Show nothing."""
 
-    def task_finished(self, index: int, scores: Mapping[str, float | None], /) -> None:
+    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
         """Show nothing."""
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:

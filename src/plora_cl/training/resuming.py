@@ -29,6 +29,7 @@ from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.run import Run
+from plora_cl.training.task_notes import held_out_differently
 
 ENVIRONMENT = "environment."
 """What the keys of facts about the machine begin with."""
@@ -168,7 +169,8 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
     then = anchored_values(completed(snapshot.settings))
     now = anchored_values(settings.model_dump(mode="json"))
     found = value_changes(then, now, IMPACTS)
-    found = [_in_context(change, inside=inside) for change in found]
+    validated = snapshot.state["early_stopping"]["best"] is not None
+    found = [_in_context(change, inside=inside, validated=validated) for change in found]
     base = {"base weights": snapshot.objects["model/base"].sha256}
     found += value_changes(
         base, {"base weights": run.checkpointer.base_digest}, {"base weights": Impact.STRUCTURAL}
@@ -178,9 +180,10 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
     if data is None:  # the checkpoint was written before tasks were recorded one by one
         found.append(Change(Impact.TRAJECTORY, _ALL_DATA, "not recorded", "recorded"))
     else:
-        found += task_changes(
+        of_tasks = task_changes(
             data, data_now, task=snapshot.cursor["task"], inside=inside, joint=settings.joint
         )
+        found += held_out_differently(of_tasks, then, now)
     found += value_changes(saved, current, {})
     environment = run.checkpointer.environment
     return found + value_changes(snapshot.environment, environment, FACTS, prefix=ENVIRONMENT)
@@ -190,9 +193,13 @@ def _contents(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: identity.get(name) for name in ("encoder", "data")}
 
 
-def _in_context(change: Change, *, inside: bool) -> Change:
+def _in_context(change: Change, *, inside: bool, validated: bool) -> Change:
     if change.key in _COUNTED_IN_BATCHES and inside:
         return as_structural(change, INSIDE_A_TASK)
+    if change.key == "early_stopping_metric" and inside and validated:
+        return as_structural(
+            change, "the best epoch of the task so far was chosen by the other one"
+        )
     if change.key == "precision" and "'fp16'" in (change.before, change.now):
         return as_structural(change, "fp16 has a gradient scale that the other one has not")
     return change

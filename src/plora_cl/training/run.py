@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plora_cl.checkpoint.store import CheckpointEntry
+from plora_cl.data.notes import largest_share
 from plora_cl.errors import CheckpointError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Phase
@@ -14,7 +15,7 @@ from plora_cl.training.checkpointer import Checkpointer
 from plora_cl.training.components import Components
 from plora_cl.training.loop import train_epoch
 from plora_cl.training.measurement import Measurement
-from plora_cl.training.reporting import Reporter
+from plora_cl.training.reporting import Reporter, TaskScore
 from plora_cl.training.step_result import StepResult
 from plora_cl.training.stopping import StopRequest
 
@@ -201,9 +202,11 @@ class Run:
     def _validate(self) -> None:
         parts = self.components
         found = [self.measurement.validate(task, parts.cursor) for task in parts.stage]
-        accuracy = sum(found) / len(found)
-        stop = parts.early_stopping.update(accuracy, parts.model.trainable())
+        accuracy, f1 = (sum(scores) / len(scores) for scores in zip(*found, strict=True))
+        stop = parts.early_stopping.update(accuracy, f1, parts.model.trainable())
         if stop or parts.cursor.epoch == parts.plan.epochs:
+            verdict = parts.early_stopping.verdict(parts.cursor.epoch, parts.plan.epochs)
+            self.reporter.message(f"{parts.stage_name}: {verdict}")
             self.checkpointer.settle()
             parts.early_stopping.restore_best(parts.model.trainable())
             parts.cursor.phase = Phase.CONSOLIDATE
@@ -233,9 +236,13 @@ class Run:
             self.measurement.test(row, task, step=parts.cursor.step)
         parts.cursor.phase = Phase.DONE
         self.save()
-        accuracies = parts.matrix.row(row)
+        accuracy, f1 = parts.matrix.row(row), parts.matrix.f1_row(row)
         self.reporter.task_finished(
-            self._stage, {t.name: accuracies[t.index] for t in parts.tasks[: row + 1]}
+            self._stage,
+            {
+                task.name: TaskScore(accuracy[k], f1[k], largest_share(task.test.labels))
+                for k, task in enumerate(parts.tasks[: row + 1])
+            },
         )
 
     def _make_last_save_durable(self) -> None:

@@ -21,7 +21,8 @@ class StepResult:
     """What one optimizer step reports.
 
     Attributes:
-        loss: Cross-entropy of the task in training, averaged over the batches of the step.
+        loss: Cross-entropy of the task in training, averaged over the batches of the step; with
+            class weights the weighted one.
         replay_loss: Cross-entropy, averaged over the further examples that methods brought in; None
             without any.
         penalties: Weighted penalty of each method that had one.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from plora_cl.checkpoint.output_files import recording, write_output
+from plora_cl.data.notes import largest_share
 from plora_cl.data.task import Task
 from plora_cl.evaluation.by_construction import zero_by_construction
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.state import StateDict
 from plora_cl.training.run import Run
+
+_DIFFERENCES = ("backward_transfer", "forward_transfer", "forgetting")
+"""Metrics that may be negative."""
 
 
 def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> StateDict:
@@ -51,11 +56,17 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
             "average_accuracy": sum(measured) / len(measured),
             "accuracy": measured,
         }
+    results["by_class"] = {
+        task.name: run.measurement.by_class(len(matrix.accuracy) - 1, task)
+        for task in run.components.tasks
+    }
     run_log = run.components.run_log
     with recording(run_log.path):
         run_log.sync()
-    write_results(folder / "results", results, matrix, costs, write_output)
+    target = folder / "results"
+    write_results(target, results, matrix, costs, write_output)
     _show(run, results)
+    run.reporter.message(f"Results: {target / 'final_results.json'}")
     return results
 
 
@@ -67,6 +78,8 @@ def description(task: Task) -> StateDict:
         "train": len(task.train),
         "validation": len(task.validation),
         "test": len(task.test),
+        "held_out": task.held_out,
+        "largest_class_share": largest_share(task.test.labels),
     }
 
 
@@ -81,19 +94,24 @@ def _parameter_counts(run: Run) -> dict[str, int]:
 
 
 def _show(run: Run, results: StateDict) -> None:
-    learned = run.components.matrix.accuracy.diagonal()
-    final = run.components.matrix.accuracy[-1]
+    matrix = run.components.matrix
+    learned, final, f1 = matrix.accuracy.diagonal(), matrix.accuracy[-1], matrix.f1[-1]
     rows = [
-        [task.name, str(len(task.classes)), _accuracy(learned[k]), _accuracy(final[k])]
+        [
+            *(task.name, str(len(task.classes)), _accuracy(largest_share(task.test.labels))),
+            *(_accuracy(learned[k]), _accuracy(final[k]), _accuracy(f1[k])),
+        ]
         for k, task in enumerate(run.components.tasks)
     ]
-    run.reporter.table("Accuracy on the test splits", ["task", "classes", "learned", "final"], rows)
+    columns = ["task", "classes", "largest class", "learned", "final", "macro-F1"]
+    run.reporter.table("Accuracy on the test splits, and macro-F1 at the end", columns, rows)
     names = ("average_accuracy", "backward_transfer", "forward_transfer", "forgetting")
     zeros = results["zero_by_construction"]
-    summary = [[name.replace("_", " "), _number(results[name], name in zeros)] for name in names]
+    summary = [[name.replace("_", " "), _number(name, results[name], zeros)] for name in names]
+    summary.insert(1, ["average macro-F1", _number("f1", results["f1"]["average_accuracy"], zeros)])
     routed = results["routed"]["average_accuracy"]
     if routed is not None:
-        summary.append(["average accuracy, task inferred", _number(routed)])
+        summary.append(["average accuracy, task inferred", _number("routed", routed, zeros)])
     run.reporter.table("Continual learning", ["metric", "value"], summary)
     for reason in dict.fromkeys(zeros.values()):
         run.reporter.message(f"Zero by construction: {reason}")
@@ -109,7 +127,8 @@ def _accuracy(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
-def _number(value: float | None, zero_by_construction: bool = False) -> str:
+def _number(name: str, value: float | None, zeros: Mapping[str, str]) -> str:
     if value is None:
         return "not defined"
-    return f"{value:+.4f}" + " (zero by construction)" * zero_by_construction
+    form = "{:+.4f}" if name in _DIFFERENCES else "{:.4f}"
+    return form.format(value) + " (zero by construction)" * (name in zeros)

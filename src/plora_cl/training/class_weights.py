@@ -1,0 +1,29 @@
+"""Weights that make up for classes of different size."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
+    """Return ``n / (k n_c)`` for each class ``c``, ``[classes]``; 1 for one without examples.
+
+    ``n`` is the number of examples, ``n_c`` that of class ``c`` and ``k`` that of the classes that
+    have any. All of them weigh the same together, and an example weighs 1 on average, so that
+    the loss keeps its scale.
+
+    Args:
+        labels: Of the training split, ``[n]``, class indices.
+        classes: Classes of the task.
+
+    Source: King and Zeng 2001, "Logistic Regression in Rare Events Data", and
+    ``sklearn.utils.class_weight.compute_class_weight`` with ``balanced``.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = counts > 0
+    weights = np.ones(classes)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return torch.from_numpy(weights).float()
