@@ -110,7 +110,7 @@ def test_a_loop_that_changes_what_is_not_copied_yet_is_stopped(
 ) -> None:
     settle = Checkpointer.settle
     monkeypatch.setattr(Checkpointer, "settle", lambda self: None)
-    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, job, dropped: None)
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, job, **_: None)
     step = Optimization.step
 
     def late(optimization: Optimization, *arguments: Any) -> StepResult:

@@ -47,6 +47,7 @@ FACTS: Mapping[str, Impact] = {
             "deterministic_algorithms",
             "cudnn_deterministic",
             "cudnn_benchmark",
+            "attention",
         ),
         Impact.TRAJECTORY,
     ),
@@ -54,11 +55,12 @@ FACTS: Mapping[str, Impact] = {
 """Everything that `environment` finds out, and what another value of it does to a run."""
 
 
-def environment(*, device: str) -> dict[str, Any]:
+def environment(*, device: str, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return everything known to change the last bits of a result, as plain JSON.
 
     Args:
         device: Where tensors live, for instance ``cpu`` or ``cuda:0``.
+        variables: The environment of the process.
     """
     kind = torch.device(device)
     is_cuda = kind.type == "cuda"
@@ -78,12 +80,24 @@ def environment(*, device: str) -> dict[str, Any]:
         "device_count": torch.cuda.device_count() if is_cuda else 0,
         "cuda": torch.version.cuda if is_cuda else None,
         "cudnn": torch.backends.cudnn.version() if is_cuda else None,
-        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "variables": {name: variables[name] for name in _VARIABLES if name in variables},
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        **({"attention": _attention()} if is_cuda else {}),
     }
+
+
+def _attention() -> list[str]:
+    """Return the kinds of attention that CUDA may choose from."""
+    kinds = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "memory_efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    return [kind for kind, enabled in kinds.items() if enabled]
 
 
 def instruction_sets(cpuinfo: str) -> str:

@@ -125,6 +125,8 @@ class SettingFields(BaseModel):
     """Where to compute: auto, cpu, cuda, cuda:N or mps."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], _TRAJECTORY] = "fp32"
     """Arithmetic of the forward pass and of the generator; fp16 needs a GPU."""
+    deterministic: Annotated[_Switch, _TRAJECTORY] = True
+    """The same bits each time on CUDA, too, for some of its speed; the CPU always gives them."""
 
     epochs: Annotated[_Positive, _TRAJECTORY] = 3
     """Passes over the training split of each task."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.checkpoint.environment import FACTS, environment
+from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
@@ -43,7 +43,7 @@ from plora_cl.model.encoder import (
 from plora_cl.state import Cursor, RandomState, StateDict
 from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
-from plora_cl.training.devices import make_accelerator
+from plora_cl.training.devices import Accelerator, make_accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.measurement import Measurement
 from plora_cl.training.reporting import Reporter
@@ -71,7 +71,11 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     """
     for source in parse_tasks(settings.tasks):
         require_there(source)  # before a model is fetched
-    accelerator = make_accelerator(device=settings.device, precision=settings.precision)
+    accelerator = make_accelerator(
+        device=settings.device,
+        precision=settings.precision,
+        deterministic=settings.deterministic,
+    )
     random = RandomState.seeded(settings.seed)
     progress = stop.polled_by(reporter.activity)
     tokenizer = load_tokenizer(settings.model_name)
@@ -85,7 +89,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     components = Components(
         model=model,
         tasks=tasks,
-        methods=MethodStack(_methods(settings, tokenizer, accelerator.device)),
+        methods=MethodStack(_methods(settings, tokenizer, accelerator)),
         accelerator=accelerator,
         plan=_plan(settings),
         early_stopping=EarlyStopping(
@@ -179,7 +183,6 @@ def _checkpointer(
     reporter: Reporter,
 ) -> Checkpointer:
     store = CheckpointStore(experiment_folder(settings) / "checkpoints")
-    device = str(components.accelerator.device)
     return Checkpointer(
         store if settings.checkpoint_every else None,
         writer=writer,
@@ -189,7 +192,7 @@ def _checkpointer(
         base=base,
         settings=settings.model_dump(mode="json"),
         identity={**identity(settings), **_content(components.model, components.tasks)},
-        environment=environment(device=device),
+        environment=components.accelerator.environment(),
         before_commit=components.run_log.sync,
         reporter=reporter,
     )
@@ -230,7 +233,7 @@ def _plan(settings: Settings) -> Plan:
 
 
 def _methods(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
 ) -> list[ContinualMethod]:
     methods: list[ContinualMethod] = []
     if settings.use_orthogonal:
@@ -254,16 +257,16 @@ def _methods(
             )
         )
     if settings.use_replay:
-        methods.append(_replay(settings, tokenizer, device))
+        methods.append(_replay(settings, tokenizer, accelerator))
     return methods
 
 
 def _replay(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
 ) -> GenerativeReplay:
     assert isinstance(tokenizer.pad_token_id, int)  # tasks were tokenised with it
     return GenerativeReplay(
-        generator=_generator(settings, device),
+        generator=_generator(settings, accelerator),
         encode=partial(token_ids, tokenizer, max_length=settings.max_length),
         pad_token_id=tokenizer.pad_token_id,
         ratio=settings.replay_ratio,
@@ -287,16 +290,16 @@ def _tuning(settings: Settings) -> TuningPlan:
     )
 
 
-def _generator(settings: Settings, device: torch.device) -> TextGenerator:
+def _generator(settings: Settings, accelerator: Accelerator) -> TextGenerator:
     generator = CausalGenerator(
         settings.generation_model,
         max_new_tokens=settings.max_gen_length,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        device=device,
+        device=accelerator.device,
         dtype=_DTYPES[settings.precision],
     )
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
-    facts = environment(device=str(device))
+    facts = accelerator.environment()
     deciding = {name: facts[name] for name, impact in FACTS.items() if impact is Impact.TRAJECTORY}
     return CachedGenerator(generator, folder / "generated", deciding)

@@ -56,6 +56,10 @@ class Run:
             MethodError: A method cannot have an effect.
             CheckpointError: The last checkpoint could not be written.
         """
+        with self.components.accelerator.in_effect():
+            self._learn()
+
+    def _learn(self) -> None:
         parts = self.components
         if parts.optimization is None:
             self.measurement.untrained(parts.tasks)

@@ -175,7 +175,8 @@ class CLTrainer:
         else:
             self._learn(run)
         measure = self.settings.measure_validation
-        return publish(run, self.folder, measure_validation=measure)
+        with run.components.accelerator.in_effect():
+            return publish(run, self.folder, measure_validation=measure)
 
     def save_checkpoint(
         self,
