@@ -12,6 +12,9 @@ import pytest
 from plora_cl.checkpoint.branches import line_of
 from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.verification import verify
+from plora_cl.config.record import record
+from plora_cl.config.sources import dump, resolve
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import Listener, cut, events, train
@@ -239,3 +242,103 @@ def test_a_pin_goes_with_the_checkpoint_that_is_retired(
     pins = {path.name for path in (late / "checkpoints").glob("*.pin")}
     assert pins == {f"{EARLY}.branch0.pin", f"{LATE}.branch0.pin"}
     assert EARLY not in names(late)
+
+
+# --- the command that is printed, in every window
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KilledError
+
+
+@pytest.mark.parametrize(
+    ("where", "is_new"),
+    [
+        ("plora_cl.training.trainer.log_changes", False),
+        ("plora_cl.training.run.Run.begin_branch", False),
+        ("plora_cl.checkpoint.store.CheckpointStore.commit", False),
+        ("plora_cl.training.checkpointer.retire", True),
+        ("plora_cl.training.checkpointer.rotate", True),
+        ("plora_cl.training.trainer.write_output", True),
+        ("plora_cl.training.trainer.CLTrainer._learn", True),
+    ],
+)
+def test_the_printed_command_goes_on_with_all_of_one_branch(
+    settings: dict[str, Any],
+    late: Path,
+    whole: Path,
+    stopped_late: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    is_new: bool,
+) -> None:
+    in_place = {**settings, "async_checkpoint": False}
+    trainer = CLTrainer(**{**in_place, "experiment_dir": str(late.parent), **OTHER})
+    (late / "config.yaml").write_bytes(
+        record(dump(trainer.settings.model_copy(update={"learning_rate": 0.01})), branch=0)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(where, killed)
+        with pytest.raises(KilledError):
+            trainer.train_sequence(resume=str(late / "checkpoints" / EARLY), accept_changes=True)
+    found = resolve(config=late / "config.yaml", resume="auto").settings
+    assert found.learning_rate == (0.02 if is_new else 0.01)
+    CLTrainer.from_settings(found).train_sequence(resume="auto")
+    reference = afresh(settings, stopped_late, tmp_path / "reference", EARLY) if is_new else whole
+    assert differing(late, reference) == set()
+    assert not list(late.rglob(".*.partial"))
+
+
+def test_a_run_that_lost_its_record_goes_on_with_its_own_settings(
+    settings: dict[str, Any], late: Path, whole: Path
+) -> None:
+    (late / "config.yaml").unlink()
+    found = resolve(config=late / "config.yaml", resume="auto").settings
+    assert found == CLTrainer(**{**settings, "experiment_dir": str(late.parent)}).settings
+    CLTrainer.from_settings(found).train_sequence(resume="auto")
+    assert evidence(late) == evidence(whole)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("what", ["nothing", "newest", "base", "abandoned", "newest and base"])
+def test_verify_names_what_resuming_takes(
+    settings: dict[str, Any], late: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(late / "checkpoints")
+    newest = store.entries()[-1]
+    if "base" in what:
+        damage(store.objects.path(store.manifest(newest).objects["model/base"]))
+    if "newest" in what:
+        damage(newest.path)
+    if what == "abandoned":
+        with monkeypatch.context() as patch:
+            patch.setattr("plora_cl.training.checkpointer.retire", killed)
+            trainer = CLTrainer(
+                **{
+                    **settings,
+                    "experiment_dir": str(late.parent),
+                    **OTHER,
+                    "async_checkpoint": False,
+                }
+            )
+            with pytest.raises(KilledError):
+                trainer.train_sequence(resume=str(store.directory / EARLY), accept_changes=True)
+    expected = verify(store).resumes_from
+    assert expected is not None
+    now = {**settings, **OTHER} if what == "abandoned" else settings
+    assert CLTrainer(**{**now, "experiment_dir": str(late.parent)}).get_latest_checkpoint() == (
+        expected.path
+    )
+    listener = go_on(now, late.parent, steps=1)
+    assert f"Loading checkpoint from {expected.path}..." in listener.messages
+    assert (expected.path.name == EARLY) == (what == "abandoned")

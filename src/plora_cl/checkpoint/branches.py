@@ -101,7 +101,7 @@ def _not_replaced(store: CheckpointStore) -> list[CheckpointEntry]:
 
 
 def newest_that(
-    store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found]
+    store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found], *, warn: bool = True
 ) -> _Found | None:
     """Return what ``usable`` makes of the checkpoint a run is resumed from; None where none is.
 
@@ -112,6 +112,7 @@ def newest_that(
     Args:
         store: Where to look.
         usable: Reads a checkpoint and what it needs.
+        warn: Warn of each checkpoint that is skipped.
 
     Raises:
         CorruptCheckpointError: There are checkpoints and every one is damaged.
@@ -122,7 +123,8 @@ def newest_that(
         try:
             return usable(entry)
         except CorruptCheckpointError as error:
-            log.warning("skipping a damaged checkpoint: %s", error)
+            if warn:
+                log.warning("skipping a damaged checkpoint: %s", error)
             damaged.append(str(error))
     if damaged:
         raise CorruptCheckpointError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk_errors import naming, reading
 from plora_cl.checkpoint.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.pins import pinned
+from plora_cl.checkpoint.pins import is_pinned
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
@@ -43,13 +43,18 @@ class Summary:
     shared_bytes: int
 
     @property
+    def is_retired(self) -> bool:
+        """Whether it was left behind by another branch."""
+        return self.entry.branch is not None
+
+    @property
     def is_final(self) -> bool:
         """Whether its task is complete."""
         return self.manifest is not None and self.manifest.cursor["phase"] == "done"
 
 
 def summaries(store: CheckpointStore) -> list[Summary]:
-    """Return every checkpoint of a store in the order of training.
+    """Return every checkpoint of a store in the order of training, retired ones last.
 
     Only manifests are verified; `plora_cl.checkpoint.verification` reads everything. What a run
     that is going on removes meanwhile is left out.
@@ -57,10 +62,9 @@ def summaries(store: CheckpointStore) -> list[Summary]:
     Raises:
         CheckpointError: The directory cannot be listed.
     """
-    spared = pinned(store)
-    read = [found for entry in store.entries() if (found := _read(store, entry)) is not None]
+    read = [found for entry in store.everything() if (found := _read(store, entry)) is not None]
     users = Counter(ref for found in read for ref in found.objects)
-    return [_summary(found, users, is_pinned=found.entry.position in spared) for found in read]
+    return [_summary(found, users, is_pinned=is_pinned(store, found.entry)) for found in read]
 
 
 def distinct(refs: Iterable[ObjectRef]) -> list[ObjectRef]:

@@ -17,6 +17,8 @@ from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
+BASE_WEIGHTS = "model/base"
+"""Name of the object that a run has from its model, whatever became of the file."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CURSOR_NUMBERS = ("task", "epoch", "batch", "step")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
+_LOG_OF_A_BRANCH = re.compile(r"run_log\.jsonl\.before-branch[0-9]+-[0-9a-f]{8}")
 
 
 def rotate(
@@ -70,6 +73,38 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
     collect_garbage(store)
 
 
+def disposable(store: CheckpointStore) -> list[Path]:
+    """Return retired checkpoints that are not pinned; where none is, run logs of old branches too.
+
+    Raises:
+        CheckpointError: The directory cannot be listed.
+    """
+    retired, results = store.retired(), store.directory.parent / "results"
+    found = [entry.path for entry in retired if not pins.is_pinned(store, entry)]
+    if len(found) < len(retired):
+        return found
+    with reading(results):
+        names = filter(_LOG_OF_A_BRANCH.fullmatch, store.filesystem.names(results))
+    return [*found, *(results / name for name in names)]
+
+
+def discard_retired(store: CheckpointStore) -> list[Path]:
+    """Remove what `disposable` finds; what only that referred to goes with `collect_garbage`.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with pins.held(store.directory, wait=True):
+        going = disposable(store)
+        for path in going:
+            with writing(path):
+                store.filesystem.remove(path)
+    for place in {path.parent for path in going}:
+        with writing(place):
+            store.filesystem.sync_directory(place)
+    return going
+
+
 def collect_garbage(store: CheckpointStore) -> list[Path]:
     """Remove what `garbage` finds; unfinished writes alone while the rest cannot be told.
 
@@ -97,8 +132,12 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
     return found
 
 
-def garbage(store: CheckpointStore) -> list[Path]:
+def garbage(store: CheckpointStore, *, without: Collection[Path] = ()) -> list[Path]:
     """Return objects that no checkpoint refers to, unfinished writes, and pins of nothing.
+
+    Args:
+        store: Where to look.
+        without: Checkpoints that are going to be removed.
 
     Unfinished writes are those of the whole experiment, its settings and results included. Objects
     put since the store was opened stay until a commit has referred to them.
@@ -109,6 +148,8 @@ def garbage(store: CheckpointStore) -> list[Path]:
     """
     live: set[str] = set()
     for entry in store.everything():
+        if entry.path in without:
+            continue
         live |= {ref.sha256 for ref in store.manifest(entry).objects.values()}
     with reading(store.directory):
         left = pins.of_nothing(store.filesystem.names(store.directory))

@@ -21,7 +21,7 @@ RECORD = "config.yaml"
 def experiment_recorded_in(config: Path) -> Path | None:
     """Return the experiment folder whose record ``config`` is, None for any other file."""
     folder = config.parent
-    begun = (folder / ".lock").exists() or any(folder.glob("checkpoints/*.pt"))
+    begun = (folder / ".lock").exists() or any(folder.glob("checkpoints/checkpoint_task*.pt*"))
     if config.name != RECORD or not begun:
         return None
     # A folder is known by its name, which neither "." nor ".." tells.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.places import RECORD, experiment_recorded_in, found_again
 from plora_cl.config.presets import read_preset
 from plora_cl.config.problems import contradiction_problems, field_problems
+from plora_cl.config.record import Resume, recorded_in
 from plora_cl.config.schema import Settings, as_recorded
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
@@ -75,12 +77,12 @@ def resolve(
     config: Path | None = None,
     flags: Mapping[str, tuple[str, object]] | None = None,
     assignments: Sequence[str] = (),
-    resume: bool | Literal["auto"] | str = False,
+    resume: Resume = False,
 ) -> Resolved:
     """Put the settings of a run together.
 
     From the weakest source to the strongest: defaults; what the experiment was started with, if it
-    is resumed; the preset; the file; the flags.
+    is resumed (see `recorded_in`); the preset; the file; the flags.
 
     Args:
         preset: Name of settings that come with the library.
@@ -94,11 +96,13 @@ def resolve(
     Raises:
         SettingsError: Something is unknown, ill-typed, out of range or contradictory; lists every
             such problem.
+        CheckpointError: An experiment that is resumed has lost its record, and no checkpoint can be
+            read.
     """
     layers = _Layers()
     typed = flags or {}
     packaged = layers.read(lambda: read_preset(preset)) if preset is not None else {}
-    written = layers.read(lambda: _file(config)) if config is not None else {}
+    written = layers.read(lambda: _file(config, resume)) if config is not None else {}
     sources: list[tuple[str, Mapping[Any, Any]]] = [
         (f"preset {preset}", packaged),
         (str(config), written),
@@ -119,10 +123,13 @@ def resolve(
     return Resolved(layers.settings(), frozenset({*map(str, written), *typed, *paths}))
 
 
-def _file(config: Path) -> Mapping[Any, Any]:
-    values = read_mapping(config)
+def _file(config: Path, resume: Resume) -> Mapping[Any, Any]:
     folder = experiment_recorded_in(config)
-    return values if folder is None else as_recorded(found_again(values, folder))
+    if folder is None:
+        return read_mapping(config)
+    if resume:
+        return recorded_in(folder, resume)[1]
+    return as_recorded(found_again(read_mapping(config), folder))
 
 
 def validate(values: Mapping[str, object], *, source: str = "settings") -> Settings:
@@ -174,11 +181,15 @@ def _add_recorded(layers: _Layers, asked: Mapping[Any, Any], resume: bool | str)
     folder = _resumed_folder(asked, resume)
     if folder is None:
         return
-    recorded = folder / RECORD
-    values: Mapping[Any, Any] = {}
-    if recorded.is_file():
-        values = as_recorded(layers.read(lambda: read_mapping(recorded)))
-    layers.add(str(recorded), found_again(values, folder))
+    source = str(folder / RECORD)
+
+    def read() -> Mapping[Any, Any]:
+        nonlocal source
+        source, values = recorded_in(folder, resume)
+        return values
+
+    values = layers.read(read)
+    layers.add(source, values or found_again({}, folder))
 
 
 def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None:
@@ -193,7 +204,7 @@ def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None
     if not (isinstance(parent, str) and isinstance(name, str)):
         return None  # reported as ill-typed
     folder = Path(parent) / name
-    return folder if any(folder.glob("checkpoints/*.pt")) else None
+    return folder if CheckpointStore(folder / "checkpoints").entries() else None
 
 
 def _add_assignment(

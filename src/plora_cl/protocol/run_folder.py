@@ -89,7 +89,7 @@ def status_of(run: PlannedRun) -> Status:
     damaged = ""
     if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
         damaged = f"{_RESULTS} is damaged; the run writes it again"
-    if any(run.folder.glob("checkpoints/*.pt")):
+    if CheckpointStore(run.folder / "checkpoints").entries():
         return Status(State.STOPPED, damaged or _progress(run.folder))
     return Status(State.WAITING, damaged)
 

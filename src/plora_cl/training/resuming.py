@@ -133,7 +133,7 @@ def _recorded(change: Change) -> dict[str, str]:
     }
 
 
-def record(accepted: Sequence[Change], run: Run) -> None:
+def log_changes(accepted: Sequence[Change], run: Run) -> None:
     """Write into the run log that from here on something else is computed."""
     run.components.run_log.append(
         {

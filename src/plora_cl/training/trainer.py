@@ -14,14 +14,16 @@ from plora_cl.checkpoint.resume import Resumable, load, newest_usable
 from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.start import require_startable
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.verification import resume_point
 from plora_cl.config.places import RECORD, anchored
+from plora_cl.config.record import record
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.build import build_run
 from plora_cl.training.reporting import Reporter, SilentReporter
-from plora_cl.training.resuming import Held, go_on_from, record
+from plora_cl.training.resuming import Held, go_on_from, log_changes
 from plora_cl.training.run import Run
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.summary import publish
@@ -163,7 +165,8 @@ class CLTrainer:
             )
 
     def _run_to_its_end(self, run: Run, *, resumed: bool) -> StateDict:
-        write_output(self.folder / RECORD, dump(self.settings).encode())
+        branch = run.checkpointer.trajectory.branch
+        write_output(self.folder / RECORD, record(dump(self.settings), branch=branch))
         if not resumed:
             with recording(run.components.run_log.path):
                 run.components.run_log.clear()
@@ -238,9 +241,14 @@ class CLTrainer:
         return path
 
     def get_latest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint by task, epoch and batch, or None."""
-        entries = CheckpointStore(self.folder / "checkpoints").entries()
-        return entries[-1].path if entries else None
+        """Return the checkpoint that a run would be resumed from, or None; see `resume_point`.
+
+        Raises:
+            CorruptCheckpointError: There are checkpoints and every one is damaged.
+            CheckpointError: The newest one cannot be used for another reason.
+        """
+        entry = resume_point(CheckpointStore(self.folder / "checkpoints"))
+        return entry.path if entry is not None else None
 
     def load_checkpoint(
         self, path: str | Path, *, accept_changes: bool = False
@@ -302,7 +310,7 @@ class CLTrainer:
             with recording(self.run.components.run_log.path):
                 self.run.components.run_log.set_aside(f"before-branch{branch}")
         if resumed.accepted:
-            record(resumed.accepted, self.run)
+            log_changes(resumed.accepted, self.run)
         entry = resumable.entry
         if resumed.is_branch:
             entry = self.run.begin_branch(entry)

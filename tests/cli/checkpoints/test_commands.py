@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
+from plora_cl.checkpoint.branches import commit, continuation, retire
 from plora_cl.checkpoint.encoding import decode, encode
 from plora_cl.checkpoint.pins import pinned
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
@@ -217,7 +218,7 @@ def test_inspect_refuses_damage(call: Calls, experiment: CheckpointStore) -> Non
     assert call.err.startswith("Error: ")
     assert "seal is broken" in call.err
     adapter(experiment, LAST).write_bytes(b"")
-    assert call("inspect", DEMO) == 1
+    assert call("inspect", f"{DEMO}@{LAST}") == 1
     assert "not a safetensors file" in call.err
 
 
@@ -335,7 +336,7 @@ def test_diff_tells_routed_scores_apart_by_task_alone(
 
 def test_diff_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:
     damage(adapter(experiment, LAST))
-    assert call("diff", DEMO, DEMO) == 1
+    assert call("diff", f"{DEMO}@{LAST}", DEMO) == 1
     assert "does not match its digest" in call.err
 
 
@@ -378,3 +379,97 @@ def test_the_module_is_the_same_command() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("Error: nowhere: neither an experiment folder")
+
+
+# --- branches
+
+
+@pytest.fixture
+def branched(experiment: CheckpointStore) -> CheckpointStore:
+    """The experiment after it went on from its first checkpoint with another learning rate."""
+    source = CheckpointEntry.at(experiment.directory / FIRST)
+    manifest = experiment.manifest(source)
+    change = {"key": "learning_rate", "before": "0.1", "now": "0.2", "impact": "x"}
+    following = continuation(experiment, source, manifest, [change], by_choice=True)
+    snapshot = replace(decode(experiment.read(source)), trajectory=following.trajectory)
+    commit(experiment, FIRST, encode(snapshot))
+    return experiment
+
+
+def test_what_was_left_behind_is_not_what_a_folder_stands_for(
+    call: Calls, branched: CheckpointStore
+) -> None:
+    assert call.json("verify", DEMO)["resumes_from"] == FIRST
+    assert call.json("inspect", DEMO)["path"].endswith(FIRST)
+    assert call.json("pin", DEMO)["checkpoint"].endswith(FIRST)
+    assert call.json("export", DEMO, "--out", "one.tar")["checkpoint"].endswith(FIRST)
+    assert call.json("fork", DEMO, "experiments/other")["parent"].endswith(FIRST)
+
+
+def test_retired_checkpoints_are_listed_and_can_be_named(
+    call: Calls, branched: CheckpointStore
+) -> None:
+    retire(branched)
+    rows = {row["name"]: row for row in call.json("list", DEMO)["checkpoints"]}
+    assert [rows[name]["retired"] for name in (FIRST, f"{FIRST}.branch0", f"{LAST}.branch0")] == [
+        False,
+        True,
+        True,
+    ]
+    assert rows[FIRST]["trajectory"]["branch"] == 1
+    assert call("list", DEMO) == 0
+    assert "final, retired" in call.out
+    assert call.json("inspect", f"{DEMO}@{LAST}.branch0")["cursor"]["step"] == 20
+    assert call.json("verify", f"{DEMO}@{LAST}.branch0")["intact"]
+    names = [row["name"] for row in call.json("verify", DEMO)["checkpoints"]]
+    assert names == [FIRST, f"{FIRST}.branch0", f"{LAST}.branch0"]
+
+
+def test_a_retired_checkpoint_can_be_forked_and_exported(
+    call: Calls, branched: CheckpointStore
+) -> None:
+    retire(branched)
+    assert call("fork", f"{DEMO}@{LAST}.branch0", "experiments/other") == 0
+    assert call("export", f"{DEMO}@{LAST}.branch0", "--out", "one.tar") == 0
+    assert call("import", "one.tar", "experiments/third") == 0
+    for folder in ("experiments/other", "experiments/third"):
+        assert call.json("verify", folder)["resumes_from"] == LAST
+
+
+def test_gc_removes_retired_checkpoints_only_when_it_is_told_to(
+    call: Calls, branched: CheckpointStore
+) -> None:
+    retire(branched)
+    log = branched.directory.parent / "results" / "run_log.jsonl.before-branch1-01234567"
+    log.write_text("{}\n")
+    assert call.json("gc", DEMO)["files"] == []
+    assert call("pin", f"{DEMO}@{FIRST}.branch0") == 0
+    alone = adapter(branched, f"{LAST}.branch0")
+    shown = call.json("gc", DEMO, "--retired", "--dry-run")["files"]
+    assert {row["path"] for row in shown} == {
+        str(branched.directory / f"{LAST}.branch0"),
+        str(alone),
+    }
+    assert call.json("gc", DEMO, "--retired")["files"] == shown
+    assert [entry.path.name for entry in branched.retired()] == [f"{FIRST}.branch0"]
+    assert call("unpin", f"{DEMO}@{FIRST}.branch0") == 0
+    assert call("gc", DEMO, "--retired") == 0
+    assert (branched.retired(), log.exists()) == ([], False)
+    assert call.json("verify", DEMO)["intact"]
+
+
+def test_damaged_base_weights_stop_no_run(call: Calls, experiment: CheckpointStore) -> None:
+    damage(
+        experiment.objects.path(experiment.manifest(experiment.entries()[0]).objects["model/base"])
+    )
+    document = call.json("verify", DEMO, code=1)
+    assert [row["status"] for row in document["checkpoints"]] == ["damaged", "damaged"]
+    assert document["resumes_from"] == LAST
+
+
+def test_verify_says_why_no_run_would_be_resumed(call: Calls, experiment: CheckpointStore) -> None:
+    for entry in experiment.entries():
+        damage(entry.path)
+    assert call("verify", DEMO) == 1
+    assert "a run would be resumed from: nothing" in call.out
+    assert "every checkpoint in" in call.out

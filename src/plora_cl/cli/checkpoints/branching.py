@@ -13,13 +13,13 @@ from typing import Any
 from plora_cl.checkpoint.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.cli.checkpoints.command import resume_hint
+from plora_cl.cli.checkpoints.command import locate, resume_hint
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.schema import SHAPE_SETTINGS, Settings, completed, identity
 from plora_cl.config.sources import dump, validate
-from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError, SettingsError
+from plora_cl.errors import CorruptCheckpointError, SettingsError
 
 DAMAGED = 1
 
@@ -40,7 +40,11 @@ def fork_main(argv: Sequence[str]) -> int:
         "plora-cl checkpoints fork experiments/a@checkpoint_task0_epoch1_batch74.pt experiments/b "
         "--set lambda_ewc=1000",
     )
-    parser.add_argument("source", metavar="FOLDER[@CHECKPOINT.pt]", help="by default the newest")
+    parser.add_argument(
+        "source",
+        metavar="FOLDER[@CHECKPOINT.pt]",
+        help="by default the one that the run would be resumed from",
+    )
     parser.add_argument("folder", metavar="NEW-FOLDER", type=Path)
     parser.add_argument(
         "--set",
@@ -198,14 +202,7 @@ def _show(arguments: argparse.Namespace, plain: dict[str, Any], lines: list[str]
 
 
 def _source(text: str) -> CheckpointEntry:
-    if text.endswith(".pt"):
-        folder, at, name = text.rpartition("@")
-        return CheckpointEntry.at(Path(folder, "checkpoints", name) if at else Path(text))
-    store = CheckpointStore(Path(text, "checkpoints"))
-    entries = store.entries()
-    if not entries:
-        raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
-    return entries[-1]
+    return locate(text).checkpoint
 
 
 def _settings(manifest: Manifest, folder: Path, assignments: Sequence[str]) -> Settings:

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.retention import collect_garbage, garbage
+from plora_cl.checkpoint.retention import (
+    collect_garbage,
+    discard_retired,
+    disposable,
+    garbage,
+)
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import (
     add_target,
@@ -23,24 +28,33 @@ def main(argv: Sequence[str]) -> int:
     parser = command_parser(
         "gc",
         "Remove objects that no checkpoint refers to and writes that never finished. Nothing goes "
-        "while a checkpoint is unreadable: what it needs is unknown.",
-        ["experiments/demo --dry-run", "experiments/demo"],
+        "while a checkpoint is unreadable: what it needs is unknown. With --retired, checkpoints "
+        "that another branch has left behind go first, unless they are pinned.",
+        ["experiments/demo --dry-run", "experiments/demo", "experiments/demo --retired"],
         ok="done",
         found="a checkpoint is damaged, so nothing was removed",
     )
     add_target(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
+    parser.add_argument(
+        "--retired", action="store_true", help="also remove retired checkpoints that are not pinned"
+    )
     arguments = parser.parse_args(argv)
     return finish(
         lambda: _clean(
-            locate(arguments.target).store, dry_run=arguments.dry_run, as_json=arguments.json
+            locate(arguments.target).store,
+            retired=arguments.retired,
+            dry_run=arguments.dry_run,
+            as_json=arguments.json,
         )
     )
 
 
-def _clean(store: CheckpointStore, *, dry_run: bool, as_json: bool) -> int:
-    sizes = {path: store.filesystem.size(path) or 0 for path in garbage(store)}
-    removed = list(sizes) if dry_run else _remove(store)
+def _clean(store: CheckpointStore, *, retired: bool, dry_run: bool, as_json: bool) -> int:
+    going = disposable(store) if retired else []
+    found = [*going, *garbage(store, without=going)]
+    sizes = {path: store.filesystem.size(path) or 0 for path in found}
+    removed = found if dry_run else _remove(store, retired=retired)
     total = sum(sizes.get(path, 0) for path in removed)
     if as_json:
         write_json(
@@ -61,6 +75,6 @@ def _clean(store: CheckpointStore, *, dry_run: bool, as_json: bool) -> int:
     return OK
 
 
-def _remove(store: CheckpointStore) -> list[Path]:
+def _remove(store: CheckpointStore, *, retired: bool) -> list[Path]:
     with ExperimentLock.acquire(store.directory.parent):  # a run may be about to refer to an object
-        return collect_garbage(store)
+        return [*(discard_retired(store) if retired else ()), *collect_garbage(store)]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.policy import parse_name
+from plora_cl.checkpoint.policy import is_checkpoint
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.verification import resume_point
 from plora_cl.cli.exit import OK, exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
@@ -62,17 +63,26 @@ class Target:
 
     @property
     def checkpoint(self) -> CheckpointEntry:
-        """The checkpoint; the newest one for a folder.
+        """The checkpoint; for a folder the one that a run would be resumed from.
 
         Raises:
             CheckpointNotFoundError: There is none.
+            CheckpointError: None can be used.
         """
-        if self.entry is not None:
-            return self.entry
-        entries = self.store.entries()
-        if not entries:
-            raise CheckpointNotFoundError(f"No checkpoint found in {self.store.directory}")
-        return entries[-1]
+        return self.entry or resumed_from(self.store)
+
+
+def resumed_from(store: CheckpointStore) -> CheckpointEntry:
+    """Return the checkpoint of ``store`` that a run would be resumed from; it is intact.
+
+    Raises:
+        CheckpointNotFoundError: There is none.
+        CheckpointError: None can be used.
+    """
+    found = resume_point(store)
+    if found is None:
+        raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
+    return found
 
 
 def locate(text: str) -> Target:
@@ -83,10 +93,10 @@ def locate(text: str) -> Target:
     """
     path = Path(text)
     folder, at, name = text.rpartition("@")
-    if at and parse_name(name) is not None and not path.exists():
+    if at and is_checkpoint(name) and not path.exists():
         target = _folder(Path(folder))
         return _checkpoint(target.store.directory / name) if target else _nothing(text)
-    if parse_name(path.name) is not None:
+    if is_checkpoint(path.name):
         return _checkpoint(path)
     return _folder(path) or _nothing(text)
 

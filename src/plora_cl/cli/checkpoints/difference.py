@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         ok="they are the same",
         found="they differ, or one is damaged",
     )
-    stands = "; a folder stands for its newest checkpoint"
+    stands = "; a folder stands for the one it would be resumed from"
     add_target(parser, "first", default=stands)
     add_target(parser, "second", default=stands)
     parser.add_argument(

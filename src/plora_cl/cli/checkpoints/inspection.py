@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         ok="it was shown",
         found="it, or the head of one of its objects, is damaged",
     )
-    add_target(parser, default="; a folder stands for its newest checkpoint")
+    add_target(parser, default="; a folder stands for the one it would be resumed from")
     parser.add_argument("--tensors", action="store_true", help="list every tensor, too")
     arguments = parser.parse_args(argv)
     return finish(

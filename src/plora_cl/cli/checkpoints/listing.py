@@ -62,6 +62,8 @@ def _document(summary: Summary) -> dict[str, Any]:
         "shared_bytes": summary.shared_bytes,
         "pinned": summary.is_pinned,
         "final": summary.is_final,
+        "retired": summary.is_retired,
+        "trajectory": None if manifest is None else manifest.trajectory.to_plain(),
     }
 
 
@@ -97,7 +99,12 @@ def _row(summary: Summary) -> tuple[str, ...]:
             place += f", epoch {cursor['epoch']}, batch {cursor['batch']}"
         step = str(cursor["step"])
         loss = "-" if summary.manifest.loss is None else f"{summary.manifest.loss:.4f}"
-    marks = [_status(summary), *["pinned"] * summary.is_pinned, *["final"] * summary.is_final]
+    flags = {
+        "pinned": summary.is_pinned,
+        "final": summary.is_final,
+        "retired": summary.is_retired,
+    }
+    marks = [_status(summary), *(mark for mark, is_set in flags.items() if is_set)]
     return (
         summary.entry.path.name,
         place,

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         ok="it is pinned",
         found="it is damaged, and was not pinned",
     )
-    add_target(parser, default="; a folder stands for its newest checkpoint")
+    add_target(parser, default="; a folder stands for the one it would be resumed from")
     arguments = parser.parse_args(argv)
     return finish(lambda: _pin(locate(arguments.target), as_json=arguments.json))
 

@@ -67,6 +67,8 @@ def _show(target: Target, found: Verification) -> None:
         show_line(f"not referred to: {path} ({shown_bytes(size)})")
     if target.entry is None:
         show_line(f"a run would be resumed from: {_resumes_from(target, found) or 'nothing'}")
+        if found.stops_resuming is not None:
+            show_line(found.stops_resuming)
 
 
 def _resumes_from(target: Target, found: Verification) -> str | None:

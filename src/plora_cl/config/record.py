@@ -1,0 +1,97 @@
+"""The file in an experiment that says what its run was started with, and when that still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from plora_cl.checkpoint.branches import line_of
+from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.verification import resume_point
+from plora_cl.config.places import RECORD, found_again
+from plora_cl.config.schema import as_recorded
+from plora_cl.config.yaml_file import read_mapping
+from plora_cl.errors import CheckpointError
+
+Resume: TypeAlias = bool | Literal["auto"] | str
+
+_HEADER = re.compile(
+    rb"# Settings of branch (?P<branch>[0-9]+); SHA-256 of what follows: (?P<digest>[0-9a-f]{64})\n"
+)
+
+
+def record(dumped: str, *, branch: int) -> bytes:
+    """Return the content of ``config.yaml`` for settings as `dump` returns them.
+
+    Args:
+        dumped: The settings as YAML.
+        branch: Of the experiment, see `plora_cl.checkpoint.branches`.
+    """
+    digest = hashlib.sha256(dumped.encode()).hexdigest()
+    return f"# Settings of branch {branch}; SHA-256 of what follows: {digest}\n{dumped}".encode()
+
+
+def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
+    """Return what settings the experiment in ``folder`` goes on with, and the file that says so.
+
+    That is ``config.yaml``. Where it is lost, or a run was killed after it had begun another branch
+    and before it could write the settings of that, it is the checkpoint that is resumed. A file
+    that somebody edited is never taken for an old one.
+
+    Args:
+        folder: Of the experiment, which may have been moved.
+        resume: True or ``auto``, or the path of a checkpoint.
+
+    Raises:
+        SettingsError: The file is no mapping of settings.
+        CheckpointError: It is lost, and no checkpoint can be read.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        entry = _asked_for(folder, resume)
+        if entry is None:
+            entry = resume_point(CheckpointStore(folder / "checkpoints"))
+        return _settings_in(entry, folder) if entry is not None else (str(path), {})
+    values = read_mapping(path)
+    branch = _branch(path.read_bytes())
+    if branch is not None:
+        with suppress(CheckpointError):  # whoever resumes it says what is wrong
+            entry = _asked_for(folder, resume) or _newest(folder)
+            store = CheckpointStore(folder / "checkpoints")
+            if entry is not None and store.manifest(entry).trajectory.branch != branch:
+                return _settings_in(entry, folder)
+    return str(path), as_recorded(found_again(values, folder))
+
+
+def _asked_for(folder: Path, resume: Resume) -> CheckpointEntry | None:
+    """Return the checkpoint of the experiment that ``resume`` is the path of, if it is one."""
+    if isinstance(resume, bool) or resume == "auto":
+        return None
+    with suppress(CheckpointError):
+        entry = CheckpointEntry.at(Path(resume))
+        if CheckpointStore(folder / "checkpoints").holds(entry):
+            return entry
+    return None
+
+
+def _newest(folder: Path) -> CheckpointEntry | None:
+    known = list(line_of(CheckpointStore(folder / "checkpoints")).known())
+    return known[-1][0] if known else None
+
+
+def _settings_in(entry: CheckpointEntry, folder: Path) -> tuple[str, dict[Any, Any]]:
+    settings: Mapping[str, Any] = CheckpointStore(entry.path.parent).manifest(entry).settings
+    return str(entry.path), as_recorded(found_again(settings, folder))
+
+
+def _branch(content: bytes) -> int | None:
+    """Return the branch whose settings a file holds; None if it does not say so, or was edited."""
+    header = _HEADER.match(content)
+    if header is None:
+        return None
+    digest = hashlib.sha256(content[header.end() :]).hexdigest()
+    return int(header["branch"]) if digest.encode() == header["digest"] else None
