@@ -40,7 +40,7 @@ def test_a_checkpoint_without_a_position_in_the_run_log_is_refused_and_nothing_i
 ) -> None:
     source = make_checkpoint(tmp_path / "a", parts)
     with pytest.raises(CorruptCheckpointError, match=rf"batch2\.pt: .*{said}"):
-        fork(source, tmp_path / "b", settings={}, identity={}, config="")
+        fork(source, tmp_path / "b", settings={}, accepted=[], config="")
     with pytest.raises(CorruptCheckpointError, match=rf"batch2\.pt: .*{said}"):
         export_bundle(source, tmp_path / "b", config="")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -59,7 +59,7 @@ class Making:
 
 def forked(disk: SimulatedDisk) -> Making:
     source = make_parent(PARENT, disk)
-    same: dict[str, Any] = {"settings": {}, "identity": {}, "config": "seed: 1\n"}
+    same: dict[str, Any] = {"settings": {}, "accepted": [], "config": "seed: 1\n"}
     return Making(disk, lambda disk: fork(source, CHILD, **same, filesystem=disk).entry)
 
 

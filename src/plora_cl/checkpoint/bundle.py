@@ -29,6 +29,7 @@ from plora_cl.checkpoint.new_folder import (
     claim,
     object_chunks,
     put,
+    require_new_file,
     run_log_chunks,
     run_log_length,
     run_log_position,
@@ -37,7 +38,7 @@ from plora_cl.checkpoint.new_folder import (
 )
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CheckpointError, CorruptCheckpointError, IncompatibleCheckpointError
+from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
 ConfigWriter: TypeAlias = Callable[[Manifest], str]
 """Turns the manifest of a checkpoint into the text of ``config.yaml``."""
@@ -88,7 +89,7 @@ def export_bundle(
         CorruptCheckpointError: It, or an object of it, is damaged.
         CheckpointError: Something is at ``out``, its folder is not there, or the disk refused.
     """
-    _require_free(out, overwrite=overwrite)
+    require_new_file(out, overwrite=overwrite)
     store = CheckpointStore(source.path.parent)
     data = store.read(source)
     manifest = store.manifest(source)
@@ -189,18 +190,6 @@ def _commit(
         with suppress(OSError):
             disk.remove(waiting)
     return entry
-
-
-def _require_free(out: Path, *, overwrite: bool) -> None:
-    with reading(out):
-        if out.is_dir() or (out.exists() and not out.is_file()):
-            raise CheckpointError(f"{out} is not a file: name the file to write")
-        if not out.parent.is_dir():
-            raise CheckpointError(f"{out.parent} is not a folder: make it, or write to another one")
-        if (out.exists() or out.is_symlink()) and not overwrite:
-            raise CheckpointError(
-                f"{out} is there already: choose another file, or replace it with --overwrite"
-            )
 
 
 def _header(name: str, size: int) -> bytes:

@@ -16,8 +16,16 @@ INSIDE_A_TASK = (
 )
 LEARNED_TOGETHER = "joint training learns all its tasks in one stage"
 Acceptance: TypeAlias = bool | Collection[str]
-"""Whether changes of the trajectory are wanted: all, none, or those with these keys."""
+"""Whether changes of the trajectory are wanted: all, none, or those with these keys or these very
+ones, each as `Change.difference` has it."""
 
+START_AFRESH = (
+    "restore them, start afresh with --overwrite, or choose another --experiment-name; "
+    "--accept-changes does not help here"
+)
+"""What to do where a run cannot go on from its checkpoint."""
+
+_COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 _NOTHING = "nothing"
 
 
@@ -39,9 +47,14 @@ class Change:
     now: str
     reason: str = ""
 
+    @property
+    def difference(self) -> str:
+        """What differs, whatever that does."""
+        return f"{self.key}: {self.before} -> {self.now}"
+
     def __str__(self) -> str:
         """Return the line of a diff."""
-        return f"{self.impact}: {self.key}: {self.before} -> {self.now}"
+        return f"{self.impact}: {self.difference}"
 
 
 def value_changes(
@@ -70,6 +83,39 @@ def value_changes(
         for key in sorted({*saved, *current})
         if saved.get(key, absent) != current.get(key, absent)
     ]
+
+
+def setting_changes(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    impacts: Mapping[str, Impact],
+    *,
+    inside: bool,
+    validated: bool,
+) -> list[Change]:
+    """Return how settings differ, each with its class at this very checkpoint.
+
+    Args:
+        saved: Those of the checkpoint.
+        current: Those of this run.
+        impacts: Class of each setting.
+        inside: The task at which the checkpoint stands is not finished.
+        validated: One of its epochs is the best one so far.
+    """
+    found = value_changes(saved, current, impacts)
+    return [_in_context(change, inside=inside, validated=validated) for change in found]
+
+
+def _in_context(change: Change, *, inside: bool, validated: bool) -> Change:
+    if change.key in _COUNTED_IN_BATCHES and inside:
+        return as_structural(change, INSIDE_A_TASK)
+    if change.key == "early_stopping_metric" and inside and validated:
+        return as_structural(
+            change, "the best epoch of the task so far was chosen by the other one"
+        )
+    if change.key == "precision" and "'fp16'" in (change.before, change.now):
+        return as_structural(change, "fp16 has a gradient scale that the other one has not")
+    return change
 
 
 def task_changes(
@@ -118,14 +164,19 @@ def as_structural(change: Change, reason: str) -> Change:
 
 
 def require_acceptable(
-    changes: Sequence[Change], *, accept: Acceptance, shape_settings: Collection[str]
+    changes: Sequence[Change],
+    *,
+    accept: Acceptance,
+    shape_settings: Collection[str],
+    way_out: str = START_AFRESH,
 ) -> list[Change]:
     """Make sure that a run may go on from a checkpoint; return what was accepted.
 
     Args:
         changes: How they differ.
-        accept: Changes of the trajectory are wanted: all of them, or those with these keys.
+        accept: Changes of the trajectory are wanted: all of them, or some.
         shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
+        way_out: What to do about a structural change.
 
     Raises:
         IncompatibleCheckpointError: There is a structural change, or one of the trajectory that
@@ -144,10 +195,6 @@ def require_acceptable(
             else "the checkpoint has no place in this run: "
         )
         listed = sorted(structural + refused, key=lambda change: change.key)
-        way_out = (
-            "restore them, start afresh with --overwrite, or choose another --experiment-name; "
-            "--accept-changes does not help here"
-        )
     else:
         what = "going on would not compute what the checkpoint's run would have: "
         listed = refused
@@ -175,7 +222,9 @@ def require_unchanged(changes: Sequence[Change], *, folder: str) -> None:
 
 
 def _is_accepted(change: Change, accept: Acceptance) -> bool:
-    return accept if isinstance(accept, bool) else change.key in accept
+    if isinstance(accept, bool):
+        return accept
+    return change.key in accept or change.difference in accept
 
 
 def _refusal(change: Change) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from plora_cl.checkpoint.filesystem import (
 )
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.policy import parse_name
-from plora_cl.errors import CorruptCheckpointError, ExperimentExistsError
+from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 
 LINEAGE = "lineage.json"
 RUN_LOG = "results/run_log.jsonl"
@@ -74,6 +75,23 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
     return lineage if isinstance(lineage, dict) else None
+
+
+def require_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write to ``path`` what was not asked for.
+
+    Raises:
+        CheckpointError: Something is there that may not be replaced, or its folder is not there.
+    """
+    with reading(path):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is not a file: name the file to write")
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path.parent} is not a folder: make it, or name another one")
+        if os.path.lexists(path) and not overwrite:
+            raise CheckpointError(
+                f"{path} is there already: choose another file, or replace it with --overwrite"
+            )
 
 
 def put(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:

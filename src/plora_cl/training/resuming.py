@@ -9,10 +9,8 @@ from typing import Any
 
 from plora_cl.checkpoint.branches import continuation
 from plora_cl.checkpoint.changes import (
-    INSIDE_A_TASK,
     Acceptance,
     Change,
-    as_structural,
     require_acceptable,
     require_unchanged,
     task_changes,
@@ -22,20 +20,19 @@ from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.config.places import anchored_values
-from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, completed
+from plora_cl.config.schema import SHAPE_SETTINGS, Settings
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.run import Run
+from plora_cl.training.setting_changes import compared, is_finished, setting_changes
 from plora_cl.training.task_notes import held_out_differently
 
 ENVIRONMENT = "environment."
 """What the keys of facts about the machine begin with."""
 
 _ALL_DATA = "data"
-_COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def go_on_from(
         resumable: A verified checkpoint.
         run: Not begun yet.
         settings: Those of ``run``.
-        accept: Changes of the trajectory are wanted: all of them, or those of these keys.
+        accept: Changes of the trajectory are wanted: all of them, or some.
         in_place_of: Components that take the state as it was saved instead of the run's own. Where
             it is None and every task is learned, another machine changes nothing, and other
             settings are refused.
@@ -80,7 +77,8 @@ def go_on_from(
     changes = differences(resumable.snapshot, run, settings)
     for change in changes:
         run.reporter.message(str(change))
-    if in_place_of is None and _is_finished(resumable.snapshot, run):
+    tasks = len(run.components.tasks)
+    if in_place_of is None and is_finished(resumable.snapshot.cursor, tasks):
         return _show_again(resumable, run, changes)
     accepted = require_acceptable(changes, accept=accept, shape_settings=SHAPE_SETTINGS)
     snapshot = _moved(resumable.snapshot, run)
@@ -97,11 +95,6 @@ def go_on_from(
     run.components.restore(replace(resumable, snapshot=snapshot), in_place_of)
     run.checkpointer.go_on_with(following.trajectory)
     return Resumed(accepted, following.is_branch)
-
-
-def _is_finished(snapshot: Snapshot, run: Run) -> bool:
-    cursor = snapshot.cursor
-    return cursor["phase"] == Phase.DONE and cursor["task"] == len(run.components.tasks) - 1
 
 
 def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Resumed:
@@ -166,11 +159,8 @@ class Held:
 def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change]:
     """Return every difference between a checkpoint and a run that is to go on from it."""
     inside = snapshot.cursor["phase"] != Phase.DONE
-    then = anchored_values(completed(snapshot.settings))
-    now = anchored_values(settings.model_dump(mode="json"))
-    found = value_changes(then, now, IMPACTS)
     validated = snapshot.state["early_stopping"]["best"] is not None
-    found = [_in_context(change, inside=inside, validated=validated) for change in found]
+    found = setting_changes(snapshot.settings, snapshot.cursor, settings, validated=validated)
     base = {"base weights": snapshot.objects["model/base"].sha256}
     found += value_changes(
         base, {"base weights": run.checkpointer.base_digest}, {"base weights": Impact.STRUCTURAL}
@@ -183,7 +173,7 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
         of_tasks = task_changes(
             data, data_now, task=snapshot.cursor["task"], inside=inside, joint=settings.joint
         )
-        found += held_out_differently(of_tasks, then, now)
+        found += held_out_differently(of_tasks, *compared(snapshot.settings, settings))
     found += value_changes(saved, current, {})
     environment = run.checkpointer.environment
     return found + value_changes(snapshot.environment, environment, FACTS, prefix=ENVIRONMENT)
@@ -191,18 +181,6 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
 
 def _contents(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: identity.get(name) for name in ("encoder", "data")}
-
-
-def _in_context(change: Change, *, inside: bool, validated: bool) -> Change:
-    if change.key in _COUNTED_IN_BATCHES and inside:
-        return as_structural(change, INSIDE_A_TASK)
-    if change.key == "early_stopping_metric" and inside and validated:
-        return as_structural(
-            change, "the best epoch of the task so far was chosen by the other one"
-        )
-    if change.key == "precision" and "'fp16'" in (change.before, change.now):
-        return as_structural(change, "fp16 has a gradient scale that the other one has not")
-    return change
 
 
 def _moved(snapshot: Snapshot, run: Run) -> Snapshot:

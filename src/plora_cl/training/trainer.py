@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from plora_cl.checkpoint.fork import accepted_by_fork
 from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.checkpoint.output_files import recording, write_output
 from plora_cl.checkpoint.replacement import complete, recover, set_aside
@@ -304,7 +305,8 @@ class CLTrainer:
         if resumable is None:
             return False
         self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
-        resumed = go_on_from(resumable, self.run, self.settings, accept=accept)
+        accepted = accept or accepted_by_fork(self.folder, resumable.entry)
+        resumed = go_on_from(resumable, self.run, self.settings, accept=accepted)
         if resumed.is_branch:
             branch = self.run.checkpointer.trajectory.branch
             with recording(self.run.components.run_log.path):

@@ -5,31 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plora_cl.checkpoint.bundle import export_bundle, import_bundle
+from plora_cl.checkpoint.changes import Change, require_acceptable, require_unchanged
+from plora_cl.checkpoint.disk_errors import naming
+from plora_cl.checkpoint.fork import accepted_by_fork, fork, settings_by_fork
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.command import locate, resume_hint
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.config.assignment import assign, split_assignment
-from plora_cl.config.schema import SHAPE_SETTINGS, Settings, completed, identity
+from plora_cl.config.schema import EXAMPLE_SETTINGS, SHAPE_SETTINGS, Settings
 from plora_cl.config.sources import dump, validate
-from plora_cl.errors import CorruptCheckpointError, SettingsError
+from plora_cl.errors import CheckpointError, CorruptCheckpointError, SettingsError
+from plora_cl.training.setting_changes import is_finished, setting_changes
 
 DAMAGED = 1
 
-_FIXED = SHAPE_SETTINGS | {"seed", "max_length", "max_train_examples", "max_eval_examples"}
-_STATE = frozenset(
-    {"use_ewc", "ewc_mode", "use_orthogonal", "use_replay", "replay_tuning", "precision"}
+_NOT_IN_MANIFEST = frozenset(
+    {"model_name", "max_length", "seed", "early_stopping_metric", *EXAMPLE_SETTINGS}
+    | {"hold_out_validation", "measure_validation", "early_stopping_patience"}
 )
-_STEPS = frozenset({"batch_size", "gradient_accumulation_steps"})
-_OPTIMIZER = ("learning_rate", "weight_decay")
-_SOURCES = ("model_name", "tasks", "device")
+"""Settings whose effect shows in weights, texts and state only."""
+
+_FORKED_AFRESH = "a fork goes on from what was learned; start a new run to change them"
 
 
 def fork_main(argv: Sequence[str]) -> int:
@@ -116,42 +119,79 @@ def _fork(arguments: argparse.Namespace) -> None:
     source = _source(arguments.source)
     manifest = CheckpointStore(source.path.parent).manifest(source)
     folder = arguments.folder.absolute()
-    settings = _settings(manifest, folder, arguments.assignments)
-    changed = _changed(manifest, settings)
-    _require_possible(manifest, changed)
-
-    from plora_cl.checkpoint.fork import fork  # imports torch: not needed to refuse
-
+    values = {**manifest.settings, **settings_by_fork(source)}
+    settings = _settings(values, folder, arguments.assignments)
+    accepted = _acceptable(source, manifest, settings)
     made = fork(
         source,
         folder,
         settings=settings.model_dump(mode="json"),
-        identity=identity(settings),
+        accepted=[change.difference for change in accepted],
         config=dump(settings),
     )
-    notes = _delayed(manifest, changed)
     _show(
         arguments,
         {
             "checkpoint": str(made.entry.path),
             "parent": str(source.path),
-            "changed": sorted(changed),
+            "changed": [change.key for change in accepted],
             "linked_objects": made.linked,
             "copied_object_bytes": made.copied_bytes,
-            "notes": notes,
         },
         [
             f"Forked {source.path} to {made.entry.path}",
             f"Objects: {made.linked} shared by hard links, {made.copied_bytes} bytes copied",
-            *(f"Note: {note}" for note in notes),
+            *(f"Other from here on: {change.difference}" for change in accepted),
             resume_hint(folder),
         ],
     )
 
 
+def _acceptable(source: CheckpointEntry, manifest: Manifest, settings: Settings) -> list[Change]:
+    """Return what is computed otherwise from here on, as going on with the fork will find it.
+
+    Raises:
+        IncompatibleCheckpointError: The fork could not go on.
+    """
+    found = setting_changes(manifest.settings, manifest.cursor, settings)
+    accepted = _require_possible(found)
+    if any(change.key in _NOT_IN_MANIFEST for change in found):
+        found = _with_contents(source, settings)
+        accepted = _require_possible(found)
+    if is_finished(manifest.cursor, len(settings.tasks)):
+        require_unchanged(found, folder=str(source.path.parent.parent))
+    return accepted
+
+
+def _require_possible(changes: Sequence[Change]) -> list[Change]:
+    return require_acceptable(
+        changes, accept=True, shape_settings=SHAPE_SETTINGS, way_out=_FORKED_AFRESH
+    )
+
+
+def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
+    """Return all differences but those of the machine, weights and texts compared as well."""
+    from plora_cl.checkpoint.encoding import decode  # takes seconds: not needed for most changes
+    from plora_cl.training.build import build_run
+    from plora_cl.training.reporting import SilentReporter
+    from plora_cl.training.resuming import ENVIRONMENT, differences
+    from plora_cl.training.stopping import StopRequest
+
+    run = build_run(settings, SilentReporter(), StopRequest())
+    with naming(source.path):
+        snapshot = decode(CheckpointStore(source.path.parent).read(source))
+    found = differences(snapshot, run, settings)
+    return [change for change in found if not change.key.startswith(ENVIRONMENT)]
+
+
 def _export(arguments: argparse.Namespace) -> None:
     source = _source(arguments.source)
     manifest = CheckpointStore(source.path.parent).manifest(source)
+    if accepted_by_fork(source.path.parent.parent, source):
+        raise CheckpointError(
+            f"{source.path} was forked to go on with other settings, and has not yet: go on with "
+            "it first, or export the checkpoint it was forked from"
+        )
     size = export_bundle(
         source,
         arguments.out,
@@ -186,9 +226,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _imported(manifest: Manifest, folder: Path) -> Settings:
     """Return settings that write nowhere but into ``folder`` and the user's own cache."""
-    return _settings(
-        replace(manifest, settings={**manifest.settings, "cache_dir": None}), folder, []
-    )
+    return _settings({**manifest.settings, "cache_dir": None}, folder, [])
 
 
 def _named(settings: Settings) -> dict[str, Any]:
@@ -205,9 +243,9 @@ def _source(text: str) -> CheckpointEntry:
     return locate(text).checkpoint
 
 
-def _settings(manifest: Manifest, folder: Path, assignments: Sequence[str]) -> Settings:
+def _settings(saved: Mapping[str, Any], folder: Path, assignments: Sequence[str]) -> Settings:
     problems: list[str] = []
-    values = dict(manifest.settings)
+    values = dict(saved)
     for path, value in filter(None, [split_assignment(text, problems) for text in assignments]):
         head = path.partition(".")[0]
         if head in ("experiment_dir", "experiment_name"):
@@ -221,41 +259,3 @@ def _settings(manifest: Manifest, folder: Path, assignments: Sequence[str]) -> S
         raise SettingsError(problems)
     here = {"experiment_dir": str(folder.parent), "experiment_name": folder.name}
     return validate({**values, **here}, source="--set" if assignments else "checkpoint")
-
-
-def _changed(manifest: Manifest, settings: Settings) -> set[str]:
-    plain = settings.model_dump(mode="json", include={*identity(settings), *_SOURCES})
-    saved = completed(manifest.settings)
-    return {name for name in plain if saved[name] != plain[name]}
-
-
-def _require_possible(manifest: Manifest, changed: set[str]) -> None:
-    cursor = manifest.cursor
-    problems = [
-        f"--set: {name}: decides the shapes, the data or the random numbers of what was already "
-        "learned; start a new run to change it"
-        for name in sorted(changed & _FIXED)
-    ]
-    problems += [
-        f"--set: {name}: decides what the state of the checkpoint consists of; start a new run to "
-        "change it"
-        for name in sorted(changed & _STATE)
-    ]
-    if cursor["phase"] != "done":
-        problems += [
-            f"--set: {name}: the checkpoint lies inside a task, whose steps it counts; fork the "
-            "last checkpoint of a task to change it"
-            for name in sorted(changed & _STEPS)
-        ]
-    if problems:
-        raise SettingsError(problems)
-
-
-def _delayed(manifest: Manifest, changed: set[str]) -> list[str]:
-    if manifest.cursor["phase"] == "done":
-        return []
-    return [
-        f"{name} applies from the next task on: the optimizer of the present one keeps its own"
-        for name in _OPTIMIZER
-        if name in changed
-    ]

@@ -1,0 +1,46 @@
+"""How the settings of a checkpoint differ from others; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plora_cl.checkpoint import changes
+from plora_cl.checkpoint.changes import Change
+from plora_cl.config.places import anchored_values
+from plora_cl.config.schema import IMPACTS, Settings, completed
+
+_DONE = "done"
+
+
+def setting_changes(
+    saved: Mapping[str, Any],
+    cursor: Mapping[str, Any],
+    settings: Settings,
+    *,
+    validated: bool = False,
+) -> list[Change]:
+    """Return every difference, with what it does to a run that goes on from the checkpoint.
+
+    Args:
+        saved: Settings of the checkpoint, perhaps of an earlier version.
+        cursor: Of the checkpoint.
+        settings: Of the run.
+        validated: One epoch of the task is the best one so far; a manifest does not tell.
+    """
+    return changes.setting_changes(
+        *compared(saved, settings),
+        IMPACTS,
+        inside=cursor["phase"] != _DONE,
+        validated=validated,
+    )
+
+
+def compared(saved: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both settings complete and plain, with absolute paths."""
+    return anchored_values(completed(saved)), anchored_values(settings.model_dump(mode="json"))
+
+
+def is_finished(cursor: Mapping[str, Any], tasks: int) -> bool:
+    """Tell whether nothing is left to learn of a stream of so many tasks."""
+    return bool(cursor["phase"] == _DONE and cursor["task"] == tasks - 1)
