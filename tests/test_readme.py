@@ -7,12 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from plora_cl.cli.flags import floor_parser, train_parser
 from plora_cl.cli.protocol.main import protocol_parser
+from plora_cl.quickstart import how_to_install
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = [
@@ -40,6 +42,18 @@ def test_every_flag_of_a_training_command_is_known(command: str) -> None:
 def test_the_command_that_compares_methods_is_known() -> None:
     (command,) = [command for command in COMMANDS if "plora-cl protocol" in command]
     assert vars(protocol_parser().parse_args(shlex.split(command)[2:]))
+
+
+def test_pip_installs_what_the_extra_has_and_nothing_that_it_depends_on() -> None:
+    extra = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = set(extra["project"]["optional-dependencies"]["quickstart"])
+    (plain,) = [c for c in COMMANDS if c.startswith("pip install . ")]
+    (alone,) = [c for c in COMMANDS if c.startswith("pip install --no-deps ")]
+    assert {*shlex.split(plain)[3:], *shlex.split(alone)[3:]} == wanted
+    for pinned in shlex.split(alone)[3:]:
+        assert f"pip install --no-deps {pinned}, " in how_to_install(pinned.partition("==")[0])
+    unwanted = {f"{m['name']}=={m['version']}" for m in extra["tool"]["uv"]["dependency-metadata"]}
+    assert set(shlex.split(alone)[3:]) == unwanted
 
 
 def test_the_command_for_the_floor_is_known() -> None:

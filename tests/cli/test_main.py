@@ -149,3 +149,49 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_imported(
     assert len(err.splitlines()) == 1
     assert not heavy & {"torch", "transformers", "datasets", "peft"}
     assert not Path("experiments", "default").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "loop", "a" * 5000, "\udcff", "~nobody/x", "/proc/1/mem", "d"]
+)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "--tasks"],
+        ["train", "--config"],
+        ["train", "--preset"],
+        ["train", "--resume"],
+        ["train", "--model-name", "/", "--experiment-dir"],
+        ["train", "--model-name", "/", "--experiment-name"],
+        ["train", "--model-name"],
+        ["train", "--model-name", "/", "--max-time", "1", "--set"],
+        ["floor", "--model-name", "/", "--config"],
+        ["protocol"],
+        ["checkpoints", "list"],
+        ["checkpoints", "fork", "nothing"],
+        ["checkpoints", "import", "nothing"],
+        ["checkpoints", "export", "nothing", "--out"],
+    ],
+)
+def test_odd_names_are_refused_in_lines_without_a_traceback(
+    argv: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("loop").symlink_to("loop")
+    Path("d").mkdir()
+    if argv[-1] == "--model-name" and not name.startswith(("/", "~")) and name not in ("loop", "d"):
+        pytest.skip("may be a model on the hub")
+    command = [*argv, name, *(["--tasks", "d/"] if argv[0] == "train" else [])]
+    try:
+        code = main(command)
+    except SystemExit as end:
+        code = int(str(end.code))
+    assert code in (1, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith(("Error: ", "Note: ")) for line in lines)

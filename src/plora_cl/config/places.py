@@ -25,7 +25,7 @@ def experiment_recorded_in(config: Path) -> Path | None:
     if config.name != RECORD or not begun:
         return None
     # A folder is known by its name, which neither "." nor ".." tells.
-    return folder if folder.name not in ("", "..") else folder.resolve()
+    return folder if folder.name not in ("", "..") else Path(os.path.realpath(folder))
 
 
 def anchored(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,7 +197,7 @@ def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None
     if isinstance(resume, str) and resume != "auto":
         checkpoint = Path(resume)
         if len(checkpoint.parts) < 3 or ".." in checkpoint.parts:
-            checkpoint = checkpoint.resolve()
+            checkpoint = Path(os.path.realpath(checkpoint))  # takes a loop of links, too
         folder = checkpoint.parent
         return folder.parent if folder.name == "checkpoints" else None
     defaults = SettingFields()

