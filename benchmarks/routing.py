@@ -16,6 +16,8 @@ from plora_cl.data.loading import load_tasks
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import load_encoder, load_tokenizer
 from plora_cl.training.routing import Router
+from plora_cl.training.under_way import UnderWay
+from plora_cl.units import run_through
 
 
 def main() -> None:
@@ -37,7 +39,6 @@ def main() -> None:
         max_eval_examples=chosen.test,
         seed=chosen.seed,
         cache_dir=None,
-        progress=_silent,
     )
     model = ContinualClassifier(load_encoder(chosen.model_name))
     router = Router(
@@ -46,12 +47,12 @@ def main() -> None:
         abstain=chosen.abstain,
         batch_size=64,
         seed=chosen.seed,
-        progress=_silent,
+        under_way=UnderWay(),
     )
     for task in tasks:
-        router.learn(tasks[: task.index + 1])
+        run_through(router.learn(tasks[: task.index + 1]))
         seen = tasks[: task.index + 1]
-        routes = [router.route(known, len(seen)) for known in seen]
+        routes = [run_through(router.route(known, len(seen))) for known in seen]
         right = [float((route == k).mean()) for k, (route, _) in enumerate(routes)]
         doubtful = [float(doubt.mean()) for _, doubt in routes]
         print(
@@ -60,10 +61,6 @@ def main() -> None:
         )
         for known, (route, _) in zip(seen, routes, strict=True):
             print(f"  {known.name:>16} {np.bincount(route, minlength=len(seen)).tolist()}")
-
-
-def _silent(what: str, done: int, total: int, /) -> None:
-    """Report nothing."""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
+from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.units import Unit, Units
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} : {{ message['content'] }} "
@@ -88,16 +89,19 @@ class ScriptedGenerator:
         self,
         examples: Sequence[TuningExample],
         plan: TuningPlan,
+        state: TuningState,
         *,
         seed: int,
-        batch_done: BatchDone,
-    ) -> Tuned:
+        what: str,
+    ) -> Units[Tuned]:
         self.tuned_on.append(examples)
         generator = torch.Generator().manual_seed(seed)
-        for epoch in range(plan.epochs):
-            batch_done(epoch + 1, plan.epochs)
+        while state.batches < plan.epochs:
+            state.count(float(len(examples)), tokens=state.batches + 1)
+            state.end_epoch()
+            yield Unit(what, state.batches, plan.epochs)
         weights = {"layer.lora_A": torch.randn(plan.r, 3, generator=generator)}
-        return Tuned(Lora(weights), [float(len(examples)) / (e + 1) for e in range(plan.epochs)])
+        return Tuned(Lora(weights), list(state.losses))
 
     def release(self) -> None:
         self.released += 1

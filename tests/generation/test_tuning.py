@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from generation.test_causal import saved
 from generators import ScriptedGenerator, make_generator
+from plora_cl.checkpoint.copies import separate_copy
 from plora_cl.errors import IncompatibleCheckpointError, ModelError, TrainingError
 from plora_cl.generation.cache import CachedGenerator
 from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan
+from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
 from plora_cl.state import RandomState
+from plora_cl.units import run_through
 
 CATS, DOGS = ["meow", "purr", "paw"], ["bark", "bone", "leash"]
 WORDS = [*CATS, *DOGS, "cat", "dog", "text", "user", "assistant", ":", "a", "b", "c"]
@@ -56,7 +60,7 @@ EXAMPLES = [
 def tuned(
     mine: CausalGenerator, plan: TuningPlan = PLAN, examples: Sequence[TuningExample] = EXAMPLES
 ) -> Tuned:
-    return mine.tune(examples, plan, seed=5, batch_done=lambda done, total: None)
+    return run_through(mine.tune(examples, plan, TuningState(), seed=5, what="tuning"))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +149,7 @@ def test_the_result_depends_on_examples_plan_and_seed_alone(folder: Path, result
     again = tuned(mine)
     assert again.losses == result.losses
     assert again.lora.digest == result.lora.digest
-    other = mine.tune(EXAMPLES, PLAN, seed=6, batch_done=lambda done, total: None)
+    other = run_through(mine.tune(EXAMPLES, PLAN, TuningState(), seed=6, what="tuning"))
     assert other.lora.digest != result.lora.digest
 
 
@@ -160,18 +164,40 @@ def test_it_leaves_the_random_generators_as_they_were(folder: Path) -> None:
 
 def test_a_stop_between_batches_leaves_the_model_as_it_was(folder: Path, result: Tuned) -> None:
     mine = generator(folder)
-    texts, told = mine.generate("cat", count=4, seed=0), []
-
-    def stop(done: int, total: int) -> None:
-        told.append((done, total))
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        mine.tune(EXAMPLES, PLAN, seed=5, batch_done=stop)
-    assert told == [(done, PLAN.epochs * 3) for done in range(1, 6)]
+    texts = mine.generate("cat", count=4, seed=0)
+    units = mine.tune(EXAMPLES, PLAN, TuningState(), seed=5, what="tuning")
+    told = [next(units) for _ in range(5)]
+    units.close()
+    assert told == [("tuning", done, PLAN.epochs * 3) for done in range(1, 6)]
     assert mine.generate("cat", count=4, seed=0) == texts
     assert tuned(mine).lora.digest == result.lora.digest
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4, PLAN.epochs * 3])
+def test_it_goes_on_after_any_batch_to_the_same_bits(
+    folder: Path, result: Tuned, batches: int
+) -> None:
+    first, state = generator(folder), TuningState()
+    list(itertools.islice(first.tune(EXAMPLES, PLAN, state, seed=5, what="tuning"), batches))
+    bytes_of_state = saved(separate_copy(state.state_dict()))
+    torch.manual_seed(99)
+    second, twin = generator(folder), TuningState()
+    twin.load_state_dict(torch.load(io.BytesIO(bytes_of_state), weights_only=True))
+    assert saved(separate_copy(twin.state_dict())) == bytes_of_state
+    rest = second.tune(EXAMPLES, PLAN, twin, seed=5, what="tuning")
+    found, units = [], 0
+    while True:
+        before = saved(RandomState().state_dict())
+        try:
+            next(rest)
+        except StopIteration as end:
+            found.append(end.value)
+            break
+        units += 1
+        assert saved(RandomState().state_dict()) == before
+    assert units == PLAN.epochs * 3 - batches
+    assert found[0].losses == result.losses
+    assert found[0].lora.digest == result.lora.digest
 
 
 def test_a_lora_filled_from_other_tensors_writes_the_same(folder: Path, result: Tuned) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -21,13 +21,10 @@ from plora_cl.state import Cursor, RandomState
 from plora_cl.training.devices import make_accelerator
 from plora_cl.training.loop import train_epoch
 from plora_cl.training.optimization import Optimization
+from plora_cl.units import Unit
 
 Factory: TypeAlias = Callable[[], ContinualMethod]
 Groups: TypeAlias = Mapping[str, Mapping[str, Tensor]]
-
-
-def silent(what: str, done: int, total: int, /) -> None:
-    """Report nothing."""
 
 
 def begin(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> None:
@@ -48,6 +45,11 @@ def start(method: ContinualMethod, model: ContinualClassifier, folder: Path, tas
     return len(list(method.start_task(model, token_task(folder, task))))
 
 
+def finish(method: ContinualMethod, model: ContinualClassifier, folder: Path, task: int) -> int:
+    """Go through all units of the end of ``task``; return how many there were."""
+    return len(list(method.finish_task(model, token_task(folder, task))))
+
+
 def grown(
     make: Factory, folder: Path, tasks: int = 2
 ) -> tuple[ContinualMethod, ContinualClassifier]:
@@ -57,7 +59,7 @@ def grown(
     for task in range(tasks):
         begin(method, model, folder, task)
         learn_something(model)
-        method.finish_task(model, token_task(folder, task), silent)
+        finish(method, model, folder, task)
     grow(method, model, tasks)
     return method, model
 
@@ -237,7 +239,7 @@ def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
         batch = some_batch(4, 5, 3, task=2, seed=seed)
         assert_same_batches(method.extend_batch(batch), other.extend_batch(batch))
     for m, its_model in ((method, model), (other, other_model)):
-        m.finish_task(its_model, token_task(folder, 2), silent)
+        finish(m, its_model, folder, 2)
         begin(m, its_model, folder, 3)
         learn_something(its_model)
     assert_equal(method.memory(), other.memory())
@@ -257,7 +259,7 @@ def loading_replaces_what_was_there(make: Factory, folder: Path) -> None:
     with torch.no_grad():
         for parameter in model.adapters.parameters(0).values():
             parameter.add_(0.5)
-    method.finish_task(model, token_task(folder, 2), silent)
+    finish(method, model, folder, 2)
     penalty_and_gradients(method, model)
     for name, part in model.parts().items():
         part.load_state_dict(dict(weights[name]))
@@ -276,13 +278,61 @@ def a_start_can_be_taken_up_after_any_unit(make: Factory, folder: Path) -> None:
     units = start(whole, model, folder, 2)
     for stop in range(1, units + 1):
         method, model = grown(make, folder)
-        under_way = iter(method.start_task(model, token_task(folder, 2)))
-        for _ in range(stop):
-            next(under_way)
+        method, model = cut_after(
+            stop, method.start_task(model, token_task(folder, 2)), method, model, make
+        )
+        assert start(method, model, folder, 2) == units - stop
+        assert_same_future(method, whole)
+
+
+def an_end_can_be_taken_up_after_any_unit(make: Factory, folder: Path) -> None:
+    """Saved after any unit, or begun again when all are done, it ends as if it had run through."""
+    whole, model = learned(make, folder)
+    units = finish(whole, model, folder, 2)
+    for stop in range(units + 1):
+        method, model = learned(make, folder)
+        method, model = cut_after(
+            stop, method.finish_task(model, token_task(folder, 2)), method, model, make
+        )
+        assert finish(method, model, folder, 2) == units - stop
+        assert_same_future(method, whole)
+
+
+def an_end_that_is_stopped_after_every_unit_comes_about(make: Factory, folder: Path) -> None:
+    """One unit a process is enough, and what is begun again when all is done changes nothing."""
+    whole, model = learned(make, folder)
+    units = finish(whole, model, folder, 2)
+    method, model = learned(make, folder)
+    for _ in range(units):
+        method, model = cut_after(
+            1, method.finish_task(model, token_task(folder, 2)), method, model, make
+        )
+    for _ in range(2):
+        assert finish(method, model, folder, 2) == 0
+        assert_same_future(method, whole)
         method, model = twin_of(method, model, make)
-        assert start(method, model, folder, 2) == max(units - stop, 1)
-        assert_equal(method.memory(), whole.memory())
-        assert state_digest(method.state_dict()) == state_digest(whole.state_dict())
+
+
+def cut_after(
+    units: int,
+    work: Iterable[Unit],
+    method: ContinualMethod,
+    model: ContinualClassifier,
+    make: Factory,
+) -> tuple[ContinualMethod, ContinualClassifier]:
+    """Do so many units, and return a twin filled from bytes of what is there then."""
+    memory = set(method.memory())
+    under_way = iter(work)
+    for _ in range(units):
+        next(under_way)
+    assert set(method.memory()) >= memory
+    return twin_of(method, model, make)
+
+
+def assert_same_future(method: ContinualMethod, other: ContinualMethod) -> None:
+    """Compare all that a checkpoint holds of two methods."""
+    assert_equal(method.memory(), other.memory())
+    assert state_digest(method.state_dict()) == state_digest(other.state_dict())
 
 
 def starting_a_task_disturbs_nothing(make: Factory, folder: Path) -> None:
@@ -316,18 +366,21 @@ def growing_can_be_replayed(make: Factory, folder: Path) -> None:
 
 
 def finishing_a_task_disturbs_nothing(make: Factory, folder: Path) -> None:
-    """Weights, gradients, modes and random generators stay as they were."""
-    method, model = learned(make, folder)
+    """After each unit weights, gradients, modes and random generators are as they were."""
     for training in (True, False):
+        method, model = learned(make, folder)
         model.train(training)
         modes = {name: module.training for name, module in model.named_modules()}
         weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         before = RandomState.seeded(5).state_dict()
-        method.finish_task(model, token_task(folder, 2), silent)
-        assert_same_random_state(before)
-        assert {name: module.training for name, module in model.named_modules()} == modes
-        assert_equal({"w": weights}, {"w": dict(model.named_parameters())})
-        assert all(p.grad is None for p in model.parameters())
+        units = iter(method.finish_task(model, token_task(folder, 2)))
+        is_left = True
+        while is_left:
+            is_left = next(units, None) is not None
+            assert_same_random_state(before)
+            assert {name: module.training for name, module in model.named_modules()} == modes
+            assert_equal({"w": weights}, {"w": dict(model.named_parameters())})
+            assert all(p.grad is None for p in model.parameters())
 
 
 def what_it_remembers_stays_as_it_is(make: Factory, folder: Path) -> None:
@@ -354,6 +407,8 @@ CHECKS: list[Callable[[Factory, Path], None]] = [
     survives_a_round_trip_to_the_bit,
     loading_replaces_what_was_there,
     a_start_can_be_taken_up_after_any_unit,
+    an_end_can_be_taken_up_after_any_unit,
+    an_end_that_is_stopped_after_every_unit_comes_about,
     starting_a_task_disturbs_nothing,
     growing_can_be_replayed,
     finishing_a_task_disturbs_nothing,

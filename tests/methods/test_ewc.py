@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from encoders import learn_something, tiny_model, token_task
-from methods.conformance import begin, copied, silent
+from methods.conformance import begin, copied
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.methods.ewc import Ewc
-from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.methods.fisher import Estimator, FisherSums, diagonal_fisher
 from plora_cl.methods.fisher_scale import fisher_scale, with_laplace_lambdas
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict, derived_seed
+from plora_cl.units import run_through
 
 
 def learn(method: Ewc, folder: Path, tasks: int) -> ContinualClassifier:
@@ -24,7 +25,7 @@ def learn(method: Ewc, folder: Path, tasks: int) -> ContinualClassifier:
     for task in range(tasks):
         begin(method, model, folder, task)
         learn_something(model)
-        method.finish_task(model, token_task(folder, task), silent)
+        list(method.finish_task(model, token_task(folder, task)))
     model.grow(2)
     return model
 
@@ -108,7 +109,7 @@ def test_in_float64_the_penalty_is_the_formula_over_a_whole_stream(
         task = token_task(tmp_path, index)
         weights = {n: p.detach().clone() for n, p in model.shared_parameters().items()}
         learned.append((mean_square_of_gradients(model, task), weights))
-        method.finish_task(model, task, silent)
+        list(method.finish_task(model, task))
 
 
 def assert_penalty(
@@ -215,13 +216,13 @@ def test_labels_and_mini_batches_are_drawn_anew_for_each_seed(
 def test_mini_batches_do_not_follow_the_order_of_lengths(tmp_path: Path) -> None:
     method = Ewc(strength=1.0, estimator="batched", examples=0, batch_size=3)
     model = learn(method, tmp_path, 1)
-    by_length = diagonal_fisher(
-        model,
-        token_task(tmp_path, 0).train.in_order(1),
-        estimator="batched",
-        progress=silent,
-        total=12,
-        batch_size=3,
+    by_length = run_through(
+        diagonal_fisher(
+            model,
+            token_task(tmp_path, 0).train.in_order(1),
+            FisherSums("batched", batch_size=3),
+            total=12,
+        )
     )
     found = method.memory()["running"]
     assert not all(torch.allclose(found[f"fisher.{n}"], f) for n, f in by_length.items())
@@ -245,7 +246,7 @@ def test_offline_keeps_a_group_for_each_task_and_never_touches_it_again(tmp_path
     model = learn(method, tmp_path, 2)
     before, kept = copied(method.memory()), dict(method.memory())
     learn_something(model)
-    method.finish_task(model, token_task(tmp_path, 2), silent)
+    list(method.finish_task(model, token_task(tmp_path, 2)))
     assert list(method.memory()) == ["task-0", "task-1", "task-2"]
     for name, group in before.items():
         assert method.memory()[name] is kept[name]
@@ -259,7 +260,7 @@ def test_online_keeps_a_decayed_sum_and_the_latest_weights(tmp_path: Path) -> No
     first = copied(method.memory())["running"]
     learn_something(model)
     for m in (method, only_new):
-        m.finish_task(model, token_task(tmp_path, 1), silent)
+        list(m.finish_task(model, token_task(tmp_path, 1)))
     assert list(method.memory()) == ["running"]
     second, new = method.memory()["running"], only_new.memory()["running"]
     for name, parameter in model.shared_parameters().items():
@@ -272,27 +273,20 @@ def test_online_keeps_a_decayed_sum_and_the_latest_weights(tmp_path: Path) -> No
 def test_the_estimate_uses_the_stated_number_of_stratified_examples(
     examples: int, used: int, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, int, int]] = []
-
-    def note(what: str, done: int, total: int, /) -> None:
-        told.append((what, done, total))
-
     method, model = Ewc(strength=1.0, examples=examples, seed=3), tiny_model(shared="layernorm")
     begin(method, model, tmp_path, 0)
     learn_something(model)
     task = token_task(tmp_path, 0, rows=12)
-    method.finish_task(model, task, note)
+    told = list(method.finish_task(model, task))
     assert told == [("Fisher information of task 0", i + 1, used) for i in range(used)]
     rows = stratified_rows(task.train.labels, used, derived_seed(3, 0, 2))
     assert (
         np.bincount(task.train.labels[rows]).tolist() == sorted([used // 2, used - used // 2])[::-1]
     )
-    expected = diagonal_fisher(
-        model,
-        task.train.subset(rows).in_order(100),
-        estimator="empirical",
-        progress=silent,
-        total=used,
+    expected = run_through(
+        diagonal_fisher(
+            model, task.train.subset(rows).in_order(100), FisherSums("empirical"), total=used
+        )
     )
     stored = method.memory()["running"]
     assert all(torch.equal(stored[f"fisher.{name}"], value) for name, value in expected.items())

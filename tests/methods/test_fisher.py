@@ -10,12 +10,13 @@ from torch import Tensor
 
 import encoders
 from encoders import learn_something, some_batch, tiny_model
-from methods.conformance import assert_same_random_state, silent
+from methods.conformance import assert_same_random_state
+from plora_cl.checkpoint.copies import separate_copy
 from plora_cl.data.batches import Batch
-from plora_cl.methods.base import Progress
-from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.methods.fisher import Estimator, FisherSums, diagonal_fisher
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import RandomState
+from plora_cl.units import run_through
 
 ESTIMATORS: tuple[Estimator, ...] = ("exact", "sampled", "empirical", "batched")
 
@@ -30,19 +31,13 @@ def fisher(
     model: ContinualClassifier,
     batches: Sequence[Batch],
     estimator: Estimator,
-    progress: Progress = silent,
     *,
     seed: int = 5,
+    batch_size: int = 2,
 ) -> dict[str, Tensor]:
-    return diagonal_fisher(
-        model,
-        batches,
-        estimator=estimator,
-        progress=progress,
-        total=sum(len(batch.labels) for batch in batches),
-        seed=seed,
-        batch_size=2,
-    )
+    sums = FisherSums(estimator, seed=seed, batch_size=batch_size)
+    total = sum(len(batch.labels) for batch in batches)
+    return run_through(diagonal_fisher(model, batches, sums, total=total))
 
 
 def squared_gradients(model: ContinualClassifier, loss: Tensor) -> list[Tensor]:
@@ -116,9 +111,7 @@ def test_the_estimators_differ_and_agree_where_they_must() -> None:
     }
     pairs = itertools.combinations(found.values(), 2)
     assert not any(torch.allclose(one, other, rtol=0.01) for one, other in pairs)
-    one_each = diagonal_fisher(
-        model, [batch], estimator="batched", progress=silent, total=4, batch_size=1
-    )
+    one_each = fisher(model, [batch], "batched", batch_size=1)
     for name, value in fisher(model, [batch], "empirical").items():
         torch.testing.assert_close(one_each[name], value)
 
@@ -156,9 +149,7 @@ def test_sampled_labels_are_the_same_for_the_same_seed() -> None:
 
 def test_sampling_without_a_seed_is_an_error() -> None:
     with pytest.raises(ValueError, match="seed"):
-        diagonal_fisher(
-            learned_model(), [some_batch(5)], estimator="sampled", progress=silent, total=1
-        )
+        FisherSums("sampled")
 
 
 def test_shared_weights_below_an_adapter_are_found() -> None:
@@ -226,33 +217,36 @@ def test_mixed_precision_around_it_has_no_influence() -> None:
     assert all(torch.equal(plain[name], mixed[name]) for name in plain)
 
 
-def test_an_interruption_leaves_the_mode_as_it_was() -> None:
+def test_an_error_leaves_the_mode_as_it_was() -> None:
     model = learned_model().train()
-
-    def interrupt(what: str, done: int, total: int, /) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        diagonal_fisher(model, [some_batch(5)], estimator="exact", progress=interrupt, total=1)
+    with pytest.raises(IndexError):
+        fisher(model, [some_batch(5)._replace(labels=torch.tensor([7]))], "empirical")
     assert model.training
 
 
-def test_progress_is_told_after_every_example() -> None:
-    told: list[tuple[str, int, int]] = []
-
-    def note(what: str, done: int, total: int, /) -> None:
-        told.append((what, done, total))
-
+def test_a_unit_is_an_example() -> None:
     batches = [some_batch(5, 4), some_batch(3)]
-    diagonal_fisher(
-        learned_model(), batches, estimator="empirical", progress=note, total=3, what="F"
-    )
+    sums = FisherSums("empirical")
+    told = list(diagonal_fisher(learned_model(), batches, sums, total=3, what="F"))
     assert told == [("F", 1, 3), ("F", 2, 3), ("F", 3, 3)]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("seen", [1, 2, 3, 4])
+def test_sums_that_were_saved_after_any_example_end_in_the_same_bits(
+    estimator: Estimator, seen: int
+) -> None:
+    model, batches = learned_model(), [some_batch(n, task=1, classes=3) for n in (6, 3, 9, 5, 4)]
+    whole = fisher(model, batches, estimator, batch_size=3)
+    first = FisherSums(estimator, seed=5, batch_size=3)
+    list(itertools.islice(diagonal_fisher(model, batches, first, total=5), seen))
+    rest = FisherSums(estimator, seed=99, batch_size=3)
+    rest.load_state_dict(separate_copy(first.state_dict()))
+    found = run_through(diagonal_fisher(model, batches[seen:], rest, total=5))
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
 def test_a_wrong_number_of_examples_is_an_error() -> None:
     for batches, total in (([some_batch(5)], 2), ([], 0)):
         with pytest.raises(ValueError, match=f"expected {total}"):
-            diagonal_fisher(
-                learned_model(), batches, estimator="exact", progress=silent, total=total
-            )
+            run_through(diagonal_fisher(learned_model(), batches, FisherSums("exact"), total=total))

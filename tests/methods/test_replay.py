@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from encoders import learn_something, some_batch, tiny_model, token_task
 from generators import ScriptedGenerator, numbers
-from methods.conformance import silent
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.generation.cleaning import normalised_digest
 from plora_cl.methods.base import MethodStack
@@ -66,7 +65,7 @@ def prepared(
     """Finish all tasks but the last and start that; return the units."""
     for task in range(tasks - 1):
         list(method.start_task(model, token_task(folder, task)))
-        method.finish_task(model, token_task(folder, task), silent)
+        list(method.finish_task(model, token_task(folder, task)))
     return [
         (what, done, total)
         for what, done, total in method.start_task(model, token_task(folder, tasks - 1))
@@ -237,7 +236,7 @@ def test_what_could_have_no_effect_is_refused() -> None:
 def test_another_model_under_the_same_name_is_refused(tmp_path: Path) -> None:
     method, model = replay(), model_of(3)
     prepared(method, model, tmp_path)
-    method.finish_task(model, token_task(tmp_path, 1), silent)
+    list(method.finish_task(model, token_task(tmp_path, 1)))
     other = replay(ScriptedGenerator(digest="other weights"))
     other.load_memory(method.memory())
     other.load_state_dict(method.state_dict())
@@ -256,7 +255,7 @@ def test_what_was_written_goes_when_the_task_is_finished(tmp_path: Path) -> None
     method, model = replay(), model_of(2)
     prepared(method, model, tmp_path)
     assert set(method.memory()) == {"texts-0", "examples-0"}
-    method.finish_task(model, token_task(tmp_path, 1), silent)
+    list(method.finish_task(model, token_task(tmp_path, 1)))
     assert set(method.memory()) == {"texts-0", "texts-1"}
     assert method.extend_batch(some_batch(4, 5, task=1)) == ()
 

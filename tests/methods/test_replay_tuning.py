@@ -10,7 +10,6 @@ import torch
 
 from encoders import token_task
 from generators import ScriptedGenerator, numbers
-from methods.conformance import silent
 from methods.test_replay import model_of, prepared
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
@@ -84,9 +83,8 @@ def test_texts_of_a_task_are_written_with_the_lora_of_that_task(tmp_path: Path) 
 
 
 def test_the_report_says_what_was_tuned_on_and_how_the_loss_fell(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
     method, model = replay(ScriptedGenerator()), model_of(1)
-    method.finish_task(model, token_task(tmp_path, 0), lambda *unit: told.append(unit))
+    told = list(method.finish_task(model, token_task(tmp_path, 0)))
     assert method.report(model) == {
         "tuning": {"task 0": {"examples": 8, "first_epoch_loss": 8.0, "last_epoch_loss": 4.0}}
     }
@@ -99,7 +97,7 @@ def test_the_last_task_is_tuned_on_too_and_memory_is_given_back(tmp_path: Path) 
     method, model = replay(generator), model_of(2)
     prepared(method, model, tmp_path)
     released = generator.released
-    method.finish_task(model, token_task(tmp_path, 1), silent)
+    list(method.finish_task(model, token_task(tmp_path, 1)))
     assert {name for name in method.memory() if name.startswith("generator-")} == {
         "generator-0",
         "generator-1",
@@ -107,23 +105,20 @@ def test_the_last_task_is_tuned_on_too_and_memory_is_given_back(tmp_path: Path) 
     assert generator.released == released + 1
 
 
-def test_a_stop_while_tuning_changes_nothing_that_is_saved(tmp_path: Path) -> None:
+def test_tuning_that_is_stopped_changes_nothing_but_where_it_stands(tmp_path: Path) -> None:
     method, model = replay(ScriptedGenerator()), model_of(2)
     prepared(method, model, tmp_path)
-    names, finished = set(method.memory()), method.state_dict()["finished"]
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        method.finish_task(model, token_task(tmp_path, 1), stop)
+    names, before = set(method.memory()), method.state_dict()
+    next(method.finish_task(model, token_task(tmp_path, 1)))
     assert set(method.memory()) == names
-    assert method.state_dict()["finished"] == finished
+    after = method.state_dict()
+    assert after.pop("tuning_under_way")["state"]["batches"] == 1
+    assert after == before
 
 
 def test_a_lora_is_of_no_use_with_another_model(tmp_path: Path) -> None:
     first, model = replay(ScriptedGenerator()), model_of(2)
-    first.finish_task(model, token_task(tmp_path, 0), silent)
+    list(first.finish_task(model, token_task(tmp_path, 0)))
     renamed = ScriptedGenerator()
     renamed.name = "another"
     exchanged = ScriptedGenerator(digest="other weights")
@@ -137,4 +132,4 @@ def test_a_lora_is_of_no_use_with_another_model(tmp_path: Path) -> None:
 
 def test_texts_that_are_all_empty_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(MethodError, match=r"all texts of empty are empty.*replay_tuning: false"):
-        replay(ScriptedGenerator()).finish_task(model_of(1), empty_texts(tmp_path), silent)
+        list(replay(ScriptedGenerator()).finish_task(model_of(1), empty_texts(tmp_path)))

@@ -162,7 +162,7 @@ def test_scores_by_class_are_those_of_sklearn(skewed: dict[str, Any], tmp_path: 
     trainer = CLTrainer(**{**skewed, "experiment_dir": str(tmp_path)})
     trainer.train_sequence()
     task = trainer.run.components.tasks[2]
-    found = trainer.run.measurement.by_class(2, task)
+    found = trainer.run.final_scores(validation=False).by_class[task.name]
     assert found is not None
     predicted, true = trainer.run.measurement._predicted[2][1]
     expected = precision_recall_fscore_support(true, predicted, labels=[0, 1, 2], zero_division=0.0)

@@ -18,6 +18,8 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training import checkpointer
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.training.under_way import UnderWay
+from plora_cl.units import run_through
 from training.evidence import evidence
 from training.going_on import Listener, cut, events, newest, refusal, train
 
@@ -143,9 +145,7 @@ def test_earlier_tasks_are_not_measured_again_where_nothing_is_shared(
 
 
 def scorer_of(model: ContinualClassifier) -> Scorer:
-    return Scorer(
-        model, batch_size=4, autocast=nullcontext, precision="fp32", progress=lambda *_: None
-    )
+    return Scorer(model, batch_size=4, autocast=nullcontext, precision="fp32", under_way=UnderWay())
 
 
 @pytest.mark.parametrize("composition", ["isolated", "cumulative"])
@@ -179,7 +179,7 @@ def test_scores_are_of_predictions_with_the_connection(tmp_path: Path) -> None:
         with torch.no_grad():
             model.part("lateral-1").state_dict()["gate"].fill_(gate)
             expected = model.eval()(batch.input_ids, batch.attention_mask, 1).argmax(-1)
-        predicted, _ = scorer_of(model).predict(task, task.test, "test")
+        predicted, _ = run_through(scorer_of(model).predict(task, task.test, "test", key="now"))
         assert predicted.tolist() == expected.tolist()
         found.append(predicted.tolist())
     assert found[1] != found[2]

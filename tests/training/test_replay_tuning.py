@@ -93,15 +93,17 @@ def test_a_run_whose_power_fails_while_it_tunes_ends_like_one_that_was_not_stopp
     assert rest.batches == whole[1].batches[6 * ((batch - 1) // 6) :]
 
 
-def test_asked_to_stop_while_it_tunes_it_stops_and_tunes_anew(
-    tmp_path: Path, tuning: dict[str, Any], expected: dict[str, Any]
+def test_asked_to_stop_while_it_tunes_it_stops_and_goes_on_after_that_batch(
+    tmp_path: Path, tuning: dict[str, Any], whole: tuple[Path, Tuning], expected: dict[str, Any]
 ) -> None:
     stop = StopRequest()
     request = Tuning(9, lambda: stop.request("SIGTEST", 99))
     with pytest.raises(RunStoppedError):
         train(tmp_path, tuning, reporter=request, stop=stop)
     assert len(request.batches) == 9
-    assert evidence(train(tmp_path, tuning)) == expected
+    rest = Tuning()
+    assert evidence(train(tmp_path, tuning, reporter=rest)) == expected
+    assert rest.batches == whole[1].batches[9:]
 
 
 @pytest.mark.parametrize("task", [1, 2])

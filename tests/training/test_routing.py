@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 from encoders import learn_something, tiny_model, token_task
 from plora_cl.checkpoint.copies import separate_copy
 from plora_cl.checkpoint.digest import state_digest
-from plora_cl.errors import RunStoppedError
 from plora_cl.state import RandomState
 from plora_cl.training.routing import Router
-from plora_cl.training.stopping import StopRequest
+from plora_cl.training.under_way import UnderWay
+from plora_cl.units import run_through
 from training.evidence import evidence
 from training.going_on import events, train
 from training.test_resume_sweep import Fuse, PowerCut
@@ -25,8 +26,9 @@ def results_of(experiment: Path) -> dict[str, Any]:
     return json.loads((experiment / "results" / "final_results.json").read_text())
 
 
-def router_for(model: Any, progress: Any = lambda *_: None) -> Router:
-    return Router(model, examples=10, abstain=0.05, batch_size=5, seed=0, progress=progress)
+def router_for(model: Any, under_way: UnderWay | None = None) -> Router:
+    under_way = UnderWay() if under_way is None else under_way
+    return Router(model, examples=10, abstain=0.05, batch_size=5, seed=0, under_way=under_way)
 
 
 def test_the_results_hold_both_scores_and_where_texts_went(whole: Path) -> None:
@@ -105,7 +107,7 @@ def test_shared_values_that_moved_do_not_move_the_features(tmp_path: Path) -> No
             learn_something(model)
             model.grow(2)
             learn_something(model)
-        router.learn([task])
+        run_through(router.learn([task]))
         found.append(state_digest(router.memory()))
     assert found[0] == found[1]
 
@@ -120,8 +122,9 @@ def test_learning_disturbs_neither_weights_nor_modes_nor_generators(tmp_path: Pa
         weights = state_digest(separate_copy(model.state_dict()))
         before = state_digest(RandomState.seeded(5).state_dict())
         router.load_memory({})
-        router.learn([token_task(tmp_path, 0)])
-        router.route(token_task(tmp_path, 0), 1)
+        run_through(router.learn([token_task(tmp_path, 0)]))
+        run_through(router.route(token_task(tmp_path, 0), 1))
+        router.forget()
         assert state_digest(RandomState().state_dict()) == before
         assert state_digest(dict(model.state_dict())) == weights
         assert {name: p._version for name, p in model.named_parameters()} == versions
@@ -131,7 +134,7 @@ def test_learning_disturbs_neither_weights_nor_modes_nor_generators(tmp_path: Pa
 def test_what_a_checkpoint_holds_makes_a_twin_that_routes_alike(tmp_path: Path) -> None:
     tasks = [token_task(tmp_path, index) for index in range(3)]
     router = router_for(tiny_model(shared="layernorm"))
-    router.learn(tasks[:2])
+    run_through(router.learn(tasks[:2]))
     model = tiny_model(shared="layernorm")
     with torch.no_grad():
         for parameter in model.shared_parameters().values():
@@ -139,35 +142,56 @@ def test_what_a_checkpoint_holds_makes_a_twin_that_routes_alike(tmp_path: Path) 
     twin = router_for(model)
     twin.load_memory(dict(reversed(router.memory().items())))
     for each in (router, twin):
-        each.learn(tasks)
+        run_through(each.learn(tasks))
     assert state_digest(twin.memory()) == state_digest(router.memory())
     for task in tasks:
-        for one, other in zip(router.route(task, 3), twin.route(task, 3), strict=True):
+        routes = [run_through(each.route(task, 3)) for each in (router, twin)]
+        for one, other in zip(*routes, strict=True):
             assert one.tolist() == other.tolist()
 
 
 def test_texts_are_encoded_once_whatever_is_learned_in_between(tmp_path: Path) -> None:
-    tasks = [token_task(tmp_path, index) for index in range(2)]
-    seen: list[str] = []
-    router = router_for(tiny_model(), lambda what, done, total: seen.append(what))
-    router.learn(tasks[:1])
-    router.route(tasks[0], 1)
-    seen.clear()
-    router.learn(tasks)
-    router.route(tasks[0], 2)
-    assert set(seen) == {"router: learning task 1"}
+    tasks, model = [token_task(tmp_path, index) for index in range(2)], tiny_model()
+    encoded: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    router = router_for(model)
+    run_through(router.learn(tasks[:1]))
+    run_through(router.route(tasks[0], 1))
+    router.forget()
+    encoded.clear()
+    units = list(router.learn(tasks))
+    assert {what for what, _, _ in units} == {"router: learning task 1"}
+    assert len(encoded) == len(units) == 2
+    run_through(router.route(tasks[0], 2))
+    assert len(encoded) == 2
 
 
-def test_it_can_be_asked_to_stop_between_batches(tmp_path: Path) -> None:
-    stop = StopRequest()
-    seen: list[int] = []
-    router = router_for(tiny_model(), stop.polled_by(lambda what, done, total: seen.append(done)))
-    router.learn([token_task(tmp_path, 0)])
-    seen.clear()
-    stop.request("enough", 75)
-    with pytest.raises(RunStoppedError):
-        router.route(token_task(tmp_path, 0), 1)
-    assert seen == [5]
+@pytest.mark.parametrize("seen", [1, 2, 3])
+def test_it_goes_on_after_any_batch_in_another_process(tmp_path: Path, seen: int) -> None:
+    tasks, under_way = [token_task(tmp_path, index) for index in range(2)], UnderWay()
+    whole = router_for(tiny_model())
+    run_through(whole.learn(tasks))
+    expected = run_through(whole.route(tasks[1], 2))
+    router = router_for(tiny_model(), under_way)
+    units = list(itertools.islice(router.learn(tasks), seen))
+    memory, state = router.memory(), separate_copy(under_way.state_dict())
+    under_way = UnderWay()
+    under_way.load_state_dict(state)
+    router = router_for(tiny_model(), under_way)
+    router.load_memory(memory)
+    units += list(router.learn(tasks))
+    assert len(units) == 4
+    assert state_digest(router.memory()) == state_digest(whole.memory())
+    assert not under_way
+    units = list(itertools.islice(router.route(tasks[1], 2), seen))
+    twin = UnderWay()
+    twin.load_state_dict(separate_copy(under_way.state_dict()))
+    again = router_for(tiny_model(), twin)
+    again.load_memory(router.memory())
+    found = run_through(again.route(tasks[1], 2))
+    assert [values.tolist() for values in found] == [values.tolist() for values in expected]
+    again.forget()
+    assert not twin
 
 
 class RouterFuse(Fuse):

@@ -11,6 +11,7 @@ import pytest
 from encoders import tiny_model, token_task
 from plora_cl.data.task import Task
 from plora_cl.training.scoring import Scorer
+from plora_cl.training.under_way import UnderWay
 
 
 def digest(task: Task, *, precision: str = "fp32", batch_size: int = 4, **options: Any) -> str:
@@ -20,7 +21,7 @@ def digest(task: Task, *, precision: str = "fp32", batch_size: int = 4, **option
         batch_size=batch_size,
         autocast=nullcontext,
         precision=precision,
-        progress=lambda *_: None,
+        under_way=UnderWay(),
     )
     return scorer.dependencies(task, "base")
 
@@ -52,7 +53,7 @@ def test_whatever_else_predictions_depend_on_changes_the_digest(
 def test_another_configuration_of_the_encoder_changes_the_digest(tmp_path: Path) -> None:
     task, model = token_task(tmp_path, 0), tiny_model(tasks=(2,))
     scorer = Scorer(
-        model, batch_size=4, autocast=nullcontext, precision="fp32", progress=lambda *_: None
+        model, batch_size=4, autocast=nullcontext, precision="fp32", under_way=UnderWay()
     )
     before = scorer.dependencies(task, "base")
     model.encoder.config.num_attention_heads = 1  # type: ignore[union-attr]

@@ -38,6 +38,18 @@ class Asks(SilentReporter):
             self._stop.request("SIGTEST", 99)
 
 
+class Counts(SilentReporter):
+    """Notes the units of an activity."""
+
+    def __init__(self, activity: str) -> None:
+        self._activity = activity
+        self.units: list[tuple[str, int]] = []
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        if what.startswith(self._activity):
+            self.units.append((what, done))
+
+
 def train(folder: Path, settings: dict[str, Any], **parts: Any) -> Path:
     trainer = CLTrainer(**{**settings, "experiment_dir": str(folder)}, **parts)
     trainer.train_sequence(resume="auto")
@@ -63,15 +75,18 @@ def test_it_stops_after_the_step_with_that_step_saved(
 
 
 @pytest.mark.parametrize("activity", ["evaluation", "Fisher"])
-def test_it_gives_up_long_work_and_does_it_again(
+def test_it_stops_between_the_units_of_long_work_and_goes_on_there(
     tmp_path: Path, settings: dict[str, Any], whole: Path, activity: str
 ) -> None:
-    stop = StopRequest()
+    stop, all_of_it, rest = StopRequest(), Counts(activity), Counts(activity)
+    train(tmp_path / "whole", settings, reporter=all_of_it)
     with pytest.raises(RunStoppedError):
         train(tmp_path, settings, reporter=Asks(stop, 10, activity), stop=stop)
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     assert store.manifest(store.entries()[-1]).cursor["step"] == 10
-    assert evidence(train(tmp_path, settings)) == evidence(whole)
+    assert evidence(train(tmp_path, settings, reporter=rest)) == evidence(whole)
+    done = 2 if activity == "Fisher" else 1
+    assert rest.units == all_of_it.units[done:]
 
 
 class StopsAtBatch(StopRequest):
@@ -95,6 +110,9 @@ class SaysWhenTrainingBegins(SilentReporter):
 
     def task_started(self, *_: object) -> None:
         self._stop.trains = True
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        self._stop.left += self._stop.trains  # asked after this unit too, which is no batch
 
 
 @pytest.fixture(scope="module")

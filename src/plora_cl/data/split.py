@@ -99,11 +99,17 @@ class Split:
             task=self._task,
         )
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield every example once, shortest first, ties in row order: little padding."""
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The rows with the shortest first, ties in row order: little padding; read-only."""
         order = np.argsort(self.lengths, kind="stable")
-        for first in range(0, len(order), batch_size):
-            yield self.batch(order[first : first + batch_size])
+        order.flags.writeable = False
+        return order
+
+    def in_order(self, batch_size: int, *, first: int = 0) -> Iterator[Batch]:
+        """Yield the examples of `order` from place ``first`` on, each once."""
+        for start in range(first, len(self), batch_size):
+            yield self.batch(self.order[start : start + batch_size])
 
     def subset(self, rows: npt.NDArray[np.int64]) -> Split:
         """Return the given rows, in that order, as a split over the same file.

@@ -97,6 +97,7 @@ class TaskModel:
         self._factors = torch.linalg.cholesky(covariance)
         self._means = self._whitened(torch.stack([task.mean for task in tasks]))
         self._calibration = [task.calibration for task in tasks]
+        self._known_thresholds: dict[float, tuple[Tensor, Tensor]] = {}
 
     def scores(self, features: Tensor) -> Tensor:
         """Return ``[examples, tasks]`` for features ``[examples, layers, hidden]``."""
@@ -119,7 +120,9 @@ class TaskModel:
         """
         scores = self.scores(features)
         best, task = scores.max(1)
-        lowest_scores, lowest_lead = self._thresholds(quantile / 2)
+        if quantile not in self._known_thresholds:
+            self._known_thresholds[quantile] = self._thresholds(quantile / 2)
+        lowest_scores, lowest_lead = self._known_thresholds[quantile]
         return task, (_lead(scores) < lowest_lead) | (best < lowest_scores[task])
 
     def _thresholds(self, quantile: float) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,18 @@ class ScoreMatrix:
         """Record how the texts of ``column`` fared, their task inferred, after task ``row``."""
         self._routed[row, column] = routed
 
+    def has(self, row: int, column: int) -> bool:
+        """Tell whether ``column`` was measured after task ``row``."""
+        return (row, column) in self._cells
+
+    def has_routed(self, row: int, column: int) -> bool:
+        """Tell whether `record_routed` was called for ``row`` and ``column``."""
+        return (row, column) in self._routed
+
+    def has_untrained(self, column: int) -> bool:
+        """Tell whether ``column`` was measured before anything was learned."""
+        return column in self._untrained
+
     def routed(self, row: int) -> list[Routed | None]:
         """Return what was measured with the task inferred after task ``row``, by task."""
         return [self._routed.get((row, column)) for column in self._columns]

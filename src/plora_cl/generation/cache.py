@@ -14,7 +14,8 @@ from typing import Any
 
 from plora_cl.generation.generator import Generated, TextGenerator
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
+from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.units import Units
 
 FORMAT_VERSION = 1
 
@@ -80,12 +81,13 @@ class CachedGenerator:
         self,
         examples: Sequence[TuningExample],
         plan: TuningPlan,
+        state: TuningState,
         *,
         seed: int,
-        batch_done: BatchDone,
-    ) -> Tuned:
+        what: str,
+    ) -> Units[Tuned]:
         """Have the generator tune; nothing is kept in the folder."""
-        return self._generator.tune(examples, plan, seed=seed, batch_done=batch_done)
+        return self._generator.tune(examples, plan, state, seed=seed, what=what)
 
     def release(self) -> None:
         """Release the generator."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,8 +23,16 @@ from plora_cl.generation.digest import Hash, add_tensors
 from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.places import place_of
-from plora_cl.generation.tuning import BatchDone, Row, Tuned, TuningExample, TuningPlan, tune
+from plora_cl.generation.tuning import (
+    Row,
+    Tuned,
+    TuningExample,
+    TuningPlan,
+    TuningState,
+    tune,
+)
 from plora_cl.pretrained import first_line, load_pretrained, longest_input
+from plora_cl.units import Units
 
 _EXPECTED = (
     "expected a causal language model: a hub id such as gpt2, a folder, a .gguf file, or "
@@ -140,10 +148,11 @@ class CausalGenerator:
         self,
         examples: Sequence[TuningExample],
         plan: TuningPlan,
+        state: TuningState,
         *,
         seed: int,
-        batch_done: BatchDone,
-    ) -> Tuned:
+        what: str,
+    ) -> Units[Tuned]:
         """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
 
         A text is learned up to the longest that is generated, with the token that ends it if that
@@ -151,8 +160,15 @@ class CausalGenerator:
         """
         model = self._loaded()
         rows = [[self._row(prompt, text) for prompt in prompts] for text, prompts in examples]
-        with self._own_randomness(), torch.autocast(self._device.type, enabled=False):
-            return tune(model, rows, plan, seed=seed, batch_done=batch_done)
+        with closing(tune(model, rows, plan, state, seed=seed, what=what)) as units:
+            while True:
+                with self._own_randomness(), torch.autocast(self._device.type, enabled=False):
+                    try:
+                        unit = next(units)
+                    except StopIteration as end:
+                        tuned: Tuned = end.value
+                        return tuned
+                yield unit
 
     def release(self) -> None:
         """Drop the model."""

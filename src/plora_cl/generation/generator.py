@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import BatchDone, Tuned, TuningExample, TuningPlan
+from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.units import Units
 
 
 class Generated(NamedTuple):
@@ -61,13 +62,15 @@ class TextGenerator(Protocol):
         self,
         examples: Sequence[TuningExample],
         plan: TuningPlan,
+        state: TuningState,
         *,
         seed: int,
-        batch_done: BatchDone,
-    ) -> Tuned:
+        what: str,
+    ) -> Units[Tuned]:
         """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
 
-        Leaves the model and the process-wide random generators as they were.
+        Leaves the process-wide random generators as they were after each unit, and the model
+        after the last one or when it is closed.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,18 +14,16 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from plora_cl.errors import MethodError, TrainingError
 from plora_cl.generation.lora import Lora, fresh_lora
 from plora_cl.seeds import derived_seed
+from plora_cl.state import StateDict, TensorPart
+from plora_cl.units import Unit, Units
 
 _IGNORED = -100
 _MAX_GRAD_NORM = 1.0
-
-BatchDone = Callable[[int, int], None]
-"""Told after each batch how many of how many are done; may raise to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +81,84 @@ class Tuned(NamedTuple):
     losses: list[float]
 
 
+class TuningState:
+    """Where tuning stands, as a `Stateful`; the tensors of its `state_dict` are live.
+
+    Attributes:
+        batches: How many are done.
+        losses: Of the epochs that are done, see `Tuned`.
+        loss: Sum over the learned tokens of the epoch under way.
+        tokens: How many those are.
+    """
+
+    def __init__(self) -> None:
+        self.batches, self.tokens, self.loss = 0, 0, 0.0
+        self.losses: list[float] = []
+        self._matrices: dict[str, Tensor] = {}
+        self._optimizer: AdamW | StateDict = {}
+
+    def attach(self, matrices: Mapping[str, torch.nn.Parameter], optimizer: AdamW) -> None:
+        """Put what was learned so far into a fresh LoRA and its optimizer, and follow them."""
+        if self.batches:
+            TensorPart(matrices).load_state_dict(self._matrices)
+            optimizer.load_state_dict(self._optimizer_state())
+        self._matrices = {name: matrix.detach() for name, matrix in matrices.items()}
+        self._optimizer = optimizer
+
+    def count(self, loss: float, tokens: int) -> None:
+        """Take in a batch whose step is done: its loss summed over its learned tokens."""
+        self.loss, self.tokens = self.loss + loss, self.tokens + tokens
+        self.batches += 1
+
+    def end_epoch(self) -> None:
+        """Average the loss over the epoch."""
+        self.losses.append(self.loss / self.tokens)
+        self.loss, self.tokens = 0.0, 0
+
+    def state_dict(self) -> StateDict:
+        """Return the counts, the matrices and the state of their optimizer."""
+        return {
+            "batches": self.batches,
+            "losses": list(self.losses),
+            "loss": self.loss,
+            "tokens": self.tokens,
+            "matrices": dict(self._matrices),
+            "optimizer": self._optimizer_state(),
+        }
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self.batches, self.losses = state["batches"], list(state["losses"])
+        self.loss, self.tokens = state["loss"], state["tokens"]
+        self._matrices, self._optimizer = dict(state["matrices"]), dict(state["optimizer"])
+
+    def _optimizer_state(self) -> StateDict:
+        optimizer = self._optimizer
+        return optimizer.state_dict() if isinstance(optimizer, AdamW) else optimizer
+
+
 def tune(
     model: PreTrainedModel,
     examples: Sequence[Sequence[Row]],
     plan: TuningPlan,
+    state: TuningState,
     *,
     seed: int,
-    batch_done: BatchDone,
-) -> Tuned:
+    what: str,
+) -> Units[Tuned]:
     """Return a LoRA that makes the texts of ``examples`` more probable after their prompts.
 
-    The model stays as it is, without dropout. The result depends on the arguments alone; the
-    process-wide random generators are drawn from.
+    A unit is a batch. Between units the LoRA is in the model; in the end, also where the work is
+    closed before, the model is as it was, without dropout. The result depends on the arguments
+    alone; the process-wide random generators are drawn from at the beginning.
 
     Args:
         model: With frozen weights, in evaluation mode.
         examples: Each as the rows that its epochs take in turn.
         plan: How to tune.
+        state: Goes on from here.
         seed: Decides initial values and the order of the examples.
-        batch_done: Told after each batch.
+        what: The name of this work.
 
     Raises:
         ModelError: The model has no linear layer to adapt.
@@ -112,29 +169,31 @@ def tune(
     (a language model learns to generate the examples of a task), with a LoRA for each task in
     place of one model for all, and the loss on the text alone.
     """
-    steps = plan.epochs * -(-len(examples) // plan.batch_size)
-    with (
-        torch.enable_grad(),
-        sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
-        fresh_lora(model, plan.r, seed=derived_seed(seed, 0)) as matrices,
-    ):
+    of_epoch = -(-len(examples) // plan.batch_size)
+    steps = plan.epochs * of_epoch
+    with fresh_lora(model, plan.r, seed=derived_seed(seed, 0)) as matrices:
         parameters = list(matrices.values())
         optimizer = AdamW(parameters, lr=plan.learning_rate, weight_decay=0.0)
-        schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
-        losses, done = [], 0
-        for epoch in range(plan.epochs):
-            loss, tokens = 0.0, 0
-            for rows in _batches(examples, epoch, plan.batch_size, seed):
+        state.attach(matrices, optimizer)
+        while state.batches < steps:
+            epoch, batch = divmod(state.batches, of_epoch)
+            rows = _batches(examples, epoch, plan.batch_size, seed)[batch]
+            with (
+                torch.enable_grad(),
+                sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
+            ):
                 summed, learned = _accumulate(model, rows)
-                _scale_and_check(parameters, summed, learned, done)
-                optimizer.step()
-                optimizer.zero_grad()
-                schedule.step()
-                loss, tokens, done = loss + summed, tokens + learned, done + 1
-                batch_done(done, steps)
-            losses.append(loss / tokens)
+            _scale_and_check(parameters, summed, learned, state.batches)
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * (1 - state.batches / steps)
+            optimizer.step()
+            optimizer.zero_grad()
+            state.count(summed, learned)
+            if batch + 1 == of_epoch:
+                state.end_epoch()
+            yield Unit(what, state.batches, steps)
         weights = {name: m.detach().to("cpu", copy=True) for name, m in matrices.items()}
-    return Tuned(Lora(weights), losses)
+    return Tuned(Lora(weights), list(state.losses))
 
 
 def _batches(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,28 +12,8 @@ from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
-
-
-class Progress(Protocol):
-    """Told about long work between its units; may raise to stop it."""
-
-    def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Report that ``done`` of ``total`` units of ``what`` are finished."""
-        ...
-
-
-class Unit(NamedTuple):
-    """A piece of long work that is finished.
-
-    Attributes:
-        what: Of what.
-        done: Units finished so far.
-        total: Units there are in all.
-    """
-
-    what: str
-    done: int
-    total: int
+from plora_cl.units import Unit as Unit
+from plora_cl.units import Units
 
 
 class ContinualMethod:
@@ -66,9 +46,9 @@ class ContinualMethod:
     def start_task(self, model: ContinualClassifier, task: Task) -> Iterable[Unit]:
         """Prepare for ``task``, yielding after each unit of long work; nothing by default.
 
-        At each yield `state_dict` and `memory` hold all that was done, so the run may be saved
-        there. A run that goes on from there calls it again: it takes up the work where it was. One
-        that has units yields at least the last of them however much is done already.
+        At each yield `state_dict` and `memory` hold all that was done, and weights, gradients,
+        modes and random generators are as they were, so the run may be saved and stopped there. A
+        run that resumes calls it again: it yields the units that are left, none where none is.
         """
         return ()
 
@@ -80,8 +60,13 @@ class ContinualMethod:
         """Return a scalar to add to the loss while learning ``task``, already weighted, or None."""
         return None
 
-    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
-        """Consolidate what ``task`` taught. Runs once, after its last step."""
+    def finish_task(self, model: ContinualClassifier, task: Task) -> Iterable[Unit]:
+        """Consolidate what ``task`` taught, after its last step; nothing by default.
+
+        Yields as `start_task` does, and like it is called again by a run that resumes, also where
+        all of it was done: then it does nothing.
+        """
+        return ()
 
     def report(self, model: ContinualClassifier) -> StateDict:
         """Return what the finished tasks of ``model`` say about the method, as plain JSON.
@@ -135,10 +120,14 @@ class MethodStack:
         for method in self.methods.values():
             method.check(model)
 
-    def start_task(self, model: ContinualClassifier, task: Task) -> Iterator[Unit]:
-        """Let every method prepare for ``task``, unit by unit."""
+    def start_task(self, model: ContinualClassifier, task: Task) -> Units[bool]:
+        """Let every method prepare for ``task``; return whether there was any unit."""
+        found = False
         for method in self.methods.values():
-            yield from method.start_task(model, task)
+            for unit in method.start_task(model, task):
+                found = True
+                yield unit
+        return found
 
     def extend_batch(self, batch: Batch) -> list[Batch]:
         """Return the further batches of every method."""
@@ -163,10 +152,10 @@ class MethodStack:
             terms[name] = term
         return terms
 
-    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
+    def finish_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
         """Let every method consolidate ``task``."""
         for method in self.methods.values():
-            method.finish_task(model, task, progress)
+            yield from method.finish_task(model, task)
 
     def report(self, model: ContinualClassifier) -> StateDict:
         """Return the report of each method and what it has ``no_effect_on``, by method name."""

@@ -12,11 +12,12 @@ from torch import Tensor
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
-from plora_cl.methods.base import ContinualMethod, Progress
-from plora_cl.methods.fisher import Estimator, diagonal_fisher
+from plora_cl.methods.base import ContinualMethod
+from plora_cl.methods.fisher import Estimator, FisherSums, diagonal_fisher
 from plora_cl.methods.fisher_scale import fisher_scale, with_laplace_lambdas
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, StateDict, derived_seed
+from plora_cl.units import Units
 
 Mode: TypeAlias = Literal["offline", "online"]
 Group: TypeAlias = Mapping[str, Tensor]
@@ -75,6 +76,7 @@ class Ewc(ContinualMethod):
         self._groups: dict[str, Group] = {}
         self._scales: list[StateDict] = []
         self._parabola: _Parabola | None = None
+        self._under_way: tuple[StateDict, FisherSums] | None = None  # what decides it, and it
 
     def check(self, model: ContinualClassifier) -> None:
         """Make sure that there is something to protect.
@@ -111,9 +113,15 @@ class Ewc(ContinualMethod):
         weight = self._strength * self._gamma / 2
         return weight * ((curvature * (theta - centre).square()).sum() + offset)
 
-    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
-        """Add the Fisher information of ``task`` and anchor the weights as they are."""
-        fisher = self._fisher(model, task, progress)
+    def finish_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
+        """Add the Fisher information of ``task`` and anchor the weights as they are.
+
+        A unit is an example.
+        """
+        if any(scale["task"] == task.index for scale in self._scales):
+            return
+        fisher = yield from self._fisher(model, task)
+        self._under_way = None
         fresh = {f"fisher.{name}": value.cpu() for name, value in fisher.items()}
         self._scales.append(
             {
@@ -134,27 +142,35 @@ class Ewc(ContinualMethod):
         self._groups[group] = fresh
         self._parabola = None
 
-    def _fisher(
-        self, model: ContinualClassifier, task: Task, progress: Progress
-    ) -> dict[str, Tensor]:
+    def _fisher(self, model: ContinualClassifier, task: Task) -> Units[dict[str, Tensor]]:
         wanted = self._examples or len(task.train)
         seed = derived_seed(self._seed, task.index, SeedFor.FISHER)
         examples = task.train.subset(stratified_rows(task.train.labels, wanted, seed))
-        batches = examples.in_order(1)
+        order = examples.order
         if self._estimator == "batched":
             # In order of length, or of class in the file, examples of a mini-batch would be alike
             order = np.random.default_rng(seed).permutation(len(examples))
-            batches = (examples.batch(order[i : i + 1]) for i in range(len(order)))
+        sums = self._sums(task.index, len(examples))
         return diagonal_fisher(
             model,
-            batches,
-            estimator=self._estimator,
-            progress=progress,
+            (examples.batch(order[i : i + 1]) for i in range(sums.examples, len(order))),
+            sums,
             total=len(examples),
             what=f"Fisher information of {task.name}",
-            seed=derived_seed(self._seed, task.index, SeedFor.FISHER_LABELS),
-            batch_size=self._batch_size,
         )
+
+    def _sums(self, task: int, examples: int) -> FisherSums:
+        """Return the sums under way, unless they are of something else; then empty ones."""
+        decides: StateDict = {
+            "task": task,
+            "estimator": self._estimator,
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            "total": examples,
+        }
+        if self._under_way is None or self._under_way[0] != decides:
+            self._under_way = decides, _empty_sums(decides)
+        return self._under_way[1]
 
     def report(self, model: ContinualClassifier) -> StateDict:
         """Return ``lambda_ewc`` and, as ``fisher``, the scale of ``F`` of each finished task.
@@ -173,12 +189,24 @@ class Ewc(ContinualMethod):
         return {scale["name"]: reason for scale in self._scales if scale["trace"] == 0}
 
     def state_dict(self) -> StateDict:
-        """Return the scale of the Fisher information of each finished task."""
-        return {"scales": [dict(scale) for scale in self._scales]}
+        """Return the scale of the Fisher information of each finished task.
+
+        Also, as ``under_way``, an estimate that is not finished, and what decides it.
+        """
+        state: StateDict = {"scales": [dict(scale) for scale in self._scales]}
+        if self._under_way is not None:
+            decides, sums = self._under_way
+            state["under_way"] = {"decides": dict(decides), "sums": sums.state_dict()}
+        return state
 
     def load_state_dict(self, state: StateDict, /) -> None:
         """Restore `state_dict`; one of an older version has no scales."""
         self._scales = [dict(scale) for scale in state.get("scales", ())]
+        self._under_way = None
+        if "under_way" in state:
+            decides = dict(state["under_way"]["decides"])
+            self._under_way = decides, _empty_sums(decides)
+            self._under_way[1].load_state_dict(state["under_way"]["sums"])
 
     def memory(self) -> Mapping[str, Group]:
         """Return ``fisher.<name>`` and ``anchor.<name>``: one group per task, or one in all."""
@@ -191,6 +219,14 @@ class Ewc(ContinualMethod):
             for group in sorted(groups, key=lambda name: (len(name), name))  # task-2 before task-10
         }
         self._parabola = None
+
+
+def _empty_sums(decides: StateDict) -> FisherSums:
+    return FisherSums(
+        decides["estimator"],
+        seed=derived_seed(decides["seed"], decides["task"], SeedFor.FISHER_LABELS),
+        batch_size=decides["batch_size"],
+    )
 
 
 def _sum_of_parabolas(

@@ -6,7 +6,7 @@ the Computation of the Fisher Information in Continual Learning" (arXiv 2502.117
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from plora_cl.data.batches import Batch
-from plora_cl.methods.base import Progress
 from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import StateDict
+from plora_cl.units import Unit, Units
 
 Estimator: TypeAlias = Literal["exact", "sampled", "empirical", "batched"]
 
@@ -24,14 +25,11 @@ Estimator: TypeAlias = Literal["exact", "sampled", "empirical", "batched"]
 def diagonal_fisher(
     model: ContinualClassifier,
     batches: Iterable[Batch],
+    sums: FisherSums,
     *,
-    estimator: Estimator,
-    progress: Progress,
     total: int,
     what: str = "Fisher information",
-    seed: int | None = None,
-    batch_size: int = 1,
-) -> dict[str, Tensor]:
+) -> Units[dict[str, Tensor]]:
     """Estimate the diagonal Fisher information of every shared parameter, by its encoder name.
 
     With ``g_n(c) = d log p(c|x_n) / d theta``, the true label ``y_n`` and ``N`` examples:
@@ -47,94 +45,140 @@ def diagonal_fisher(
 
     Runs in evaluation mode and at least float32, one example at a time and without padding (the
     encoders cannot be vmapped), draws nothing from the global generators, and leaves the gradients
-    and the mode of the model as they were.
+    and the mode of the model as they were. A unit is an example.
 
     Args:
         model: What to differentiate.
-        batches: Examples of any tasks that the model has heads for; padding has no influence.
+        batches: The examples that ``sums`` has not seen, of any tasks that the model has heads
+            for; padding has no influence.
+        sums: Where the estimate stands.
+        total: Number of examples in all.
+        what: The name of this work.
+
+    Raises:
+        ValueError: ``sums`` has not seen ``total`` examples in the end, or none.
+    """
+    shared = model.shared_parameters()
+    parameters = list(shared.values())
+    for ids, label, task in _one_by_one(batches):
+        with _undisturbed(model):
+            log_p = _log_probabilities(model, ids, task)
+            gradients = (
+                (
+                    torch.autograd.grad(
+                        log_p[c], parameters, retain_graph=True, materialize_grads=True
+                    ),
+                    weight,
+                )
+                for weight, c in sums.weighted_classes(log_p, label)
+            )
+            sums.add_example(parameters, gradients)
+        yield Unit(what, sums.examples, total)
+    if sums.examples != total or not total:
+        raise ValueError(
+            f"{sums.examples} examples to estimate Fisher information from, expected {total}"
+        )
+    return dict(zip(shared, sums.result(), strict=True))
+
+
+class FisherSums:
+    """An estimate under way: sums of weighted squares of gradients, as a `Stateful`.
+
+    Args:
         estimator: ``exact``, ``sampled``, ``empirical`` or ``batched``.
-        progress: Told after each example.
-        total: Number of examples in ``batches``.
-        what: The name of this work, for ``progress``.
         seed: Draws the labels of ``sampled``, on the CPU wherever the model is.
         batch_size: ``B`` of ``batched``, at least 1: consecutive examples; the last mini-batch may
             be smaller.
 
+    Attributes:
+        examples: How many are in the sums.
+
     Raises:
-        ValueError: ``batches`` does not hold ``total`` examples, or none; ``sampled`` has no seed.
+        ValueError: ``sampled`` has no seed.
     """
-    if estimator == "sampled" and seed is None:
-        raise ValueError("the sampled Fisher information needs a seed for the labels it draws")
-    generator = torch.Generator().manual_seed(seed or 0)
-    shared = model.shared_parameters()
-    parameters = list(shared.values())
-    batched = estimator == "batched"
-    squares = _MeanOfSquaredMeans(parameters, batch_size) if batched else _MeanOfSquares(parameters)
-    done = 0
-    with _undisturbed(model):
-        for ids, label, task in _one_by_one(batches):
-            log_p = _log_probabilities(model, ids, task)
-            for weight, c in _weighted_classes(log_p, label, estimator, generator):
-                gradients = torch.autograd.grad(
-                    log_p[c], parameters, retain_graph=True, materialize_grads=True
-                )
-                squares.add(gradients, weight)
-            squares.example_done()
-            done += 1
-            progress(what, done, total)
-    if done != total or not done:
-        raise ValueError(f"{done} examples to estimate Fisher information from, expected {total}")
-    return dict(zip(shared, squares.result(), strict=True))
 
+    def __init__(
+        self, estimator: Estimator, *, seed: int | None = None, batch_size: int = 1
+    ) -> None:
+        if estimator == "sampled" and seed is None:
+            raise ValueError("the sampled Fisher information needs a seed for the labels it draws")
+        self._estimator, self._batch_size = estimator, batch_size
+        self._labels = torch.Generator().manual_seed(seed or 0)
+        self.examples = 0
+        self._squares: list[Tensor] = []
+        self._gradients: list[Tensor] = []  # of the mini-batch under way
 
-class _MeanOfSquares:
-    """Averages weighted squares of gradients."""
+    def weighted_classes(self, log_p: Tensor, label: int) -> list[tuple[float, int]]:
+        """Return which classes to differentiate the log-probability of, each with its weight."""
+        if self._estimator in ("empirical", "batched"):
+            return [(1.0, label)]
+        p = log_p.detach().exp().double().cpu()
+        if self._estimator == "sampled":
+            return [(1.0, int(torch.multinomial(p, 1, generator=self._labels)))]
+        return [(probability, c) for c, probability in enumerate(p.tolist())]
 
-    def __init__(self, like: Iterable[Tensor]) -> None:
-        self._sums = [torch.zeros_like(p, dtype=_precise(p)) for p in like]
-        self._count = 0
+    def add_example(
+        self, like: Sequence[Tensor], gradients: Iterable[tuple[Sequence[Tensor], float]]
+    ) -> None:
+        """Take the gradients of one example, each with its weight.
 
-    def add(self, gradients: Iterable[Tensor], weight: float) -> None:
-        """Take a gradient of the current example with its probability ``weight``."""
-        for sum_, gradient in zip(self._sums, gradients, strict=True):
-            sum_.addcmul_(gradient, gradient, value=weight)
-
-    def example_done(self) -> None:
-        """Count the current example."""
-        self._count += 1
-
-    def result(self) -> list[Tensor]:
-        """Return the mean over the examples."""
-        return [sum_ / self._count for sum_ in self._sums]
-
-
-class _MeanOfSquaredMeans(_MeanOfSquares):
-    """Averages squares of the mean gradients over ``batch_size`` examples."""
-
-    def __init__(self, like: Iterable[Tensor], batch_size: int) -> None:
-        super().__init__(like)
-        self._totals = [torch.zeros_like(sum_) for sum_ in self._sums]
-        self._batch_size, self._examples = batch_size, 0
-
-    def add(self, gradients: Iterable[Tensor], weight: float) -> None:
-        for total, gradient in zip(self._totals, gradients, strict=True):
-            total.add_(gradient, alpha=weight)
-
-    def example_done(self) -> None:
-        self._examples += 1
-        if self._examples == self._batch_size:
-            self._end_batch()
+        Args:
+            like: What they are gradients of.
+            gradients: For each class one for each of ``like``.
+        """
+        batched = self._estimator == "batched"
+        self._squares = _placed(self._squares, like)
+        if batched:
+            self._gradients = _placed(self._gradients, like)
+        for of_class, weight in gradients:
+            if batched:
+                for total, gradient in zip(self._gradients, of_class, strict=True):
+                    total.add_(gradient, alpha=weight)
+            else:
+                for square, gradient in zip(self._squares, of_class, strict=True):
+                    square.addcmul_(gradient, gradient, value=weight)
+        self.examples += 1
+        if batched and self.examples % self._batch_size == 0:
+            self._squares = self._with_mini_batch(self._batch_size)
+            self._gradients = []
 
     def result(self) -> list[Tensor]:
-        if self._examples:
-            self._end_batch()
-        return super().result()
+        """Return the mean over the examples, or over the mini-batches of ``batched``."""
+        if self._estimator != "batched":
+            return [square / self.examples for square in self._squares]
+        mini_batches, rest = divmod(self.examples, self._batch_size)
+        if not rest:
+            return [square / mini_batches for square in self._squares]
+        return [square / (mini_batches + 1) for square in self._with_mini_batch(rest)]
 
-    def _end_batch(self) -> None:
-        super().add([total / self._examples for total in self._totals], 1.0)
-        super().example_done()
-        self._totals = [torch.zeros_like(total) for total in self._totals]
-        self._examples = 0
+    def _with_mini_batch(self, examples: int) -> list[Tensor]:
+        """Return the squares with that of the mean gradient of the mini-batch under way."""
+        means = [gradient / examples for gradient in self._gradients]
+        pairs = zip(self._squares, means, strict=True)
+        return [square.addcmul(mean, mean) for square, mean in pairs]
+
+    def state_dict(self) -> StateDict:
+        """Return the live sums, and the state of the generator of ``sampled``."""
+        return {
+            "examples": self.examples,
+            "squares": list(self._squares),
+            "gradients": list(self._gradients),
+            **({"labels": self._labels.get_state()} if self._estimator == "sampled" else {}),
+        }
+
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`."""
+        self.examples = state["examples"]
+        self._squares, self._gradients = list(state["squares"]), list(state["gradients"])
+        if self._estimator == "sampled":
+            self._labels.set_state(state["labels"])
+
+
+def _placed(sums: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+    """Return ``sums`` on the devices of ``like``; zeros where there are none yet."""
+    if not sums:
+        return [torch.zeros_like(p, dtype=_precise(p)) for p in like]
+    return [sum_.to(p.device) for sum_, p in zip(sums, like, strict=True)]
 
 
 def _precise(tensor: Tensor) -> torch.dtype:
@@ -154,23 +198,12 @@ def _one_by_one(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, int, int]]:
             yield ids[mask.bool()].unsqueeze(0), int(label), batch.task
 
 
-def _weighted_classes(
-    log_p: Tensor, label: int, estimator: Estimator, generator: torch.Generator
-) -> list[tuple[float, int]]:
-    """Return which classes to differentiate the log-probability of, each with its weight."""
-    if estimator in ("empirical", "batched"):
-        return [(1.0, label)]
-    p = log_p.detach().exp().double().cpu()
-    if estimator == "sampled":
-        return [(1.0, int(torch.multinomial(p, 1, generator=generator)))]
-    return [(probability, c) for c, probability in enumerate(p.tolist())]
-
-
 @contextmanager
 def _undisturbed(model: ContinualClassifier) -> Iterator[None]:
     """Make gradients of ``model`` exact and repeatable, and leave its mode as it was."""
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     try:
         with (
             torch.enable_grad(),
@@ -179,4 +212,5 @@ def _undisturbed(model: ContinualClassifier) -> Iterator[None]:
         ):
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train()

@@ -16,7 +16,7 @@ from plora_cl.generation.cleaning import normalised_digest
 from plora_cl.generation.generator import TextGenerator
 from plora_cl.generation.prompts import Prompts, Templates
 from plora_cl.generation.tuning import TuningPlan
-from plora_cl.methods.base import ContinualMethod, Progress, Unit
+from plora_cl.methods.base import ContinualMethod
 from plora_cl.methods.replay_draft import Draft, as_digests, as_tensor, quotas
 from plora_cl.methods.replay_identity import GeneratorIdentity
 from plora_cl.methods.replay_memory import Group, by_task, named
@@ -26,6 +26,7 @@ from plora_cl.methods.replay_tuning import GeneratorTuning
 from plora_cl.methods.replay_writer import Encode, ReplayWriter, Writing
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, StateDict, derived_seed
+from plora_cl.units import Unit, Units
 
 _BUDGET_FACTOR = 4  # more than one text in four is what a filter that works lets through
 
@@ -129,7 +130,7 @@ class GenerativeReplay(ContinualMethod):
                 "`task_adapters: true`, or switch it off with --no-replay"
             )
 
-    def start_task(self, model: ContinualClassifier, task: Task) -> Iterator[Unit]:
+    def start_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
         """Have the examples of earlier tasks written; a unit is a chunk of texts.
 
         Raises:
@@ -143,6 +144,8 @@ class GenerativeReplay(ContinualMethod):
         wanted = quotas(
             int(self._ratio * len(task.train)), [len(classes) for _, classes in self._finished]
         )
+        if len(self._pools) == len(wanted):
+            return
         total = sum(map(sum, wanted))
         done = 0
         for earlier, of_classes in enumerate(wanted):
@@ -164,15 +167,17 @@ class GenerativeReplay(ContinualMethod):
             return ()
         return (self._pools[turn.task].batch(turn.first, turn.examples),)
 
-    def finish_task(self, model: ContinualClassifier, task: Task, progress: Progress) -> None:
+    def finish_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
         """Remember what prompts need, and digests of the training texts; drop what was written.
 
-        The language model is tuned first, if it is. Whether a task is the last one cannot be known:
-        more may be appended to a stream.
+        The language model is tuned first, if it is; a unit is a batch. Whether a task is the last
+        one cannot be known: more may be appended to a stream.
         """
+        if task.index in self._known_texts:
+            return
         if self._tuning is not None:
             self._identity.require_same(self._generator)
-            self._tuning.tune(task, progress)
+            yield from self._tuning.tune(task)
             self._generator.release()
         digests = [normalised_digest(text) for text in task.train.texts()]
         self._known_texts[task.index] = as_tensor(digests)
@@ -187,7 +192,7 @@ class GenerativeReplay(ContinualMethod):
         ``tuning`` has, by task, on how many texts the language model was tuned and the loss per
         token in its first and last epoch.
         """
-        tuning = {} if self._tuning is None else {"tuning": self._tuning.state_dict()}
+        tuning = {} if self._tuning is None else {"tuning": self._tuning.reports}
         return {**tuning, **{learned: dict(by_task) for learned, by_task in self._reports.items()}}
 
     def _begin(self, task: int | None) -> None:
@@ -259,7 +264,7 @@ class GenerativeReplay(ContinualMethod):
             "schedule": self._schedule.state_dict(),
             "writing": {} if self._writing is None else self._writing.state_dict(),
             "reports": copy.deepcopy(self._reports),
-            **({} if self._tuning is None else {"tuning": self._tuning.state_dict()}),
+            **({} if self._tuning is None else self._tuning.state_dict()),
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
@@ -272,7 +277,7 @@ class GenerativeReplay(ContinualMethod):
         self._writing = Writing.from_state(state["writing"]) if state["writing"] else None
         self._reports = copy.deepcopy(state["reports"])
         if self._tuning is not None:
-            self._tuning.load_state_dict(state["tuning"])
+            self._tuning.load_state_dict(state)
 
     def memory(self) -> Mapping[str, Group]:
         """Return digests of the texts of each finished task, and what is written for this one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import count
 
 from torch import Tensor
@@ -15,10 +16,10 @@ from plora_cl.generation.cleaning import in_one_line
 from plora_cl.generation.generator import TextGenerator
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.prompts import Prompts, Templates
-from plora_cl.generation.tuning import TuningExample, TuningPlan
-from plora_cl.methods.base import Progress
+from plora_cl.generation.tuning import TuningExample, TuningPlan, TuningState
 from plora_cl.methods.replay_memory import Group, by_task, named
 from plora_cl.state import SeedFor, StateDict, derived_seed
+from plora_cl.units import Units
 
 
 class GeneratorTuning:
@@ -38,9 +39,10 @@ class GeneratorTuning:
         self._templates, self._seed = templates, seed
         self._loras: dict[int, Lora] = {}
         self._reports: StateDict = {}
+        self._under_way: tuple[StateDict, TuningState] | None = None  # what decides it, and it
 
-    def tune(self, task: Task, progress: Progress) -> None:
-        """Tune on ``task``; what was known before is changed at the very end.
+    def tune(self, task: Task) -> Units[None]:
+        """Tune on ``task``, a batch at a time; `memory` is changed at the very end.
 
         Raises:
             MethodError: All texts are empty, or tuning has no effect.
@@ -62,12 +64,14 @@ class GeneratorTuning:
                 f"replay: all texts of {task.name} are empty, so the generator cannot be tuned on "
                 "them; switch tuning off (replay_tuning: false), or check the task's text column"
             )
-        tuned = self._generator.tune(
+        tuned = yield from self._generator.tune(
             examples,
             self._plan,
+            self._state(task.index, len(examples)),
             seed=derived_seed(seed, 1),
-            batch_done=lambda done, total: progress(f"replay: tuning on {task.name}", done, total),
+            what=f"replay: tuning on {task.name}",
         )
+        self._under_way = None
         self._loras[task.index] = tuned.lora
         self._reports[task.name] = {
             "examples": len(examples),
@@ -75,17 +79,39 @@ class GeneratorTuning:
             "last_epoch_loss": tuned.losses[-1],
         }
 
+    def _state(self, task: int, examples: int) -> TuningState:
+        """Return where tuning stands, unless that was tuning of something else; else a new one."""
+        decides: StateDict = {"task": task, "seed": self._seed, **asdict(self._plan)}
+        decides["examples"] = examples
+        if self._under_way is None or self._under_way[0] != decides:
+            self._under_way = decides, TuningState()
+        return self._under_way[1]
+
     def lora(self, task: int) -> Lora:
         """Return what was tuned on a finished task."""
         return self._loras[task]
 
-    def state_dict(self) -> StateDict:
-        """Return the report: by task the number of examples, and losses in nats per token."""
+    @property
+    def reports(self) -> StateDict:
+        """By task the number of examples, and losses in nats per token."""
         return copy.deepcopy(self._reports)
 
+    def state_dict(self) -> StateDict:
+        """Return `reports` and, if tuning is under way, where it stands and what decides it."""
+        state: StateDict = {"tuning": self.reports}
+        if self._under_way is not None:
+            decides, tuning = self._under_way
+            state["tuning_under_way"] = {"decides": dict(decides), "state": tuning.state_dict()}
+        return state
+
     def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`."""
-        self._reports = copy.deepcopy(state)
+        """Restore `state_dict`, whatever else is in ``state``."""
+        self._reports = copy.deepcopy(state["tuning"])
+        self._under_way = None
+        if "tuning_under_way" in state:
+            saved = state["tuning_under_way"]
+            self._under_way = dict(saved["decides"]), TuningState()
+            self._under_way[1].load_state_dict(saved["state"])
 
     def memory(self) -> Mapping[str, Group]:
         """Return the LoRA of each finished task."""

@@ -52,6 +52,7 @@ from plora_cl.training.run import Run
 from plora_cl.training.scoring import Scorer
 from plora_cl.training.stopping import Progress, StopRequest
 from plora_cl.training.task_notes import tell_of_tasks
+from plora_cl.training.under_way import UnderWay
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -83,6 +84,7 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
     tell_of_tasks(settings, tasks, reporter)
+    under_way = UnderWay()
     writer: Writer = BackgroundWriter() if settings.async_checkpoint else InPlaceWriter()
     path = experiment_folder(settings) / "results" / "run_log.jsonl"
     run_log = RunLog(path, submit=writer.submit)
@@ -101,7 +103,8 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         costs=Costs(),
         run_log=run_log,
         random=random,
-        router=_router(settings, model, progress) if settings.use_router else None,
+        under_way=under_way,
+        router=_router(settings, model, under_way) if settings.use_router else None,
         cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
     checkpointer = _checkpointer(settings, components, base, writer, reporter)
@@ -111,11 +114,12 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
             batch_size=settings.eval_batch_size,
             autocast=accelerator.autocast,
             precision=settings.precision,
-            progress=progress,
+            under_way=under_way,
         ),
         components.matrix,
         components.costs,
         run_log,
+        under_way,
         base_digest=lambda: checkpointer.base_digest,
         router=components.router,
     )
@@ -164,14 +168,14 @@ def load_stream(
     )
 
 
-def _router(settings: Settings, model: ContinualClassifier, progress: Progress) -> Router:
+def _router(settings: Settings, model: ContinualClassifier, under_way: UnderWay) -> Router:
     return Router(
         model,
         examples=settings.router_examples,
         abstain=settings.router_abstain,
         batch_size=settings.eval_batch_size,
         seed=settings.seed,
-        progress=progress,
+        under_way=under_way,
     )
 
 
@@ -301,5 +305,5 @@ def _generator(settings: Settings, accelerator: Accelerator) -> TextGenerator:
     )
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
     facts = accelerator.environment()
-    deciding = {name: facts[name] for name, impact in FACTS.items() if impact is Impact.TRAJECTORY}
+    deciding = {name: fact for name, fact in facts.items() if FACTS[name] is Impact.TRAJECTORY}
     return CachedGenerator(generator, folder / "generated", deciding)

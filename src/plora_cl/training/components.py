@@ -23,8 +23,11 @@ from plora_cl.training.devices import Accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
 from plora_cl.training.routing import Router
+from plora_cl.training.under_way import UnderWay
 
 _MEMORY, _ROUTER = "memory/", "router/"
+UNDER_WAY = "under_way"
+"""The component that is there only while measuring or routing is not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Components:
     costs: Costs
     run_log: RunLog
     random: RandomState
+    under_way: UnderWay
     router: Router | None = None
     cursor: Cursor = field(default_factory=Cursor)
     optimization: Optimization | None = None
@@ -186,6 +190,8 @@ class Components:
         learning = range(self._done, self.cursor.task + 1)
         names = [name for task in learning for name in self.model.parts_of(task)]
         live |= {f"model/{name}": self.model.part(name) for name in names}
+        if self.under_way:
+            live[UNDER_WAY] = self.under_way
         return {**live, "random": self.random}  # restored last: nothing may draw after it
 
     def constant(self) -> dict[str, TensorPart]:
@@ -232,7 +238,9 @@ class Components:
         )
         if self.router is not None:
             self.router.load_memory(_below(_ROUTER, objects))
-        snapshot.restore({**self.live(), **(in_place_of or {})})
+        self.under_way.clear()
+        there = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
+        snapshot.restore({**there, **self.live(), **(in_place_of or {})})
         self.loss = snapshot.loss
 
     def _grow_to_cursor(self) -> None:

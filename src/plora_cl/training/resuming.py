@@ -24,6 +24,7 @@ from plora_cl.config.schema import SHAPE_SETTINGS, Settings
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
+from plora_cl.training.components import UNDER_WAY
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.run import Run
 from plora_cl.training.setting_changes import compared, is_finished, setting_changes
@@ -234,6 +235,7 @@ def _adapted(
     others = {int(found[1]) for key in changed if (found := re.match(r"tasks\[(\d+)", key))}
     gone = {index for index in others if index > cursor.task}
     state["scores"] = _measured_under_other_settings(state["scores"], gone)
+    state.pop(UNDER_WAY, None)  # a pass of which one half was made under other settings
     state["cursor"] = cursor.state_dict()
     return replace(snapshot, state=state, cursor=cursor.state_dict())
 

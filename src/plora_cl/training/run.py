@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from plora_cl.checkpoint.store import CheckpointEntry
 from plora_cl.data.notes import largest_share
@@ -14,12 +16,16 @@ from plora_cl.state import Phase
 from plora_cl.training.checkpointer import Checkpointer
 from plora_cl.training.components import Components
 from plora_cl.training.loop import train_epoch
-from plora_cl.training.measurement import Measurement
+from plora_cl.training.measurement import FinalScores, Measurement
 from plora_cl.training.reporting import Reporter, TaskScore
 from plora_cl.training.step_result import StepResult
 from plora_cl.training.stopping import StopRequest
+from plora_cl.units import Units
 
-_SECONDS_BETWEEN_PREPARATION_SAVES = 30.0
+_SECONDS_BETWEEN_SAVES = 30.0
+_PHASES_THAT_REMEMBER = (Phase.PREPARE, Phase.CONSOLIDATE)
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -32,7 +38,8 @@ class Run:
         checkpointer: Saves.
         reporter: Told about progress.
         stop: Polled at every instant at which the run can stop.
-        clock: Seconds from any fixed origin; decides how often preparation saves, nothing else.
+        clock: Seconds from any fixed origin; decides how often long work between training steps is
+            saved, nothing else.
     """
 
     components: Components
@@ -41,6 +48,8 @@ class Run:
     reporter: Reporter
     stop: StopRequest
     clock: Callable[[], float] = time.monotonic
+    _saved: float = field(default=0.0, init=False)
+    _has_saved_scores: bool = field(default=False, init=False)
 
     @property
     def model(self) -> ContinualClassifier:
@@ -61,8 +70,8 @@ class Run:
 
     def _learn(self) -> None:
         parts = self.components
+        self._saved = self.clock()
         if parts.optimization is None:
-            self.measurement.untrained(parts.tasks)
             parts.begin_task()
         for note in parts.methods.notes(parts.model):
             self.reporter.message(f"Note: {note}")
@@ -73,9 +82,36 @@ class Run:
                 return
             row = parts.cursor.task
             if parts.matrix.row(row)[row + 1] is None:  # appended since this task was learned
-                self.measurement.test(row, parts.tasks[row + 1], step=parts.cursor.step)
+                self._go_through(
+                    self.measurement.test(row, parts.tasks[row + 1], step=parts.cursor.step)
+                )
             parts.cursor.next_task()
             parts.begin_task()
+
+    def final_scores(self, *, validation: bool) -> FinalScores:
+        """Return what the finished run publishes beside the matrix; `forget_scores` afterwards.
+
+        Args:
+            validation: Measure on the validation splits, too.
+
+        Raises:
+            RunStoppedError: That was asked for; what was measured is saved.
+        """
+        parts, self._saved = self.components, self.clock()
+        self._has_saved_scores = bool(parts.under_way)
+        row = len(parts.tasks) - 1
+        with parts.accelerator.in_effect():
+            return self._go_through(
+                self.measurement.at_the_end(row, parts.tasks, validation=validation)
+            )
+
+    def forget_scores(self) -> None:
+        """Take `final_scores` out of the last checkpoint, if a stop has brought them there."""
+        self.components.under_way.clear()
+        if self._has_saved_scores:
+            self.save()
+            with suppress(CheckpointError):  # it was reported, and nothing depends on it
+                self.checkpointer.flush()
 
     def begin_branch(self, source: CheckpointEntry) -> CheckpointEntry:
         """Save a checkpoint of this instant, to which ``source`` led, and return it; durable.
@@ -95,7 +131,8 @@ class Run:
         Args:
             last_done: Epoch and batch that it is named after; by default the last ones done.
         """
-        parts = self.components
+        parts, self._saved = self.components, self.clock()
+        self._has_saved_scores = bool(parts.under_way)
         if not self.checkpointer.enabled:
             return
         with parts.costs.measure(parts.stage_name, "checkpoint"):
@@ -136,22 +173,35 @@ class Run:
         done = cursor.epoch * per_epoch + cursor.batch // plan.accumulation
         return max(plan.epochs * per_epoch - done, 0)
 
+    def _go_through(self, units: Units[_T]) -> _T:
+        """Do long work unit by unit; save now and then, and where a stop is asked for.
+
+        Whatever the time until the next stop is, one unit is done before it: work that is stopped
+        again and again comes to its end.
+        """
+        with closing(units):
+            while True:
+                try:
+                    unit = next(units)
+                except StopIteration as end:
+                    result: _T = end.value
+                    return result
+                self.reporter.activity(*unit)
+                stopping = self.stop.requested
+                if stopping or self.clock() - self._saved >= _SECONDS_BETWEEN_SAVES:
+                    if self.components.cursor.phase in _PHASES_THAT_REMEMBER:
+                        self.checkpointer.constant_changed()
+                    self.save()
+                    self.stop.check()
+                    self.checkpointer.settle()
+
     def _prepare(self) -> None:
-        """Let the methods prepare for the task, unit by unit, and save now and then."""
         parts = self.components
-        saved, has_units = self.clock(), False
-        for unit in parts.methods.start_task(parts.model, parts.task):
-            has_units = True
-            self.reporter.activity(*unit)
-            stopping = self.stop.requested
-            if stopping or self.clock() - saved >= _SECONDS_BETWEEN_PREPARATION_SAVES:
-                self.checkpointer.constant_changed()
-                self.save()
-                self.stop.check()
-                self.checkpointer.settle()
-                saved = self.clock()
+        if parts.cursor.step == 0:
+            self._go_through(self.measurement.untrained(parts.tasks))
+        had_units = self._go_through(parts.methods.start_task(parts.model, parts.task))
         parts.cursor.phase = Phase.TRAIN
-        if has_units:
+        if had_units:
             self.save()
 
     def _train(self) -> None:
@@ -205,9 +255,10 @@ class Run:
 
     def _validate(self) -> None:
         parts = self.components
-        found = [self.measurement.validate(task, parts.cursor) for task in parts.stage]
+        found = self._go_through(self.measurement.validate(parts.stage, parts.cursor))
         accuracy, f1 = (sum(scores) / len(scores) for scores in zip(*found, strict=True))
         stop = parts.early_stopping.update(accuracy, f1, parts.model.trainable())
+        parts.under_way.clear()
         if stop or parts.cursor.epoch == parts.plan.epochs:
             verdict = parts.early_stopping.verdict(parts.cursor.epoch, parts.plan.epochs)
             self.reporter.message(f"{parts.stage_name}: {verdict}")
@@ -219,8 +270,9 @@ class Run:
 
     def _consolidate(self) -> None:
         parts = self.components
-        progress = self.stop.polled_by(self.reporter.activity)
-        parts.methods.finish_task(parts.model, parts.task, progress)
+        parts.model.eval()  # so that nobody has to change the mode and back for each unit
+        self._go_through(parts.methods.finish_task(parts.model, parts.task))
+        self._go_through(self.measurement.learn_routes(parts.tasks[: parts.cursor.task + 1]))
         parts.run_log.append(
             {
                 "event": "methods",
@@ -229,7 +281,6 @@ class Run:
                 "report": parts.methods.report(parts.model),
             }
         )
-        self.measurement.learn_routes(parts.tasks[: parts.cursor.task + 1])
         parts.cursor.phase = Phase.EVALUATE
         self.save()
 
@@ -237,7 +288,7 @@ class Run:
         parts = self.components
         row = parts.cursor.task
         for task in parts.tasks[: row + 2]:  # one more: forward transfer to the next task
-            self.measurement.test(row, task, step=parts.cursor.step)
+            self._go_through(self.measurement.test(row, task, step=parts.cursor.step))
         parts.cursor.phase = Phase.DONE
         self.save()
         accuracy, f1 = parts.matrix.row(row), parts.matrix.f1_row(row)

@@ -12,13 +12,19 @@ import torch
 from torch import nn
 
 from plora_cl.checkpoint.digest import state_digest
+from plora_cl.data.batches import Batch
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training.devices import on_device
+from plora_cl.training.under_way import UnderWay
+from plora_cl.units import Units
 
 Predictions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Predicted and true labels, ``[examples]`` each."""
+
+
+_PASS = "predictions"
 
 
 class Scorer:
@@ -31,7 +37,7 @@ class Scorer:
         batch_size: Examples per batch.
         autocast: Opens the precision that predictions run in.
         precision: Its name.
-        progress: Told ``(what, done, total)`` between batches.
+        under_way: Holds predictions until all of a split are there, and until `forget`.
     """
 
     def __init__(
@@ -41,30 +47,45 @@ class Scorer:
         batch_size: int,
         autocast: Callable[[], AbstractContextManager[object]],
         precision: str,
-        progress: Callable[[str, int, int], None],
+        under_way: UnderWay,
     ) -> None:
         self._model, self._batch_size = model, batch_size
         self._autocast, self._precision = autocast, precision
-        self._progress = progress
+        self._under_way = under_way
 
-    def predict(self, task: Task, split: Split, what: str) -> Predictions:
-        """Return predicted and true labels, ``[examples]`` each, in the same order."""
-        model = self._model
-        head = self._head(task)
-        predicted, true = [], []
-        done = 0
-        model.eval()
-        with torch.no_grad():
-            for cpu_batch in split.in_order(self._batch_size):
-                batch = on_device(cpu_batch, model.device)
-                with self._autocast():
-                    represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
-                    logits = head(represented)
-                predicted.append(logits.argmax(-1).cpu().numpy())
-                true.append(cpu_batch.labels.numpy())
-                done += len(cpu_batch.labels)
-                self._progress(what, done, len(split))
-        return np.concatenate(predicted), np.concatenate(true)
+    def predict(self, task: Task, split: Split, what: str, *, key: str) -> Units[Predictions]:
+        """Return predicted and true labels, ``[examples]`` each, in the same order.
+
+        A unit is a batch.
+
+        Args:
+            task: Its adapters and head predict.
+            split: What to predict.
+            what: The name of this work.
+            key: Identifies the weights, as far as those of one checkpoint can differ.
+        """
+        model, head = self._model, self._head(task)
+
+        def predicted(cpu_batch: Batch, _: int) -> dict[str, torch.Tensor]:
+            model.eval()
+            batch = on_device(cpu_batch, model.device)
+            with torch.no_grad(), self._autocast():
+                represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
+                return {"labels": head(represented).argmax(-1).cpu()}
+
+        found = yield from self._under_way.pass_over(
+            split,
+            self._batch_size,
+            predicted,
+            name=_PASS,
+            key=f"{what}, {key}, {split.digest}, {self._batch_size}",
+            what=what,
+        )
+        return found["labels"].numpy().copy(), split.labels[split.order]
+
+    def forget(self) -> None:
+        """Drop the last predictions from what a checkpoint holds: they are recorded elsewhere."""
+        self._under_way.forget(_PASS)
 
     def dependencies(self, task: Task, base: str) -> str:
         """Return a digest of all that test predictions of ``task`` depend on.

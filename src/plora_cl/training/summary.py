@@ -13,19 +13,20 @@ from plora_cl.data.task import Task
 from plora_cl.evaluation.by_construction import zero_by_construction
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.state import StateDict
+from plora_cl.training.measurement import FinalScores
 from plora_cl.training.run import Run
 
 _DIFFERENCES = ("backward_transfer", "forward_transfer", "forgetting")
 """Metrics that may be negative."""
 
 
-def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> StateDict:
+def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
     """Write the result files of a finished run, show its table, and return the results.
 
     Args:
         run: Finished.
         folder: Of its experiment.
-        measure_validation: Measure on the validation splits, too.
+        final: What was measured when everything was learned.
 
     Raises:
         OutputError: The disk refused; ``final_results.json`` appears only with all the others.
@@ -50,16 +51,13 @@ def publish(run: Run, folder: Path, *, measure_validation: bool = False) -> Stat
         identity=run.checkpointer.identity,
         trajectory=run.checkpointer.trajectory.to_plain(),
     )
-    if measure_validation:
-        measured = run.measurement.validation_accuracies(run.components.tasks)
+    if final.validation is not None:
+        measured = [accuracy for accuracy, _ in final.validation]
         results["validation"] = {
             "average_accuracy": sum(measured) / len(measured),
             "accuracy": measured,
         }
-    results["by_class"] = {
-        task.name: run.measurement.by_class(len(matrix.accuracy) - 1, task)
-        for task in run.components.tasks
-    }
+    results["by_class"] = final.by_class
     run_log = run.components.run_log
     with recording(run_log.path):
         run_log.sync()

@@ -23,6 +23,7 @@ from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.build import build_run
+from plora_cl.training.measurement import FinalScores
 from plora_cl.training.reporting import Reporter, SilentReporter
 from plora_cl.training.resuming import Held, go_on_from, log_changes
 from plora_cl.training.run import Run
@@ -176,11 +177,10 @@ class CLTrainer:
                 f"{self.folder}: all {len(run.components.tasks)} tasks are already learned; "
                 "nothing to train"
             )
-        else:
-            self._learn(run)
-        measure = self.settings.measure_validation
-        with run.components.accelerator.in_effect():
-            return publish(run, self.folder, measure_validation=measure)
+        final = self._learn(run)
+        results = publish(run, self.folder, final)
+        run.forget_scores()
+        return results
 
     def save_checkpoint(
         self,
@@ -284,9 +284,12 @@ class CLTrainer:
         self._run = run
         return optimizer.state_dict(), scheduler.state_dict()
 
-    def _learn(self, run: Run) -> None:
+    def _learn(self, run: Run) -> FinalScores:
+        """Learn what is not learned, and measure what is published."""
         try:
-            run.learn()
+            if not run.components.finished:
+                run.learn()
+            return run.final_scores(validation=self.settings.measure_validation)
         except BaseException:
             # What was asked to be saved is worth more than a fast exit.
             with suppress(CheckpointError):
