@@ -82,6 +82,11 @@ class TestPlainLines:
             "news: epoch 1/3, batch 20/100, loss 0.5000, 16.0 examples/s, 0:04:40 left",
         ]
 
+    def test_a_task_that_goes_on_says_how_much_of_it_is_left(self, clock: FakeClock) -> None:
+        out = StringIO()
+        PlainReporter(out, clock=clock).task_started(0, 1, "news", 100, 200)
+        assert out.getvalue() == "Task 1 of 1: news, 100 of 300 steps to go\n"
+
     def test_the_end_of_an_epoch_always_gets_a_line(self, clock: FakeClock) -> None:
         out = StringIO()
         reporter = PlainReporter(out, clock=clock)
@@ -185,6 +190,30 @@ class TestBar:
         drawn = self.draw(clock, width=60)
         whole = ("Checkpoint", "Task 1 of 5 learned")  # stays, and is never cut
         assert all(len(line) < 61 or line.startswith(whole) for line in visible_lines(drawn))
+
+    @pytest.mark.parametrize("width", [60, 80, 100, 200])
+    @pytest.mark.parametrize("name", ["news", "a-task-with-quite-a-long-name-for-a-line"])
+    def test_there_is_a_bar_at_every_width(self, clock: FakeClock, width: int, name: str) -> None:
+        out = StringIO()
+        console = Console(file=out, force_terminal=True, width=width, color_system=None)
+        with BarReporter(console, clock=clock) as reporter:
+            reporter.task_started(0, 5, name, 300)
+            run_steps(reporter, clock, 150, seconds=1)
+            reporter._progress.refresh()
+        shown = [line for line in visible_lines(out.getvalue()) if "150/300" in line]
+        assert shown[-1].count("\N{BOX DRAWINGS HEAVY HORIZONTAL}") >= 5
+        assert "left" in shown[-1]
+        assert len(shown[-1]) <= width
+        assert ("examples/s" in shown[-1]) == (width == 200 or (width >= 100 and name == "news"))
+
+    def test_a_task_that_goes_on_shows_all_of_it(self, clock: FakeClock) -> None:
+        console = Console(file=StringIO(), force_terminal=True, width=120)
+        with BarReporter(console, clock=clock) as bar:
+            bar.task_started(0, 1, "a", 100, 200)
+            run_steps(bar, clock, 10, seconds=1)
+            (task,) = bar._progress.tasks
+            assert (task.completed, task.total) == (210, 300)
+            assert "0:01:30 left" in task.fields["details"]
 
     def test_messages_stay_whole_and_are_taken_literally(self, clock: FakeClock) -> None:
         assert "Checkpoint saved: /a/[very]/" + "long" * 40 + "\n" in self.draw(clock)

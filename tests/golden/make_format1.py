@@ -33,7 +33,7 @@ class EnoughError(BaseException):
 
 class StopsAtName(SilentReporter):
     def message(self, text: str) -> None:
-        if text.endswith(NAME):
+        if f"/{NAME} (" in text:
             raise EnoughError
 
 

@@ -162,7 +162,7 @@ def test_a_save_is_announced_only_when_it_is_durable(
 
         def message(self, text: str, /) -> None:
             if text.startswith("Checkpoint saved: "):
-                path = Path(text.removeprefix("Checkpoint saved: "))
+                path = Path(text.removeprefix("Checkpoint saved: ").partition(" (")[0])
                 store = CheckpointStore(path.parent)
                 assert path in [entry.path for entry in store.entries()]
                 Checks.saved += 1

@@ -102,7 +102,7 @@ def test_a_checkpoint_relies_on_no_record_that_is_not_in_the_file(
     class Checks(SilentReporter):
         def message(self, text: str, /) -> None:
             if text.startswith("Checkpoint saved: "):
-                path = Path(text.removeprefix("Checkpoint saved: "))
+                path = Path(text.removeprefix("Checkpoint saved: ").partition(" (")[0])
                 store = CheckpointStore(path.parent)
                 position = decode(store.read(CheckpointEntry.at(path))).state["run_log"]
                 lines = log.read_bytes()[: position["bytes"]]

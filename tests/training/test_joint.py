@@ -115,7 +115,7 @@ def test_checkpoints_are_of_the_last_task_and_every_head_changes_until_the_end(
 def test_what_is_shown_speaks_of_one_stage(joint: dict[str, Any], tmp_path: Path) -> None:
     watcher = Watcher()
     CLTrainer(reporter=watcher, **{**joint, "experiment_dir": str(tmp_path)}).train_sequence()
-    assert watcher.started == [(0, 1, "all tasks", 30)]
+    assert watcher.started == [(0, 1, "all tasks", 30, 0)]
     per_task, summary = watcher.tables
     assert [row[3] for row in per_task] == ["-", "-", per_task[2][4]]
     assert ["backward transfer", "not defined"] in summary

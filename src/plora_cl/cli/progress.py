@@ -47,11 +47,12 @@ class PlainReporter:
         """Write ``text`` as it is."""
         print(text, file=self._out, flush=True)
 
-    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Write which task begins or goes on."""
         self._name, self._position = name, f"{index + 1} of {count}"
         self._pace.begin(steps)
-        self.message(f"Task {self._position}: {name}, {steps} steps to go")
+        whole = f" of {done + steps}" if done else ""
+        self.message(f"Task {self._position}: {name}, {steps}{whole} steps to go")
         self._last_line = self._clock()
 
     def step(
@@ -105,7 +106,7 @@ class PlainReporter:
 class QuietReporter(PlainReporter):
     """Writes messages and tables, no progress."""
 
-    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Write nothing."""
 
     def step(self, *_: object) -> None:

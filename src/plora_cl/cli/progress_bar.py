@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
@@ -14,6 +15,8 @@ from rich.text import Text
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
 from plora_cl.training.reporting import TaskScore
+
+_LEAST_BAR = 10
 
 
 class Terminal(Console):
@@ -48,7 +51,7 @@ class BarReporter:
         )
         self._training: TaskID | None = None
         self._activities: dict[str, TaskID] = {}
-        self._position = ""
+        self._position, self._title = "", ""
 
     def __enter__(self) -> Self:
         """Start to draw."""
@@ -68,13 +71,14 @@ class BarReporter:
         """Print ``text`` above the bars, unbroken."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
-        """Begin a bar over the steps of the task."""
+    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
+        """Begin a bar over all steps of the task, at those that are done."""
         self._position = f"{index + 1} of {count}"
         self._pace.begin(steps)
         self._end_training()
+        self._title = f"Task {index + 1}/{count} {name}"
         self._training = self._progress.add_task(
-            f"Task {index + 1}/{count} {name}", total=steps, details=""
+            self._title, total=done + steps, completed=done, details=""
         )
 
     def step(
@@ -92,13 +96,26 @@ class BarReporter:
         self._pace.step(examples)
         if self._training is None:
             return
-        self._progress.update(
-            self._training,
-            advance=1,
-            details=f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  "
-            f"{self._pace.examples_per_second:.1f} examples/s  "
+        title, details = self._fitting(
+            f"epoch {epoch + 1}/{epochs}",
+            f"loss {loss:.4f}",
+            f"{self._pace.examples_per_second:.1f} examples/s",
             f"{clock_time(self._pace.seconds_left)} left",
         )
+        self._progress.update(self._training, advance=1, description=title, details=details)
+
+    def _fitting(self, epoch: str, loss: str, speed: str, left: str) -> tuple[str, str]:
+        """Return title and details that leave room for the bar, the most there is room for."""
+        (total,) = (task.total for task in self._progress.tasks if task.id == self._training)
+        count = 2 * len(f"{total or 0:.0f}") + 1
+        room = self._console.width - count - _LEAST_BAR - 3  # a blank between two columns
+        title = self._title
+        if cell_len(title) > room // 2:
+            title = set_cell_size(title, max(room // 2 - 1, 1)).rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+        choices = [(epoch, loss, speed, left), (epoch, loss, left), (epoch, left), (left,), ()]
+        left_over = room - cell_len(title)
+        lines = ("  ".join(parts) for parts in choices)
+        return title, next(line for line in lines if not line or len(line) <= left_over)
 
     def activity(self, what: str, done: int, total: int, /) -> None:
         """Move the bar of ``what`` on; it disappears at the end."""

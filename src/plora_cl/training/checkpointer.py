@@ -25,7 +25,7 @@ from plora_cl.checkpoint.writer import Writer
 from plora_cl.errors import CheckpointError
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, StateDict, Stateful, TensorPart
-from plora_cl.training.reporting import SAVED, Reporter
+from plora_cl.training.reporting import SAVED, Reporter, standing
 
 _SNAPSHOTS_UNDER_WAY = 2
 
@@ -266,7 +266,7 @@ class Checkpointer:
         finally:
             self._arenas.put(arena)
         self._failure = None
-        self._reporter.message(f"{SAVED}{entry.path}")
+        self._reporter.message(f"{SAVED}{entry.path} ({standing(snapshot.cursor)})")
         try:
             complete(self.store, entry)
             if not self._is_alone:

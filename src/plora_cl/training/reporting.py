@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+_STANDS = {
+    "prepare": "in preparation",
+    "train": "in training",
+    "validate": "before validation",
+    "consolidate": "trained",
+    "evaluate": "consolidated",
+    "done": "learned and measured",
+}
+"""What was done last where a phase comes next."""
 
 
 class TaskScore(NamedTuple):
@@ -21,7 +31,17 @@ class TaskScore(NamedTuple):
 
 
 SAVED = "Checkpoint saved: "
-"""How the message begins that a checkpoint is durable; its path follows."""
+"""How the message begins that a checkpoint is durable; its path, and in
+brackets what it has, follow."""
+
+
+def standing(cursor: Mapping[str, Any]) -> str:
+    """Return what a checkpoint has that an earlier one of the same name had not.
+
+    Args:
+        cursor: State of its cursor.
+    """
+    return f"step {cursor['step']}, task {cursor['task'] + 1} {_STANDS[cursor['phase']]}"
 
 
 class Reporter(Protocol):
@@ -31,8 +51,16 @@ class Reporter(Protocol):
         """Show one line."""
         ...
 
-    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
-        """Task ``index`` of ``count`` begins, or goes on, with ``steps`` optimizer steps left."""
+    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
+        """Task ``index`` of ``count`` begins, or goes on.
+
+        Args:
+            index: Zero-based.
+            count: Number of tasks.
+            name: Of the task.
+            steps: Optimizer steps that are left.
+            done: Optimizer steps that were done before.
+        """
         ...
 
     def step(
@@ -68,7 +96,7 @@ class SilentReporter:
     def message(self, text: str, /) -> None:
         """Show nothing."""
 
-    def task_started(self, index: int, count: int, name: str, steps: int, /) -> None:
+    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Show nothing."""
 
     def step(

@@ -156,7 +156,7 @@ class Run:
         parts = self.components
         cursor, name = parts.cursor, parts.stage_name
         stages = 1 if parts.model.joint else len(parts.tasks)
-        self.reporter.task_started(self._stage, stages, name, self._steps_left())
+        self.reporter.task_started(self._stage, stages, name, *self._steps())
         while cursor.phase is not Phase.DONE:
             with parts.costs.measure(name, cursor.phase.value):
                 actions[cursor.phase]()
@@ -167,11 +167,13 @@ class Run:
         """Zero-based position of what is learned now among all that is learned in turn."""
         return 0 if self.model.joint else self.components.cursor.task
 
-    def _steps_left(self) -> int:
+    def _steps(self) -> tuple[int, int]:
+        """Return the optimizer steps of the task that are left, at most, and those done."""
         plan, cursor = self.components.plan, self.components.cursor
         per_epoch = -(-len(self.components.stream) // plan.accumulation)
         done = cursor.epoch * per_epoch + cursor.batch // plan.accumulation
-        return max(plan.epochs * per_epoch - done, 0)
+        is_trained = cursor.phase not in (Phase.PREPARE, Phase.TRAIN, Phase.VALIDATE)
+        return 0 if is_trained else max(plan.epochs * per_epoch - done, 0), done
 
     def _go_through(self, units: Units[_T]) -> _T:
         """Do long work unit by unit; save now and then, and where a stop is asked for.
