@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,6 +120,54 @@ def test_a_bad_line_of_csv_is_named_by_file_and_line(
     start = b'text,label\n"red\ncat",a\nblue,b\n'
     path = with_train(folder, start + line + b"\ngreen,b\n", "train.csv")
     refused(folder, f"{path}:5: ", expected)
+
+
+TABLE = "text,label\nred cat,a\nblue dog,b\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16 "),
+        ("utf-16-be", "UTF-16BE "),
+        ("utf-16-le", "UTF-16LE "),
+        ("utf-32", "UTF-32 "),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_wider_encodings_are_named_with_the_command_that_converts_them(
+    folder: Path, encoding: str, name: str, suffix: str
+) -> None:
+    text = GOOD.decode() if suffix == ".jsonl" else TABLE
+    path = with_train(folder, text.encode(encoding), f"train{suffix}")
+    refused(folder, f"{path}: {name}instead of UTF-8", "-t utf-8")
+    with pytest.raises(DataError) as caught:
+        scan(parse_task(folder))
+    command = str(caught.value).partition("for instance with ")[2]
+    subprocess.run(command, shell=True, cwd=folder, check=True)
+    assert scan(parse_task(folder), hold_out=False).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
+)
+def test_other_separators_are_named_with_the_command_that_converts_them(
+    folder: Path, delimiter: str, name: str
+) -> None:
+    content = TABLE.replace(",", delimiter).replace("red cat", "red, cat")
+    path = with_train(folder, content.encode(), "train.csv")
+    refused(folder, f"{path}:1: columns are separated by {name}", "['text', 'label']")
+    with pytest.raises(DataError) as caught:
+        scan(parse_task(folder))
+    command = str(caught.value).partition("for instance with ")[2]
+    subprocess.run(command, shell=True, cwd=folder, check=True)
+    assert [row.text for row in parse_task(folder).rows("train")] == ["red, cat", "blue dog"]
+
+
+def test_a_label_that_is_known_but_for_white_space_or_case_is_said_to_be(folder: Path) -> None:
+    with_train(folder, GOOD)
+    (folder / "test.jsonl").write_bytes(GOOD.replace(b'"a"', b'" A"'))
+    refused(folder, "label ' A' (but for white space or case it is 'a') does not occur")
 
 
 def test_a_line_that_is_not_utf_8_is_found_far_into_a_csv_file(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from plora_cl.data.scan import folded
 from plora_cl.data.task import Task
 
 SKEWED = 4
@@ -65,11 +66,6 @@ def lookalike_notes(task: Task) -> list[str]:
         for indices in alike.values()
         if len(indices) > 1
     ]
-
-
-def folded(name: str) -> str:
-    """Return a class name without what does not show: white space around it, runs of it, case."""
-    return " ".join(name.split()).casefold()
 
 
 def _listed(classes: Sequence[str], counts: Sequence[int], indices: Sequence[int]) -> str:

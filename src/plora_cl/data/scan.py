@@ -95,13 +95,20 @@ def _known(source: TaskSource, split: str, classes: tuple[str, ...]) -> Iterable
     known = frozenset(classes)
     for row in source.rows(split):
         if row.label not in known:
+            alike = [name for name in classes if folded(name) == folded(row.label)]
+            near = f" (but for white space or case it is {alike[0]!r})" if alike else ""
             shown = ", ".join(map(repr, classes[:20])) + (", ..." if len(classes) > 20 else "")
             raise DataError(
-                f"{source.place(split)}:{row.line}: label {row.label!r} does not occur in the "
-                f"training split, whose classes are {shown}; correct it, remove the row, or add "
-                "examples of it to training"
+                f"{source.place(split)}:{row.line}: label {row.label!r}{near} does not occur in "
+                f"the training split, whose classes are {shown}; correct it, remove the row, or "
+                "add examples of it to training"
             )
         yield row
+
+
+def folded(name: str) -> str:
+    """Return a class name without what does not show: white space around it, runs of it, case."""
+    return " ".join(name.split()).casefold()
 
 
 def _check_training(source: TaskSource, seen: Mapping[str, int]) -> None:

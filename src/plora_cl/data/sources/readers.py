@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +21,12 @@ Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
 
 _LARGEST_FIELD = 2**31 - 1
 _PARQUET_ROWS = 1024
+_HEAD = 64
+_WIDE_MARKS = (
+    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),  # before their beginnings
+    *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
+)
+_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def read_jsonl(
@@ -26,6 +34,7 @@ def read_jsonl(
     columns: Columns,  # noqa: ARG001 - checked row by row: lines need not be alike
 ) -> Iterator[tuple[int, Record]]:
     """Yield ``(line, object)`` of a JSON Lines file; blank lines are skipped."""
+    _require_bytes_of_utf8(path)
     with path.open("rb") as lines:
         for number, raw in enumerate(lines, start=1):
             try:
@@ -55,6 +64,7 @@ def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tup
     Quoted fields may span lines (the first of them is the row's line) and be of any size.
     """
     csv.field_size_limit(_LARGEST_FIELD)
+    _require_bytes_of_utf8(path)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header: list[str] | None = None
@@ -63,6 +73,7 @@ def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tup
             for fields in reader:
                 if fields and header is None:
                     header = fields
+                    _require_delimiter(header, delimiter, path)
                     _check_header(header, columns, path)
                 elif fields and header is not None:
                     yield line, _csv_record(header, fields, path, line)
@@ -92,6 +103,47 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
 
 READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
 """Reader of each file type, by suffix."""
+
+
+def _require_bytes_of_utf8(path: Path) -> None:
+    """Refuse a file in a wider encoding, which UTF-8 errors would not give away.
+
+    Raises:
+        DataError: It begins with another byte order mark, or with zero bytes between letters.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    marked = next((name for mark, name in _WIDE_MARKS if head.startswith(mark)), None)
+    if marked is not None:
+        shown = f"it begins with the byte order mark {head[:2].hex(' ')}"
+    elif head.count(0) > 0 and head.count(0) >= len(head) // 4:
+        marked = "utf-16le" if head.find(0) % 2 else "utf-16be"
+        shown = "every other byte is zero"
+    else:
+        return
+    name = shlex.quote(path.name)
+    raise DataError(
+        f"{path}: {marked.upper()} instead of UTF-8 ({shown}); convert it, for instance with "
+        f"iconv -f {marked} -t utf-8 {name} > utf8{path.suffix} && mv utf8{path.suffix} {name}"
+    )
+
+
+def _require_delimiter(header: list[str], expected: str, path: Path) -> None:
+    """Refuse a header that is one column because other separators stand between its names."""
+    if len(header) > 1:
+        return
+    (line,) = header
+    other = max(_OTHER_DELIMITERS, key=line.count)
+    if other not in line or other == expected:
+        return
+    file = shlex.quote(path.name)
+    name, typed = _OTHER_DELIMITERS[other], "\\t" if other == "\t" else other
+    raise DataError(
+        f"{path}:1: columns are separated by {name}, expected commas; the header is then "
+        f'{line.split(other)}. Convert it, for instance with python3 -c "import csv, sys; '
+        f"csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{typed}'))\" "
+        f"< {file} > commas.csv && mv commas.csv {file}"
+    )
 
 
 def _check_header(header: list[str], columns: Columns, path: Path) -> None:
