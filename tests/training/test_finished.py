@@ -105,3 +105,17 @@ def test_a_stopped_run_that_is_finished_elsewhere_has_one_machine_on_record(
     (departure,) = results(experiment)["trajectory"]["history"]
     assert [change["key"] for change in departure["changes"]] == ["environment.threads"]
     assert not list((experiment / "checkpoints").glob("*.branch*"))
+
+
+@pytest.mark.fault
+def test_a_finished_run_says_that_its_log_was_lost(
+    settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment, _ = train({**settings, "epochs": 1}, tmp_path)
+    train({**settings, "epochs": 1}, tmp_path)
+    assert not caplog.records
+    log = experiment / "results" / "run_log.jsonl"
+    log.write_bytes(log.read_bytes()[:100])
+    train({**settings, "epochs": 1}, tmp_path)
+    assert f"{log}: the checkpoint knows of" in caplog.text
+    assert len(log.read_bytes()) == 100

@@ -129,6 +129,21 @@ class RunLog:
         """
         self._expected, self._in_place = dict(state), False
 
+    def check(self) -> None:
+        """Report a log that was lost or edited; it stays as it is, since no record follows.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        if self._expected is None:
+            return
+        try:
+            self._measure(self.path, self._expected["bytes"])
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if self._digest.hexdigest() != self._expected["sha256"]:
+            self._warn_of_gap(self._expected)
+
     def _continue(self) -> None:
         if self._in_place:
             return
@@ -183,6 +198,10 @@ class RunLog:
             "found_bytes": self._bytes,
             "found_records": self._records,
         }
+        self._warn_of_gap(expected)
+        self._add(json.dumps(gap, sort_keys=True).encode() + b"\n")
+
+    def _warn_of_gap(self, expected: StateDict) -> None:
         log.warning(
             "%s: the checkpoint knows of %d records (%d bytes), %d (%d bytes) are there or they "
             "differ: earlier records are lost, training is not affected",
@@ -192,7 +211,6 @@ class RunLog:
             self._records,
             self._bytes,
         )
-        self._add(json.dumps(gap, sort_keys=True).encode() + b"\n")
 
     def _add(self, line: bytes) -> None:
         self._pending.add(line)
