@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 MOST_JSON_MEMORY = 64 << 20
 """Bytes that a parsed document may take. One kilobyte goes to an entry of a manifest that names an
@@ -45,16 +45,26 @@ def json_memory(data: bytes) -> int:
     return 2 * len(data) + sum(cost * data.count(mark) for mark, cost in _COSTS.items())
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; it never waits for whoever has the other end of a pipe.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe, a device or a directory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def read_small(path: Path, most_bytes: int) -> bytes:
     """Return the bytes of a regular file that has at most ``most_bytes``.
 
     Raises:
         OSError: It cannot be read, is a pipe, a device or a directory, or is larger.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open_regular(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))

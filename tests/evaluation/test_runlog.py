@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from plora_cl.errors import CheckpointError
+from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.state import StateDict
 
@@ -72,7 +72,7 @@ def test_a_number_that_is_not_finite_is_refused_and_leaves_no_trace(
     log = RunLog(path)
     log.append({"step": 0})
     before = log.state_dict()
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(TrainingError, match="not finite"):
         log.append({"loss": value})
     assert log.state_dict() == before
     log.sync()

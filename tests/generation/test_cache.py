@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,25 @@ def test_a_folder_that_cannot_be_written_is_reported_once_and_done_without(
     assert [r.message.startswith("generated texts are not cached") for r in caplog.records] == [
         True
     ]
+
+
+@pytest.mark.parametrize(
+    "texts", ["[]", '[["a", 1]]', '[["a", 1], ["b", 2], [3, "c"]]', "[1, 2, 3]", "{}", "[" * 9999]
+)
+def test_an_entry_that_its_digest_fits_but_no_generator_wrote_is_made_again(
+    tmp_path: Path, texts: str
+) -> None:
+    expected = cached(tmp_path)[0].generate("prompt", count=3, seed=1)
+    (path,) = tmp_path.rglob("*.json")
+    digest = hashlib.sha256(texts.encode()).hexdigest()
+    entry = {"key": path.stem, "sha256": digest, "texts": texts}
+    path.write_text(json.dumps(entry))
+    assert cached(tmp_path)[0].generate("prompt", count=3, seed=1) == expected
+
+
+def test_a_pipe_in_place_of_an_entry_holds_nobody_up(tmp_path: Path) -> None:
+    expected = cached(tmp_path)[0].generate("prompt", count=3, seed=1)
+    (path,) = tmp_path.rglob("*.json")
+    path.unlink()
+    os.mkfifo(path)
+    assert cached(tmp_path)[0].generate("prompt", count=3, seed=1) == expected

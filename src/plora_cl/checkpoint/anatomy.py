@@ -68,6 +68,8 @@ def read_content(file: BinaryIO) -> dict[str, Any]:
         pass  # refuses what is no tree
     if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is not a mapping with a state")
+    if not isinstance(content.get("environment", {}), dict):
+        raise CorruptCheckpointError(f"{PICKLE_RECORD} has no environment that is a mapping")
     return content
 
 

@@ -265,6 +265,8 @@ def _read_contents(bundle: BinaryIO) -> _Contents:
         or digests != sorted(set(digests))
         or any(type(number) is not int or number < 0 for number in sizes)
         or contents.config_bytes > _LONGEST_CONFIG
+        or type(contents.format_version) is not int
+        or contents.format_version != 1
         or type(contents.checkpoint) is not str
         or parse_name(contents.checkpoint) is None
     ):

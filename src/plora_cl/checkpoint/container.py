@@ -130,8 +130,8 @@ def verified_manifest_of(file: BinaryIO) -> Manifest:
         CorruptCheckpointError: A byte is not what was written, or the file was made to deceive.
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
+    manifest = _locate(file)  # a huge file that ends in no seal is not worth the time
     _require_intact(file)
-    manifest = _locate(file)
     _require_stored(file, manifest)
     return Manifest.from_json(manifest)
 

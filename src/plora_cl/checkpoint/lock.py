@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from plora_cl.bounded_reading import read_small
 from plora_cl.checkpoint.disk_errors import writing
 from plora_cl.checkpoint.lock_holder import Holder, refusal
 from plora_cl.errors import ExperimentLockedError
@@ -31,6 +32,7 @@ HEARTBEAT_SECONDS = 60.0
 
 _ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
 _MAX_RECORD_BYTES = 4096
+_LOOKING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ def holder_of(folder: Path) -> Holder | None:
     unknown = Holder("an unknown host", 0, "", 0, "an unknown time")
     with writing(path):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, _LOOKING)
         except FileNotFoundError:
             return None
         try:
@@ -178,7 +180,7 @@ def is_held(folder: Path) -> bool:
 
 def _open_locked(path: Path) -> int | None:
     """Return a descriptor of the locked file now at ``path``; None where another one holds it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
@@ -241,7 +243,7 @@ def _silence(folder: Path, descriptor: int) -> float:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder.from_json(path.read_bytes()[:_MAX_RECORD_BYTES])
+        return Holder.from_json(read_small(path, _MAX_RECORD_BYTES))
     except OSError:
         return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+
+from plora_cl.bounded_reading import parse_json
 
 STALE_SECONDS = 600.0
 """A holder on another machine that gave no sign of life for so long is taken for dead."""
@@ -44,11 +45,12 @@ class Holder:
     def from_json(cls, data: bytes) -> Self | None:
         """Read a record; None where it is empty or torn."""
         try:
-            holder = cls(**json.loads(data))
-        except (ValueError, TypeError, RecursionError):
+            holder = cls(**parse_json(data))
+        except (ValueError, TypeError):
             return None
-        wanted = (str, int, str, int, str)
-        return holder if tuple(type(v) for v in asdict(holder).values()) == wanted else None
+        values = asdict(holder).values()
+        is_right = tuple(map(type, values)) == (str, int, str, int, str)
+        return holder if is_right and all(str(value).isprintable() for value in values) else None
 
     def gone_because(self, silent_seconds: float) -> str | None:
         """Return why the process cannot be alive any more; None where it may be.

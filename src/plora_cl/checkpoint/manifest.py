@@ -21,6 +21,7 @@ BASE_WEIGHTS = "model/base"
 """Name of the object that a run has from its model, whatever became of the file."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOO_LARGE = 1 << 63
 _CURSOR_NUMBERS = ("task", "epoch", "batch", "step")
 
 
@@ -42,7 +43,7 @@ class ObjectRef:
     def __post_init__(self) -> None:
         if type(self.sha256) is not str or not _SHA256.fullmatch(self.sha256):
             raise CorruptCheckpointError(f"{self.sha256!r} is not a SHA-256 digest")
-        if type(self.bytes) is not int or self.bytes < 0:
+        if type(self.bytes) is not int or not 0 <= self.bytes < _TOO_LARGE:
             raise CorruptCheckpointError(f"{self.bytes!r} is not a number of bytes")
 
     @classmethod
@@ -169,15 +170,19 @@ def _is_cursor(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("phase"), str)
-        and all(type(value.get(name)) is int and value[name] >= 0 for name in _CURSOR_NUMBERS)
+        and all(_is_number(value.get(name)) and value[name] >= 0 for name in _CURSOR_NUMBERS)
     )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and -_TOO_LARGE <= value < _TOO_LARGE
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "cursor": _is_cursor,
     "trained_tasks": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
-    "seed": lambda v: type(v) is int,
-    "loss": lambda v: v is None or type(v) in (int, float),
+    "seed": _is_number,
+    "loss": lambda v: v is None or type(v) is float or _is_number(v),
     "objects": lambda v: isinstance(v, dict),
     "settings": lambda v: isinstance(v, dict),
     "state_digest": lambda v: isinstance(v, str) and _SHA256.fullmatch(v) is not None,

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.checkpoint.anatomy import read_content
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import (
@@ -25,7 +26,7 @@ from plora_cl.checkpoint.filesystem import (
     partial_path,
     write_durably,
 )
-from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 
@@ -67,14 +68,17 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / LINEAGE
     with reading(path):
-        if not path.exists():
+        try:
+            text = read_small(path, MAX_MANIFEST_BYTES)
+        except FileNotFoundError:
             return None
-        text = path.read_bytes()
     try:
-        lineage = json.loads(text)
+        lineage = parse_json(text)
     except ValueError as error:
         raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
-    return lineage if isinstance(lineage, dict) else None
+    if not isinstance(lineage, dict):
+        raise CorruptCheckpointError(f"{path} does not say where the experiment comes from")
+    return lineage
 
 
 def require_new_file(path: Path, *, overwrite: bool) -> None:

@@ -7,8 +7,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from plora_cl.bounded_reading import parse_json
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import write_durably
+from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CorruptCheckpointError
 
@@ -64,9 +66,9 @@ def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
     if not has_list(store):
         return []
     with reading(path), store.filesystem.open(path) as file:
-        text = file.read()
+        text = file.read(MAX_MANIFEST_BYTES)
     try:
-        seals = json.loads(text)["checkpoints"]
+        seals = parse_json(text)["checkpoints"]
         return [e for e in store.everything() if seals.get(e.path.name) == _seal(store, e)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(

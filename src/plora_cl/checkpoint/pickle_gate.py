@@ -59,14 +59,14 @@ _OPCODES = {
     **dict.fromkeys(("PROTO", "STOP", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPERSID"), 0),
     **dict.fromkeys(("NONE", "NEWTRUE", "NEWFALSE", "BININT1", "BINGET", "LONG_BINGET"), _PLACE),
     **dict.fromkeys(("BININT", "BININT2", "BINFLOAT", "GLOBAL"), _PLACE + 32),
-    **dict.fromkeys(("LONG1", "LONG4", "BINUNICODE"), _PLACE + 56),  # and 4 for each byte
+    **dict.fromkeys(("LONG1", "BINUNICODE"), _PLACE + 56),  # and 4 for each byte
     **dict.fromkeys(("MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), _PLACE + 56),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), 120),
     "EMPTY_LIST": _PLACE + 192,
     "EMPTY_DICT": _PLACE + 352,
     "REDUCE": 640,
 }
-_OF_VARIABLE_LENGTH = frozenset({"LONG1", "LONG4", "BINUNICODE"})
+_OF_VARIABLE_LENGTH = frozenset({"LONG1", "BINUNICODE"})
 _MEMOS = frozenset({"BINPUT", "LONG_BINPUT"})
 
 # What a run writes ever more of are cells of the score matrix: each takes at most 17 times its

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.config.fields import SettingFields
 from plora_cl.data.declaration import parse_tasks
 from plora_cl.data.presence import require_there
@@ -13,6 +13,7 @@ from plora_cl.errors import DataError, ModelError, SettingsError
 from plora_cl.generation.places import place_of
 from plora_cl.model.places import resolve_packaged
 
+_MOST_BYTES = 16 << 20
 _FOLDER_OF = {
     "model_name": "an encoder",
     "generation_model": "a language model",
@@ -67,7 +68,7 @@ def _require_model(setting: str, name: str) -> None:
                     "with a config.json, or a hub id such as distilbert-base-uncased"
                 )
             return
-        config = json.loads((folder / "config.json").read_bytes())
+        config = parse_json(read_small(folder / "config.json", _MOST_BYTES))
     except FileNotFoundError as error:
         raise ModelError(
             f"{setting}: there is no config.json in {name!r}; expected the folder of "
@@ -75,7 +76,7 @@ def _require_model(setting: str, name: str) -> None:
         ) from error
     except OSError as error:
         raise ModelError(f"{setting}: {name!r} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{setting}: {folder / 'config.json'} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{setting}: {folder / 'config.json'} holds no JSON object")

@@ -49,7 +49,10 @@ def shown(value: object) -> str:
     """Return ``value`` as one short line, the way YAML writes it where that differs."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else _short.repr(value)
+    try:
+        return str(value).lower() if isinstance(value, bool) else _short.repr(value)
+    except ValueError:  # Python does not write out integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -11,6 +11,11 @@ import yaml
 from plora_cl.config.problems import shown
 from plora_cl.errors import SettingsError
 
+MAX_BYTES = 1 << 20
+"""Longest file of settings: those of a thousand tasks take a fifth of it."""
+
+_MOST_VALUES = MAX_BYTES // 2  # what a file of that length holds where nothing is referred to
+
 
 class _StrictLoader(yaml.SafeLoader):
     """A safe loader that takes a key given twice for the mistake it is."""
@@ -39,20 +44,50 @@ def parse(text: str) -> object:
     loader: yaml.SafeLoader | None = None
     try:
         loader = _StrictLoader(text)
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expanded_size(node, {})
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise ValueError(f"{line}{_one_line(error.problem or error.context)}") from error
     except yaml.YAMLError as error:
         raise ValueError(_one_line(error)) from error
-    except (LookupError, AttributeError) as error:  # a tag on a value that it does not fit
+    # A tag on a value that it does not fit, or a number that no machine holds
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as error:
         raise ValueError("a value does not fit its YAML tag") from error
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values below ``node`` with every alias written out.
+
+    Raises:
+        ValueError: They are more than a document may have, or one contains itself.
+    """
+    if id(node) in known:
+        size = known[id(node)]
+        if not size:
+            raise ValueError(f"line {node.start_mark.line + 1}: a value that contains itself")
+        return size
+    known[id(node)] = 0
+    size = 1
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in child if isinstance(child, tuple) else (child,):
+            size += _expanded_size(part, known)
+            if size > _MOST_VALUES:
+                raise ValueError(
+                    f"line {node.start_mark.line + 1}: its aliases (*name) expand to more than "
+                    f"{_MOST_VALUES} values; write out what is meant"
+                )
+    known[id(node)] = size
+    return size
 
 
 def parse_mapping(text: str, source: str) -> dict[Any, Any]:
@@ -78,10 +113,14 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
-        SettingsError: The file cannot be read, is not UTF-8 or not a YAML mapping.
+        SettingsError: The file cannot be read, is too long, not UTF-8 or not a YAML mapping.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:  # perhaps a pipe
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise SettingsError([f"{path}: longer than {MAX_BYTES} bytes; expected settings"])
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SettingsError(

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
+from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.data.scan import Scan, scan
 from plora_cl.data.sources.base import SPLITS, TaskSource
 from plora_cl.data.token_file import TokenFile
@@ -30,6 +32,7 @@ from plora_cl.errors import DataError
 FORMAT_VERSION = 2
 
 _INDEX = "index"
+_MOST_INDEX_BYTES = 16 << 20  # it names classes, not examples
 _logger = logging.getLogger(__name__)
 
 
@@ -131,12 +134,26 @@ class _AbsentEntryError(_UnusableEntryError):
 def _open(folder: Path) -> TokenisedTask:
     """Return the entry in ``folder``, all of it compared with its digests."""
     try:
-        seal, _, content = (folder / _INDEX).read_bytes().partition(b"\n")
+        seal, _, content = read_small(folder / _INDEX, _MOST_INDEX_BYTES).partition(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         raise _AbsentEntryError(folder) from None
+    except OSError:
+        raise _UnusableEntryError(folder / _INDEX) from None
     if seal.decode("latin-1") != hashlib.sha256(content).hexdigest():
         raise _UnusableEntryError(folder / _INDEX)
-    index = json.loads(content)
+    try:
+        return _entry(folder, parse_json(content))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):  # ArrowInvalid is a ValueError
+        raise _UnusableEntryError(folder) from None
+
+
+def _entry(folder: Path, index: dict[str, Any]) -> TokenisedTask:
     for split in SPLITS:
         path = _token_file(folder, split)
         if not path.is_file() or _file_digest(path) != index["files"][split]:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plora_cl.errors import CheckpointError
+from plora_cl.bounded_reading import open_regular
+from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.evaluation.pending_lines import PendingLines
 from plora_cl.state import StateDict
 
 log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 1.0
+_PIECE = 1 << 20
+_POSITION = ("bytes", "records", "sha256")
 _MOST_NOT_DURABLE = 10_000
 
 Submit = Callable[[Callable[[], object]], None]
@@ -65,10 +68,16 @@ class RunLog:
         """Add one record.
 
         Raises:
-            ValueError: It holds a number that is not finite.
+            TrainingError: It holds a number that is not finite.
             CheckpointError: It is the first one, and the log that it continues cannot be read.
         """
-        line = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+        try:
+            line = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+        except ValueError as error:
+            raise TrainingError(
+                f"what is to be logged as {record.get('event')!r} has a number that is not finite: "
+                "the run has diverged, or its checkpoint was edited; lower learning_rate"
+            ) from error
         self._continue()
         self._add(line)
         if self._submit is not None and self._clock() - self._submitted >= _REFRESH_SECONDS:
@@ -94,7 +103,8 @@ class RunLog:
         """
         if not self.path.exists():
             return
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         copy = self.path.with_name(f"{self.path.name}.{suffix}-{digest[:8]}")
         if not copy.exists():
             _copy(self.path, copy)
@@ -126,7 +136,12 @@ class RunLog:
 
         A log that was lost or edited in the meantime is reported, and the next record is preceded
         by one that says so (``"event": "gap"``).
+
+        Raises:
+            ValueError: ``state`` is not what `state_dict` returns.
         """
+        if tuple(type(state.get(name)) for name in _POSITION) != (int, int, str):
+            raise ValueError(f"{state} is no position in a run log")
         self._expected, self._in_place = dict(state), False
 
     def check(self) -> None:
@@ -184,11 +199,16 @@ class RunLog:
         self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
         if not path.exists():
             return
-        with path.open("rb") as file:
-            for line in file:
-                if self._bytes + len(line) > limit or not line.endswith(b"\n"):
+        digest, read = hashlib.sha256(), 0
+        with open_regular(path) as file:
+            while piece := file.readline(_PIECE):  # a line may be of any length
+                read += len(piece)
+                if read > limit:
                     return
-                self._count(line)
+                digest.update(piece)
+                if piece.endswith(b"\n"):
+                    self._bytes, self._digest = read, digest.copy()
+                    self._records += 1
 
     def _report_gap(self, expected: StateDict) -> None:
         gap = {

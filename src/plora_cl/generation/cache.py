@@ -12,12 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.generation.generator import Generated, TextGenerator
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
 from plora_cl.units import Units
 
 FORMAT_VERSION = 1
+
+_MOST_BYTES = 16 << 20  # a chunk is a few hundred texts of a few hundred tokens at most
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ class CachedGenerator:
             asked.append(lora.digest)
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         path = self._folder / key[:2] / f"{key}.json"
-        found = _read(path, key)
+        found = _read(path, key, count)
         if found is None:
             found = list(self._generator.generate(prompt, count=count, seed=seed, lora=lora))
             self._write(path, key, found)
@@ -114,15 +117,17 @@ class CachedGenerator:
             log.warning("generated texts are not cached: %s; generation goes on", error)
 
 
-def _read(path: Path, key: str) -> list[Generated] | None:
-    """Return the entry at ``path``; None if it is absent or damaged."""
+def _read(path: Path, key: str, count: int) -> list[Generated] | None:
+    """Return the ``count`` texts of the entry at ``path``; None if it is absent or damaged."""
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = parse_json(read_small(path, _MOST_BYTES))
         if entry["key"] != key or entry["sha256"] != _sha256(entry["texts"]):
             return None
-        return [Generated(text, tokens) for text, tokens in json.loads(entry["texts"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = [Generated(text, tokens) for text, tokens in parse_json(entry["texts"].encode())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    is_right = all(type(text) is str and type(tokens) is int for text, tokens in found)
+    return found if is_right and len(found) == count else None
 
 
 def _sha256(text: str) -> str:

@@ -53,9 +53,21 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     """Return the record of a run that is done.
 
     Raises:
-        ProtocolError: The metrics contradict one another.
+        ProtocolError: They are damaged, or the metrics contradict one another.
     """
-    values = {
+    try:
+        values = _values(results)
+        _check_identity(run, values, tasks=len(results["tasks"]))
+        return Record(run, values, results["zero_by_construction"], results["identity"]["data"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ProtocolError(
+            f"{run.folder}: its results are damaged or were edited ({error!r}): remove results/ "
+            "and start again"
+        ) from error
+
+
+def _values(results: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
         **{name: results.get(name) for name in METRICS},
         "average_f1": results["f1"]["average_accuracy"],
         "routed_average_accuracy": results["routed"]["average_accuracy"],
@@ -65,8 +77,6 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
             for task, accuracy in zip(results["tasks"], results["accuracy_matrix"][-1], strict=True)
         },
     }
-    _check_identity(run, values, tasks=len(results["tasks"]))
-    return Record(run, values, results["zero_by_construction"], results["identity"]["data"])
 
 
 def task_metric(task: str) -> str:

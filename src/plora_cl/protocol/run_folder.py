@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.checkpoint.branches import line_of
 from plora_cl.checkpoint.lock import holder_of
 from plora_cl.checkpoint.store import CheckpointStore
@@ -17,7 +17,7 @@ from plora_cl.config.places import RECORD, anchored_values
 from plora_cl.config.problems import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
-from plora_cl.errors import CorruptCheckpointError, SettingsError
+from plora_cl.errors import CorruptCheckpointError, ProtocolError, SettingsError
 from plora_cl.impact import Impact
 from plora_cl.protocol.plan import PlannedRun
 
@@ -37,6 +37,7 @@ _COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
 _TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
 _PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
 _TAIL_BYTES = 65_536
+_MOST_RESULTS, _MOST_RESULTS_MEMORY = 256 << 20, 1 << 30  # matrices: a thousand tasks take a tenth
 
 
 class State(StrEnum):
@@ -179,19 +180,23 @@ def _progress(folder: Path) -> str:
 
 def _tail(folder: Path) -> list[str]:
     try:
+        if not (folder / LOG).is_file():
+            return []
         with (folder / LOG).open("rb") as log:
             log.seek(0, 2)
             log.seek(max(0, log.tell() - _TAIL_BYTES))
             return log.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return []
+    except OSError:
+        return []  # it is shown, and decides nothing
 
 
 def _json_at(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_small(path, _MOST_RESULTS), _MOST_RESULTS_MEMORY)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ProtocolError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError:
         return None  # torn by a power cut: the run writes it again
     return found if isinstance(found, dict) else None

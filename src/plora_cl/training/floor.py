@@ -73,8 +73,8 @@ def _require_no_run(folder: Path) -> None:
     """Refuse a folder with checkpoints, or with results that have no ``floor``."""
     results = folder / "results" / "final_results.json"
     try:
-        is_run = results.exists() and "floor" not in json.loads(results.read_bytes())
-    except (ValueError, TypeError):
+        is_run = results.is_file() and "floor" not in json.loads(results.read_bytes())
+    except (ValueError, TypeError, RecursionError):
         is_run = False  # torn by a power cut
     if is_run or any(folder.glob("checkpoints/*.pt")):
         raise ExperimentExistsError(

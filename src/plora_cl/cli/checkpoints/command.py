@@ -117,7 +117,11 @@ def finish(command: Callable[[], int]) -> int:
 
 def write_json(document: dict[str, Any]) -> None:
     """Write a JSON document to stdout."""
-    print(json.dumps(document, indent=2, allow_nan=False))
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise CorruptCheckpointError(f"what it says is no JSON: {error}") from error
+    print(text)
 
 
 def resume_hint(folder: Path) -> str:

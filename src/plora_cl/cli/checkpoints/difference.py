@@ -19,6 +19,7 @@ from plora_cl.cli.checkpoints.command import (
 )
 from plora_cl.cli.checkpoints.contents import named, standing, task_names
 from plora_cl.cli.exit import OK
+from plora_cl.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
     from plora_cl.checkpoint.comparison import Change, Comparison
@@ -62,7 +63,12 @@ def _diff(first: str, second: str, *, as_json: bool, tensors: bool) -> int:
     from plora_cl.checkpoint.resume import load
 
     read = [load(target.store, entry) for target, entry in zip((one, two), entries, strict=True)]
-    found = compare(*read)
+    try:
+        found = compare(*read)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CorruptCheckpointError(
+            f"{entries[0].path} or {entries[1].path} is not what a run saves: {error!r}"
+        ) from error
     if as_json:
         write_json(
             {

@@ -7,6 +7,7 @@ import csv
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ Record: TypeAlias = dict[str, object]
 Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
 
 _LARGEST_FIELD = 2**31 - 1
+_LONGEST_LINE = 1 << 28
 _PARQUET_ROWS = 1024
 _HEAD = 64
 _WIDE_MARKS = (
@@ -36,7 +38,13 @@ def read_jsonl(
     """Yield ``(line, object)`` of a JSON Lines file; blank lines are skipped."""
     _require_bytes_of_utf8(path)
     with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
+        bounded = iter(partial(lines.readline, _LONGEST_LINE + 1), b"")
+        for number, raw in enumerate(bounded, start=1):
+            if len(raw) > _LONGEST_LINE:
+                raise DataError(
+                    f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes; each line is one "
+                    "text with its label"
+                )
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -45,7 +53,7 @@ def read_jsonl(
                 continue
             try:
                 record = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}:{number}: not JSON ({error}); each line is one object such as "
                     '{"text": "...", "label": "..."}'
@@ -97,8 +105,9 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
                 for record in _parquet_records(batch, path, row):
                     row += 1
                     yield row, record
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file ({error}); write it again") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a Parquet file ({reason}); write it again") from None
 
 
 READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}

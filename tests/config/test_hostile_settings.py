@@ -1,0 +1,103 @@
+"""Settings from a stranger: bounded memory, and one line for whatever they are."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from plora_cl.config.sources import dump, resolve, validate
+from plora_cl.config.yaml_file import MAX_BYTES, parse, read_mapping
+from plora_cl.errors import SettingsError
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(letter)}: &{chr(letter)} [{', '.join([f'*{chr(letter - 1)}'] * 9)}]\n"
+    for letter in range(ord("b"), ord("k"))
+)
+MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
+    f"{chr(letter)}: &{chr(letter)} {{<<: [{', '.join([f'*{chr(letter - 1)}'] * 9)}]}}\n"
+    for letter in range(ord("b"), ord("k"))
+)
+SQUARE = f"classes: &c [{'x, ' * 1000}x]\ntasks:\n" + "- {path: x, classes: *c}\n" * 1000
+
+
+@pytest.mark.parametrize("text", [LAUGHS, MERGES, SQUARE], ids=["laughs", "merges", "square"])
+def test_aliases_do_not_multiply(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SettingsError, match=r"line \d+: its aliases .* expand to more than"):
+            resolve(config=tmp_path / "c.yaml")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+def test_aliases_may_be_used() -> None:
+    text = "a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}\n"
+    assert parse(text) == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}], "c": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 0x" + "f" * 5000, "seed: " + "1:" * 500 + "1", "seed: " + "1:" * 500 + "1.5",
+        "seed: " + "9" * 5000, "seed: 2001-99-99", "seed: !!int ''", "seed: !!float x",
+        "seed: !!timestamp 1", "seed: !!binary '%'", "? [a]\n: 1", "? {a: 1}\n: 1",
+        "a: &a [*a]", "a: &a {b: *a}", "- " * 5000, "[" * 5000, "{a: " * 5000,
+        "seed: !!python/object/apply:os.system ['true']", "seed: !<tag:x> 1",
+        "%YAML 9.9\n---\na: 1",
+        "seed: 2001-01-01 00:00:00 +99:99", '"\\ud800": 1', "\ud800", "seed: .nan", "--- 1\n--- 2",
+        "lambda_ewc: " + "1:" * 500 + "1", "tasks: {" + "?" * 100, "seed: !!set {1: 2}",
+    ],
+)  # fmt: skip
+def test_odd_yaml_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(SettingsError) as raised:
+        resolve(config=tmp_path / "c.yaml")
+    assert all("\n" not in problem for problem in raised.value.problems)
+
+
+def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").symlink_to("/dev/zero")
+    with pytest.raises(SettingsError, match=f"longer than {MAX_BYTES} bytes"):
+        read_mapping(tmp_path / "c.yaml")
+
+
+def test_a_pipe_serves_as_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.yaml")
+    writer = threading.Thread(target=(tmp_path / "c.yaml").write_text, args=("seed: 3\n",))
+    writer.start()
+    assert read_mapping(tmp_path / "c.yaml") == {"seed": 3}
+    writer.join()
+
+
+def test_the_settings_of_a_thousand_tasks_take_a_third_of_what_is_allowed() -> None:
+    tasks = [
+        {"name": f"task-{n}", "path": f"data/stream/task-{n}", "text_column": ["title", "content"],
+         "label_column": "label", "classes": [f"class {c}" for c in range(10)]}
+        for n in range(1000)
+    ]  # fmt: skip
+    text = dump(validate({"tasks": tasks}))
+    assert len(text) < MAX_BYTES / 3
+    assert isinstance(parse(text), dict)
+
+
+def test_any_bytes_are_settings_or_one_line(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    honest = dump(validate({"tasks": ["a", "b"]})).encode()
+    path = tmp_path / "c.yaml"
+    for _ in range(150):
+        data = bytearray(honest)
+        for _ in range(chance.randrange(1, 4)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+        path.write_bytes(bytes(data[: chance.randrange(len(data)) + 1]))
+        with suppress(SettingsError):  # nothing else
+            resolve(config=path)
