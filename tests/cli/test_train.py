@@ -341,6 +341,7 @@ def test_quiet_hides_progress_and_shows_results(
     reporter.task_started(0, 1, "news", 1)
     reporter.step(0, 0, 1, 0, 1, 0.5, 8)
     reporter.activity("evaluation", 1, 1)
+    reporter.message("Checkpoint saved: a.pt")
     reporter.task_finished(0, {"news": TaskScore(0.5, 0.5, 0.5)})
     assert capsys.readouterr().out == ""
     reporter.message("Note: a note")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
-from plora_cl.training.reporting import Reporter, TaskScore
+from plora_cl.training.reporting import SAVED, Reporter, TaskScore
 
 
 def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
@@ -104,7 +104,12 @@ class PlainReporter:
 
 
 class QuietReporter(PlainReporter):
-    """Writes messages and tables, no progress."""
+    """Writes messages and tables, no progress; that a checkpoint was saved is progress."""
+
+    def message(self, text: str, /) -> None:
+        """Write ``text``, unless it is progress."""
+        if not text.startswith(SAVED):
+            super().message(text)
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Write nothing."""
