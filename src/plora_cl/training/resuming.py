@@ -130,6 +130,7 @@ def _taking_apart(resumable: Resumable) -> Iterator[None]:
 def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Resumed:
     """Make ``run`` the finished one, whatever the machine: nothing is computed any more."""
     others = [c for c in changes if not c.key.startswith(ENVIRONMENT) and c.key != _ALL_DATA]
+    require_acceptable(others, accept=True, shape_settings=SHAPE_SETTINGS)
     require_unchanged(others, folder=str(resumable.entry.path.parent.parent))
     if len(others) < len(changes):
         run.reporter.message(
