@@ -52,6 +52,7 @@ class BarReporter:
         self._training: TaskID | None = None
         self._activities: dict[str, TaskID] = {}
         self._position, self._title = "", ""
+        self._details: tuple[str, str, str, str] | None = None
 
     def __enter__(self) -> Self:
         """Start to draw."""
@@ -80,6 +81,8 @@ class BarReporter:
         self._training = self._progress.add_task(
             self._title, total=done + steps, completed=done, details=""
         )
+        self._details = None
+        self._fit()
 
     def step(
         self,
@@ -96,26 +99,39 @@ class BarReporter:
         self._pace.step(examples)
         if self._training is None:
             return
-        title, details = self._fitting(
+        self._details = (
             f"epoch {epoch + 1}/{epochs}",
             f"loss {loss:.4f}",
             f"{self._pace.examples_per_second:.1f} examples/s",
             f"{clock_time(self._pace.seconds_left)} left",
         )
-        self._progress.update(self._training, advance=1, description=title, details=details)
+        self._progress.update(self._training, advance=1)
+        self._fit()
 
-    def _fitting(self, epoch: str, loss: str, speed: str, left: str) -> tuple[str, str]:
-        """Return title and details that leave room for the bar, the most there is room for."""
-        (total,) = (task.total for task in self._progress.tasks if task.id == self._training)
-        count = 2 * len(f"{total or 0:.0f}") + 1
+    def _fit(self) -> None:
+        """Give titles and details the room that is there, and the bars at least some of it."""
+        tasks = {task.id: task for task in self._progress.tasks}
+        if not tasks:
+            return
+        count = max(2 * len(f"{task.total or 0:.0f}") + 1 for task in tasks.values())
         room = self._console.width - count - _LEAST_BAR - 3  # a blank between two columns
-        title = self._title
-        if cell_len(title) > room // 2:
-            title = set_cell_size(title, max(room // 2 - 1, 1)).rstrip() + "\N{HORIZONTAL ELLIPSIS}"
-        choices = [(epoch, loss, speed, left), (epoch, loss, left), (epoch, left), (left,), ()]
-        left_over = room - cell_len(title)
+        names = {task: what for what, task in self._activities.items()}
+        if self._training is not None:
+            names[self._training] = self._title
+        titles = {task: _cut(names[task], max(room // 2, 1)) for task in tasks}
+        left_over = room - max(map(cell_len, titles.values()))
+        for task, title in titles.items():
+            details = self._longest(left_over) if task == self._training else ""
+            self._progress.update(task, description=title, details=details)
+
+    def _longest(self, room: int) -> str:
+        """Return as many of the details as there is room for, the speed the first to go."""
+        if not self._details:
+            return ""
+        epoch, loss, _, left = self._details
+        choices = (self._details, (epoch, loss, left), (epoch, left), (left,), ())
         lines = ("  ".join(parts) for parts in choices)
-        return title, next(line for line in lines if not line or len(line) <= left_over)
+        return next(line for line in lines if not line or len(line) <= room)
 
     def activity(self, what: str, done: int, total: int, /) -> None:
         """Move the bar of ``what`` on; it disappears at the end."""
@@ -125,11 +141,13 @@ class BarReporter:
         self._progress.update(self._activities[what], completed=done, total=total)
         if done >= total:
             self._progress.remove_task(self._activities.pop(what))
+        self._fit()
 
     def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
         """Print the scores and remove the bar of the task."""
         self._end_training()
-        self.message(f"Task {self._position} learned. {score_line(scores)}")
+        line = f"Task {self._position} learned. {score_line(scores)}"
+        self._progress.console.print(line, markup=False, highlight=False)  # broken at blanks
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
         """Print a table."""
@@ -144,3 +162,9 @@ class BarReporter:
         if self._training is not None:
             self._progress.remove_task(self._training)
             self._training = None
+
+
+def _cut(title: str, width: int) -> str:
+    if cell_len(title) <= width:
+        return title
+    return set_cell_size(title, width - 1).rstrip() + "\N{HORIZONTAL ELLIPSIS}"
