@@ -1,7 +1,8 @@
 """Runs `plora-cl train` in forked children: ``kill_server.py`` reads one JSON argv a line.
 
 Imports cost seconds and a kill only milliseconds, so they are paid once. A child that still runs
-after ``kill_after`` seconds, where that is given, gets a SIGKILL. Answers each line with the exit
+after ``kill_after`` seconds, where that is given, gets a SIGKILL; one with ``kill_at`` gives itself
+one instead of its ``kill_at``-th change of a disk, counted from 0. Answers each line with the exit
 status.
 """
 
@@ -12,7 +13,9 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets  # noqa: F401
 import peft  # noqa: F401
@@ -21,6 +24,27 @@ import transformers.models.bert.modeling_bert  # noqa: F401
 import plora_cl.training.trainer  # noqa: F401
 from plora_cl.cli.train import main
 
+CHANGES = ("fsync", "link", "rename", "replace", "truncate", "ftruncate", "unlink", "write")
+
+
+def kill_at(left: int) -> None:
+    """Let so many changes of the disk pass, and die in place of the next."""
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            nonlocal left
+            if args[0] not in (1, 2):  # what is shown is not on a disk
+                left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **options)
+
+        return counted
+
+    for name in CHANGES:
+        setattr(os, name, dying(getattr(os, name)))
+
+
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -28,6 +52,8 @@ for line in sys.stdin:
         with Path(request["output"]).open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
+        if request.get("kill_at") is not None:
+            kill_at(request["kill_at"])
         os._exit(main(request["argv"]))
     process = os.pidfd_open(child)
     ended, _, _ = select.select([process], [], [], request["kill_after"])

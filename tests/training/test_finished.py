@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from plora_cl.checkpoint.output_files import retire_results
+from plora_cl.cli.train import main
 from plora_cl.config.schema import identity
 from plora_cl.config.sources import validate
 from plora_cl.errors import IncompatibleCheckpointError
-from training.going_on import Listener, cut, train
+from training.going_on import DONE_0, Listener, cut, events, train
+from training.test_rewinds import go_on
 
 
 @pytest.fixture
@@ -85,8 +89,6 @@ def test_results_say_which_settings_held_from_which_step(
 def test_a_change_that_is_accepted_lasts_although_the_run_is_killed_before_a_step(
     settings: dict[str, Any], here: Path
 ) -> None:
-    from training.test_rewinds import go_on
-
     go_on(settings, here, steps=1, accept=True, learning_rate=0.02)
     listener = go_on({**settings, "learning_rate": 0.02}, here, steps=1)
     assert not listener.changes("trajectory-changing")
@@ -119,3 +121,51 @@ def test_a_finished_run_says_that_its_log_was_lost(
     train({**settings, "epochs": 1}, tmp_path)
     assert f"{log}: the checkpoint knows of" in caplog.text
     assert len(log.read_bytes()) == 100
+
+
+def test_a_finished_run_that_goes_back_has_no_results_until_it_has_its_own(
+    settings: dict[str, Any], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results(finished)
+    source = str(finished / "checkpoints" / DONE_0)
+    config = finished.parent / "c.yaml"
+    config.write_text(yaml.safe_dump({**settings, "learning_rate": 0.02}), encoding="utf-8")
+    place = ["--config", str(config), "--experiment-dir", str(finished.parent)]
+    assert main([*place, "--resume", source]) == 2
+    assert results(finished) == before
+    other = {**settings, "learning_rate": 0.02}
+    go_on(other, finished.parent, steps=1, resume=source, accept=True)
+    assert not (finished / "results" / "final_results.json").exists()
+    aside = finished / "results" / "final_results.json.branch0"
+    assert json.loads(aside.read_text(encoding="utf-8")) == before
+    capsys.readouterr()
+    assert main(["--config", str(finished / "config.yaml"), "--resume", "auto"]) == 0
+    shown = capsys.readouterr().out
+    assert "trajectory-changing" not in shown
+    assert "nothing to train" not in shown
+    after = results(finished)
+    assert after["identity"]["learning_rate"] == 0.02
+    assert after["trajectory"]["id"] != before["trajectory"]["id"]
+    assert [r["step"] for r in events(finished, "step")] == list(range(1, 31))
+    assert json.loads(aside.read_text(encoding="utf-8")) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "branch", "name"),
+    [
+        (b"{torn", 1, "final_results.json"),
+        (b"[]", 1, "final_results.json"),
+        (b'{"trajectory": {}}', 1, "final_results.json"),
+        (b"{}", 0, "final_results.json"),
+        (b"{}", 1, "final_results.json.branch0"),  # older than branches
+        (b'{"trajectory": null}', 1, "final_results.json.branch0"),
+        (b'{"trajectory": {"id": null, "branch": 2, "history": []}}', 2, "final_results.json"),
+    ],
+)
+def test_results_are_told_from_those_of_other_branches(
+    tmp_path: Path, content: bytes, branch: int, name: str
+) -> None:
+    (tmp_path / "final_results.json").write_bytes(content)
+    retire_results(tmp_path, branch=branch)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    retire_results(tmp_path / "nowhere", branch=1)

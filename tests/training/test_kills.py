@@ -31,11 +31,23 @@ class Runs:
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def train(self, argv: list[str], output: Path, *, kill_after: float | None) -> int:
-        """Run to the end, or kill after that many seconds; return the exit status."""
+    def train(
+        self,
+        argv: list[str],
+        output: Path,
+        *,
+        kill_after: float | None = None,
+        kill_at: int | None = None,
+    ) -> int:
+        """Run to the end, or kill after so many seconds or changes; return the exit status."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        request = {"argv": argv, "output": str(output), "kill_after": kill_after}
+        request = {
+            "argv": argv,
+            "output": str(output),
+            "kill_after": kill_after,
+            "kill_at": kill_at,
+        }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return int(self._server.stdout.readline())

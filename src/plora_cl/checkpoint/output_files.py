@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes, write_durably
-from plora_cl.errors import OutputError
+from plora_cl.checkpoint.trajectory import Trajectory
+from plora_cl.errors import CorruptCheckpointError, OutputError
+
+RESULTS = (
+    "accuracy_matrix.npy",
+    "f1_matrix.npy",
+    "computational_costs.json",
+    "final_results.json",  # the last one: it says of which branch they all are
+)
+"""What a run that has ended leaves in ``results/``."""
 
 
 @contextmanager
@@ -31,3 +42,34 @@ def write_output(path: Path, data: ReadableBytes) -> None:
     with recording(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(LocalFilesystem(), path, data)
+
+
+def retire_results(results: Path, *, branch: int) -> None:
+    """Rename results of other branches than ``branch``, so that nobody takes them for its own.
+
+    They are called, for instance, ``final_results.json.branch0``.
+
+    Raises:
+        OutputError: The disk refused; the next call goes on.
+    """
+    last = results / RESULTS[-1]
+    with recording(last):
+        try:
+            theirs = _branch_of(last.read_bytes())
+        except FileNotFoundError:
+            return
+    if theirs in (None, branch):
+        return
+    disk = LocalFilesystem()
+    for path in filter(Path.exists, (results / name for name in RESULTS)):
+        with recording(path):
+            disk.rename(path, path.with_name(f"{path.name}.branch{theirs}"))
+            disk.sync_directory(results)
+
+
+def _branch_of(content: bytes) -> int | None:
+    try:
+        found: Any = json.loads(content)
+        return Trajectory.from_plain(found.get("trajectory")).branch
+    except (ValueError, AttributeError, CorruptCheckpointError):
+        return None  # torn or edited

@@ -13,12 +13,16 @@ from plora_cl.checkpoint.branches import retire
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
 from plora_cl.checkpoint.manifest import Manifest
+from plora_cl.checkpoint.output_files import RESULTS
 from plora_cl.checkpoint.policy import retained
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
-_LOG_OF_A_BRANCH = re.compile(r"run_log\.jsonl\.before-branch[0-9]+-[0-9a-f]{8}")
+_OF_A_BRANCH = re.compile(
+    r"run_log\.jsonl\.before-branch[0-9]+-[0-9a-f]{8}|"
+    rf"({'|'.join(map(re.escape, RESULTS))})\.branch[0-9]+"
+)
 
 
 def rotate(
@@ -74,7 +78,9 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
 
 
 def disposable(store: CheckpointStore) -> list[Path]:
-    """Return retired checkpoints that are not pinned; where none is, run logs of old branches too.
+    """Return retired checkpoints that are not pinned.
+
+    Where none is pinned, results and run logs of the branches that were left are among them.
 
     Raises:
         CheckpointError: The directory cannot be listed.
@@ -84,7 +90,7 @@ def disposable(store: CheckpointStore) -> list[Path]:
     if len(found) < len(retired):
         return found
     with reading(results):
-        names = filter(_LOG_OF_A_BRANCH.fullmatch, store.filesystem.names(results))
+        names = filter(_OF_A_BRANCH.fullmatch, store.filesystem.names(results))
     return [*found, *(results / name for name in names)]
 
 

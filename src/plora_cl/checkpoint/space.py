@@ -112,7 +112,7 @@ def keep_within(
     if needed > budget:
         log.warning(
             "%s: checkpoints that must stay take %d bytes and checkpoint_disk_budget is %d; "
-            "raise it or unpin some",
+            "raise it, unpin some, or remove retired ones with plora-cl checkpoints gc --retired",
             store.directory,
             needed,
             budget,

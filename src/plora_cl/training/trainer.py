@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from plora_cl.checkpoint.fork import accepted_by_fork
 from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.output_files import recording, write_output
+from plora_cl.checkpoint.output_files import recording, retire_results, write_output
 from plora_cl.checkpoint.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.resume import Resumable, load, newest_usable
 from plora_cl.checkpoint.retention import collect_garbage
@@ -321,6 +321,8 @@ class CLTrainer:
         if resumed.is_branch:
             entry = self.run.begin_branch(entry)
         self.run.checkpointer.tidy(entry)
+        branch = self.run.checkpointer.trajectory.branch
+        retire_results(self.folder / "results", branch=branch)
         cursor = self.run.components.cursor
         self._reporter.message(
             f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
