@@ -26,6 +26,7 @@ from plora_cl.checkpoint.filesystem import (
     partial_path,
     write_durably,
 )
+from plora_cl.checkpoint.lock import LOCK_NAME
 from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
@@ -40,13 +41,19 @@ log = logging.getLogger(__name__)
 def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
     """Make ``folder``, or take over one that an earlier try left unfinished, and say whence it is.
 
+    Hold its lock: two that fill one folder at a time would leave the files of both.
+
     Raises:
         ExperimentExistsError: It holds checkpoints, or files of something else.
         CheckpointError: The disk refused.
     """
     with reading(folder):
         checkpoints = [n for n in filesystem.names(folder / "checkpoints") if parse_name(n)]
-        names = [name for name in filesystem.names(folder) if not is_partial(name)]
+        names = [
+            name
+            for name in filesystem.names(folder)
+            if not is_partial(name) and name != LOCK_NAME  # which the caller holds
+        ]
     if checkpoints:
         raise ExperimentExistsError(
             f"{folder} already holds {len(checkpoints)} checkpoints: choose a new folder"

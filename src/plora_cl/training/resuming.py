@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from plora_cl.checkpoint.branches import continuation
 from plora_cl.checkpoint.changes import (
@@ -19,13 +16,11 @@ from plora_cl.checkpoint.changes import (
     task_changes,
     value_changes,
 )
-from plora_cl.checkpoint.disk_errors import naming
 from plora_cl.checkpoint.environment import FACTS
 from plora_cl.checkpoint.resume import Resumable
 from plora_cl.checkpoint.snapshot import Snapshot
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.config.schema import SHAPE_SETTINGS, Settings
-from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
@@ -34,14 +29,11 @@ from plora_cl.training.optimization import Optimization
 from plora_cl.training.run import Run
 from plora_cl.training.setting_changes import compared, is_finished, setting_changes
 from plora_cl.training.task_notes import held_out_differently
+from plora_cl.training.unfit_state import refusing_what_does_not_fit
 
 ENVIRONMENT = "environment."
 """What the keys of facts about the machine begin with."""
 
-_NOT_FITTING = (
-    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError),
-    AssertionError,
-)
 _ALL_DATA = "data"
 
 
@@ -84,7 +76,7 @@ def go_on_from(
         IncompatibleCheckpointError: Something differs that was not accepted or cannot be.
         CheckpointError: A component does not hold what was loaded into it.
     """
-    with _taking_apart(resumable):
+    with refusing_what_does_not_fit(resumable.entry.path):
         changes = differences(resumable.snapshot, run, settings)
     for change in changes:
         run.reporter.message(str(change))
@@ -92,7 +84,7 @@ def go_on_from(
     if in_place_of is None and is_finished(resumable.snapshot.cursor, tasks):
         return _show_again(resumable, run, changes)
     accepted = require_acceptable(changes, accept=accept, shape_settings=SHAPE_SETTINGS)
-    with _taking_apart(resumable):
+    with refusing_what_does_not_fit(resumable.entry.path):
         snapshot = _moved(resumable.snapshot, run)
         if accepted:
             changed = {change.key for change in accepted}
@@ -104,27 +96,10 @@ def go_on_from(
         [_recorded(change) for change in changes if _decides(change)],
         by_choice=any(not change.key.startswith(ENVIRONMENT) for change in accepted),
     )
-    with _taking_apart(resumable):
+    with refusing_what_does_not_fit(resumable.entry.path):
         run.components.restore(replace(resumable, snapshot=snapshot), in_place_of)
     run.checkpointer.go_on_with(following.trajectory)
     return Resumed(accepted, following.is_branch)
-
-
-@contextmanager
-def _taking_apart(resumable: Resumable) -> Iterator[None]:
-    """Name the checkpoint where its content, sealed as it is, is not what a run would save."""
-    try:
-        with naming(resumable.entry.path):
-            yield
-    except torch.OutOfMemoryError:
-        raise
-    except _NOT_FITTING as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise IncompatibleCheckpointError(
-            f"{resumable.entry.path}: its state is not one that a run with these settings saves "
-            f"({reason}); take another checkpoint with --resume PATH, or start afresh with "
-            "--overwrite"
-        ) from error
 
 
 def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Resumed:
@@ -136,7 +111,7 @@ def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Re
         run.reporter.message(
             "Nothing is left to learn: the results are those of the environment in the checkpoint"
         )
-    with _taking_apart(resumable):
+    with refusing_what_does_not_fit(resumable.entry.path):
         snapshot = _moved(resumable.snapshot, run)
         run.components.restore(replace(resumable, snapshot=snapshot))
     run.checkpointer.go_on_with(snapshot.trajectory)

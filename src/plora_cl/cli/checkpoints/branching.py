@@ -13,6 +13,7 @@ from plora_cl.checkpoint.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.changes import Change, require_acceptable, require_unchanged
 from plora_cl.checkpoint.disk_errors import naming
 from plora_cl.checkpoint.fork import accepted_by_fork, fork, settings_by_fork
+from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.command import locate, resume_hint
@@ -122,13 +123,14 @@ def _fork(arguments: argparse.Namespace) -> None:
     values = {**manifest.settings, **settings_by_fork(source)}
     settings = _settings(values, folder, arguments.assignments)
     accepted = _acceptable(source, manifest, settings)
-    made = fork(
-        source,
-        folder,
-        settings=settings.model_dump(mode="json"),
-        accepted=[change.difference for change in accepted],
-        config=dump(settings),
-    )
+    with ExperimentLock.acquire(folder):
+        made = fork(
+            source,
+            folder,
+            settings=settings.model_dump(mode="json"),
+            accepted=[change.difference for change in accepted],
+            config=dump(settings),
+        )
     _show(
         arguments,
         {
@@ -207,9 +209,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.absolute()
-    entry = import_bundle(
-        arguments.file, folder, config=lambda manifest: dump(_imported(manifest, folder))
-    )
+    with ExperimentLock.acquire(folder):
+        entry = import_bundle(
+            arguments.file, folder, config=lambda manifest: dump(_imported(manifest, folder))
+        )
     named = _named(validate(CheckpointStore(entry.path.parent).manifest(entry).settings))
     _show(
         arguments,
