@@ -217,7 +217,7 @@ MUTANTS = {
         JOINT,
     ),
     "early stopping by the last task alone": Mutant(
-        "training/run.py", "sum(found) / len(found)", "found[-1]", JOINT
+        "training/run.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
     ),
     "joint training that begins at the first task": Mutant(
         "training/build.py", "len(tasks) - 1 if settings.joint else 0", "0", JOINT
