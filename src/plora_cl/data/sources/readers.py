@@ -105,7 +105,7 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
                 for record in _parquet_records(batch, path, row):
                     row += 1
                     yield row, record
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a Parquet file ({reason}); write it again") from None
 

@@ -1,0 +1,95 @@
+"""Task files and caches that hold anything: rows, or one line that names the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from data.samples import numbered, write_split
+from plora_cl.data.cache import tokenised
+from plora_cl.data.scan import scan
+from plora_cl.data.sources import readers
+from plora_cl.data.sources.folder import FolderSource
+from plora_cl.errors import DataError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FolderSource:
+    (tmp_path / "task").mkdir()
+    for split in ("train", "validation", "test"):
+        write_split(tmp_path / "task" / f"{split}.jsonl", numbered(20))
+    return FolderSource("task", tmp_path / "task")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_any_bytes_are_rows_or_one_line(source: FolderSource, suffix: str) -> None:
+    chance = random.Random(6)
+    (source.folder / "train.jsonl").unlink()
+    path = source.folder / f"train{suffix}"
+    write_split(path, numbered(20))
+    honest = path.read_bytes()
+    for _ in range(150):
+        data = bytearray(honest)
+        for _ in range(chance.randrange(1, 6)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randrange(4)] = chance.randbytes(chance.randrange(4))
+        path.write_bytes(bytes(data[: chance.choice((len(data), chance.randrange(len(data)) + 1))]))
+        with suppress(DataError):  # nothing else
+            scan(source)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"text": "a", "label": ' + "9" * 5000 + "}", '{"text": "a", "label": NaN}', "[" * 50_000,
+     '{"text": null, "label": {}}', "7", '{"text": "' + "x" * 2000 + '", "label": "a"}'],
+)  # fmt: skip
+def test_an_odd_line_is_named(
+    source: FolderSource, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "_LONGEST_LINE", 60_000 if line[0] == "[" else 1000)
+    (source.folder / "train.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"train\.jsonl:1: ") as raised:
+        scan(source)
+    assert "\n" not in str(raised.value)
+
+
+def entry_of(source: FolderSource, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Any:
+    return tokenised(
+        source, tokenizer, max_length=16, cache_dir=cache, progress=lambda what, done, total: None
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, [], None, {"files": None}, {"classes": 3}, {"digests": 1, "classes": None},
+     {"files": {"train": 1}}, "[" * 9999],
+)  # fmt: skip
+def test_an_index_that_its_digest_fits_but_nobody_wrote_is_made_again(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, change: Any
+) -> None:
+    first = entry_of(source, tokenizer, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*/index")
+    index = json.loads(path.read_bytes().partition(b"\n")[2])
+    wrong = {**index, **change} if change and isinstance(change, dict) else change
+    content = (wrong if isinstance(wrong, str) else json.dumps(wrong)).encode()
+    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    again = entry_of(source, tokenizer, tmp_path / "cache")
+    assert (again.classes, again.digests) == (first.classes, first.digests)
+
+
+def test_a_pipe_in_place_of_the_index_holds_nobody_up(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    first = entry_of(source, tokenizer, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*/index")
+    path.unlink()
+    os.mkfifo(path)
+    assert entry_of(source, tokenizer, tmp_path / "cache").digests == first.digests
