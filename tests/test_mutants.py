@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "plora_cl"
+IMBALANCE = "tests/training/test_imbalance.py"
+STATISTICS = "tests/evaluation/test_statistics.py"
 FISHER, EWC, OLORA = (
     "tests/methods/test_fisher.py",
     "tests/methods/test_ewc.py",
@@ -218,6 +220,27 @@ MUTANTS = {
     ),
     "early stopping by the last task alone": Mutant(
         "training/run.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
+    ),
+    "class weights that no gradient sees": Mutant(
+        "training/optimization.py",
+        "self._cross_entropy(model, batch, weights)",
+        "self._cross_entropy(model, batch)",
+        IMBALANCE,
+    ),
+    "class weights divided by those of the batch": Mutant(
+        "training/optimization.py",
+        "return cost / len(batch.labels)",
+        "return cost / weights[batch.labels].sum()",
+        IMBALANCE,
+    ),
+    "runs of one order taken for independent": Mutant(
+        "evaluation/statistics.py", "_LEAST_ORDERS = 2", "_LEAST_ORDERS = 99", STATISTICS
+    ),
+    "texts held out for nobody": Mutant(
+        "config/schema.py",
+        'settings.hold_out_validation == "always"',
+        "True",
+        "tests/training/test_held_out.py",
     ),
     "joint training that begins at the first task": Mutant(
         "training/build.py", "len(tasks) - 1 if settings.joint else 0", "0", JOINT
