@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from plora_cl.checkpoint.output_files import retire_results
+from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.train import main
 from plora_cl.config.schema import identity
 from plora_cl.config.sources import validate
@@ -169,3 +170,29 @@ def test_results_are_told_from_those_of_other_branches(
     retire_results(tmp_path, branch=branch)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     retire_results(tmp_path / "nowhere", branch=1)
+
+
+@pytest.mark.fault
+def test_a_finished_run_keeps_its_log_though_a_branch_of_it_was_killed_before_its_first_save(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {**settings, "epochs": 1}
+    experiment, _ = train(here, tmp_path)
+    log = experiment / "results" / "run_log.jsonl"
+    whole = log.read_bytes()
+    first = str(CheckpointStore(experiment / "checkpoints").entries()[0].path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "commit", killed)
+        changed = {**here, "learning_rate": 0.02}
+        with pytest.raises(KeyboardInterrupt):
+            train(changed, tmp_path, resume=first, accept=True)
+    assert log.read_bytes() != whole
+    train(here, tmp_path)
+    assert log.read_bytes() == whole
+    log.write_bytes(whole + b'{"event": "step"}\n')
+    train(here, tmp_path)
+    assert log.read_bytes() == whole

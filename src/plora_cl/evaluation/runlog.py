@@ -144,20 +144,28 @@ class RunLog:
             raise ValueError(f"{state} is no position in a run log")
         self._expected, self._in_place = dict(state), False
 
-    def check(self) -> None:
-        """Report a log that was lost or edited; it stays as it is, since no record follows.
+    def settle(self) -> None:
+        """Leave the file as the restored state has it, since no record follows.
+
+        What stands after that was never committed and goes. A log that was lost or edited is
+        reported, and stays as it is.
 
         Raises:
-            CheckpointError: It cannot be read.
+            CheckpointError: The disk refused.
         """
         if self._expected is None:
             return
         try:
-            self._measure(self.path, self._expected["bytes"])
+            self._find_end(self._expected)
+            if self._digest.hexdigest() != self._expected["sha256"]:
+                self._warn_of_gap(self._expected)
+            elif self.path.exists() and self.path.stat().st_size > self._bytes:
+                os.truncate(self.path, self._bytes)
+                _fsync(self.path)
         except OSError as error:
-            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
-        if self._digest.hexdigest() != self._expected["sha256"]:
-            self._warn_of_gap(self._expected)
+            raise CheckpointError(
+                f"cannot read or mend {self.path}: {error.strerror or error}"
+            ) from error
 
     def _continue(self) -> None:
         if self._in_place:
