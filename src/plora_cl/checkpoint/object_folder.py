@@ -164,6 +164,18 @@ class ObjectFolder:
             if is_partial(name) or ((digest := _digest_in(name)) is not None and digest not in used)
         ]
 
+    def unfinished(self) -> list[Path]:
+        """Return writes that never finished; none of another store, where a link leads to one.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        if self.directory.is_symlink():
+            return []
+        with reading(self.directory):
+            names = self._fs.names(self.directory)
+        return [self.directory / name for name in names if is_partial(name)]
+
     def remove(self, path: Path) -> None:
         """Remove a file that `unused` named; `OSError` as the disk says."""
         self._intact.discard(path.stem)

@@ -171,7 +171,7 @@ def _unfinished(store: CheckpointStore) -> list[Path]:
         with reading(place):
             names = store.filesystem.names(place)
         found += [place / name for name in names if is_partial(name)]
-    return found + [path for path in store.objects.unused(()) if is_partial(path.name)]
+    return found + store.objects.unfinished()
 
 
 def _leave_objects(
