@@ -52,7 +52,7 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "Fisher without division": Mutant(
-        "methods/fisher.py", "sum_ / self._count for", "sum_ for", FISHER
+        "methods/fisher.py", "square / self.examples for", "square for", FISHER
     ),
     "Fisher without square": Mutant(
         "methods/fisher.py",
@@ -67,15 +67,15 @@ MUTANTS = {
         "methods/fisher.py", "multinomial(p,", "multinomial(torch.ones_like(p),", FISHER
     ),
     "sampled labels from the global generator": Mutant(
-        "methods/fisher.py", "1, generator=generator)", "1)", FISHER
+        "methods/fisher.py", "1, generator=self._labels)", "1)", FISHER
     ),
     "batched Fisher squares sums": Mutant(
-        "methods/fisher.py", "total / self._examples for", "total for", FISHER
+        "methods/fisher.py", "gradient / examples for", "gradient for", FISHER
     ),
     "batched Fisher forgets the last mini-batch": Mutant(
-        "methods/fisher.py", "        if self._examples:\n", "        if False:\n", FISHER
+        "methods/fisher.py", "        if not rest:\n", "        if True:\n", FISHER
     ),
-    "Fisher with dropout": Mutant("methods/fisher.py", "    model.eval()\n", "", FISHER),
+    "Fisher with dropout": Mutant("methods/fisher.py", "model.eval()\n", "pass\n", FISHER),
     "Fisher under autocast": Mutant("methods/fisher.py", "enabled=False", "enabled=True", FISHER),
     "online sum without gamma": Mutant(
         "methods/ewc.py", "self._gamma * earlier[name] + value", "earlier[name] + value", EWC
@@ -110,7 +110,10 @@ MUTANTS = {
         "methods/ewc.py", 'if self._estimator == "batched":', "if False:", EWC
     ),
     "same labels drawn whatever the seed": Mutant(
-        "methods/ewc.py", "self._seed, task.index, SeedFor.FISHER_LABELS", "0", EWC
+        "methods/ewc.py",
+        'derived_seed(decides["seed"], decides["task"], SeedFor.FISHER_LABELS)',
+        "0",
+        EWC,
     ),
     "Laplace lambda upside down": Mutant(
         "methods/fisher_scale.py",
@@ -274,9 +277,8 @@ MUTANTS = {
     ),
     "tuning that draws from the global generators": Mutant(
         "generation/causal.py",
-        "        with self._own_randomness(), torch.autocast(self._device.type, enabled=False):\n"
-        "            return tune",
-        "        with torch.autocast(self._device.type, enabled=False):\n            return tune",
+        "with self._own_randomness(), torch.autocast(self._device.type, enabled=False):\n",
+        "with torch.autocast(self._device.type, enabled=False):\n",
         TUNING,
     ),
     "texts tuned on without their end": Mutant(
@@ -299,8 +301,8 @@ MUTANTS = {
     ),
     "a LoRA tuned on a model nobody remembers": Mutant(
         "methods/replay.py",
-        "            self._identity.require_same(self._generator)\n            self._tuning",
-        "            self._tuning",
+        "            self._identity.require_same(self._generator)\n            yield from",
+        "            yield from",
         TUNED_TASKS,
     ),
     "LoRAs of the generator not restored": Mutant(
@@ -310,7 +312,10 @@ MUTANTS = {
         TUNED_RUNS,
     ),
     "a report of tuning that is not restored": Mutant(
-        "methods/replay_tuning.py", "self._reports = copy.deepcopy(state)", "pass", TUNED_RUNS
+        "methods/replay_tuning.py",
+        'self._reports = copy.deepcopy(state["tuning"])',
+        "pass",
+        TUNED_RUNS,
     ),
 }
 

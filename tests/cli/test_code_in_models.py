@@ -101,7 +101,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, 
         if case == "generator":
             encoder = str(make_encoder(folder / "encoder"))
             argv = ["--model-name", encoder, "--tasks", *tasks, "--use-replay"]
-            argv += ["--set", f"generation_model={evil}"]
+            argv += ["--set", f"generation_model={evil}", "--set", "max_length=16"]
         elif case == "imported":
             bundle = make_bundle(folder / "theirs", evil, tasks)
             assert checkpoints(["import", str(bundle), str(folder / "mine")]) == 0

@@ -326,7 +326,9 @@ class TestPresets:
         assert problem == f"--preset: 'imagenet': unknown preset; there are {names}"
 
 
-NAMES = st.text(min_size=1, max_size=12)
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+)
 NUMBERS = st.floats(min_value=1e-12, max_value=1e12)
 ENTRIES = NAMES | st.fixed_dictionaries(
     {"name": NAMES, "path": NAMES},

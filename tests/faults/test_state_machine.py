@@ -44,7 +44,7 @@ class Experiment(RuleBasedStateMachine):
         data = sealed(note=note, objects=refs, task=self.task, phase=phase)
         entry = self.store.commit(name, data)
         self.promised[name] = self.possible[name] = {note}
-        going = self._going(is_done=phase == "done")
+        going = self._going()
         for gone in going:
             self.promised.pop(gone, None)  # from here on it may go; until the end it may be there
         rotate(self.store, entry, KEEP)
@@ -52,13 +52,13 @@ class Experiment(RuleBasedStateMachine):
             self.possible.pop(gone)
         collect_garbage(self.store)
 
-    def _going(self, *, is_done: bool) -> list[str]:
-        """Return what leaves: all but the last of finished tasks, all but KEEP of this one."""
+    def _going(self) -> list[str]:
+        """Return what leaves: all but the last of earlier tasks, all but KEEP of this one."""
         visible = {entry.path.name for entry in self.store.entries()}
         going = []
         for task in range(self.task + 1):
             names = [checkpoint_name(task, 0, batch) for batch in range(self.batch + 1)]
-            kept = KEEP if task == self.task and not is_done else 1
+            kept = KEEP if task == self.task else 1
             going += [name for name in names if name in visible][:-kept]
         return going
 
