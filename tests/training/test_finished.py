@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from plora_cl.checkpoint.branches import line_of
 from plora_cl.checkpoint.output_files import retire_results
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.train import main
@@ -149,6 +150,31 @@ def test_a_finished_run_that_goes_back_has_no_results_until_it_has_its_own(
     assert after["trajectory"]["id"] != before["trajectory"]["id"]
     assert [r["step"] for r in events(finished, "step")] == list(range(1, 31))
     assert json.loads(aside.read_text(encoding="utf-8")) == before
+
+
+def test_an_abandoned_end_that_is_shown_again_is_what_the_folder_goes_on_with(
+    settings: dict[str, Any], finished: Path
+) -> None:
+    store = CheckpointStore(finished / "checkpoints")
+    end, before = store.entries()[-1].path, results(finished)
+    keeping = {**settings, "checkpoint_every": 1, "keep_last_n_checkpoints": 3}
+    other = {**keeping, "learning_rate": 0.02}
+    go_on(other, finished.parent, steps=8, resume=str(end.with_name(DONE_0)), accept=True)
+    live = {entry.path.name: entry.path.read_bytes() for entry in store.entries()}
+    assert len(live) > 3
+    train(keeping, finished.parent, resume=f"{end}.branch0")
+    head = line_of(store).head
+    assert head is not None
+    assert head.branch == results(finished)["trajectory"]["branch"] == 2
+    assert head.id == before["trajectory"]["id"]
+    assert (finished / "config.yaml").read_bytes().startswith(b"# Settings of branch 2;")
+    assert results(finished)["accuracy_matrix"] == before["accuracy_matrix"]
+    for name, content in live.items():
+        assert end.with_name(f"{name}.branch1").read_bytes() == content
+    files = sorted(path.name for path in store.directory.iterdir())
+    train(keeping, finished.parent)
+    assert sorted(path.name for path in store.directory.iterdir()) == files
+    assert line_of(store).head == head
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plora_cl.checkpoint.branches import continuation
+from plora_cl.checkpoint.branches import Continuation, continuation
 from plora_cl.checkpoint.changes import (
     Acceptance,
     Change,
@@ -89,10 +89,9 @@ def go_on_from(
         if accepted:
             changed = {change.key for change in accepted}
             snapshot = _adapted(snapshot, run, settings, changed, keep=in_place_of or ())
-    following = continuation(
-        run.checkpointer.store,
-        resumable.entry,
-        CheckpointStore(resumable.entry.path.parent).manifest(resumable.entry),
+    following = _following(
+        resumable,
+        run,
         [_recorded(change) for change in changes if _decides(change)],
         by_choice=any(not change.key.startswith(ENVIRONMENT) for change in accepted),
     )
@@ -111,11 +110,20 @@ def _show_again(resumable: Resumable, run: Run, changes: Sequence[Change]) -> Re
         run.reporter.message(
             "Nothing is left to learn: the results are those of the environment in the checkpoint"
         )
+    following = _following(resumable, run, [], by_choice=False)
     with refusing_what_does_not_fit(resumable.entry.path):
         snapshot = _moved(resumable.snapshot, run)
         run.components.restore(replace(resumable, snapshot=snapshot))
-    run.checkpointer.go_on_with(snapshot.trajectory)
-    return Resumed([], is_branch=False)
+    run.checkpointer.go_on_with(following.trajectory)
+    return Resumed([], following.is_branch)
+
+
+def _following(
+    resumable: Resumable, run: Run, changes: Sequence[Mapping[str, str]], *, by_choice: bool
+) -> Continuation:
+    entry = resumable.entry
+    manifest = CheckpointStore(entry.path.parent).manifest(entry)
+    return continuation(run.checkpointer.store, entry, manifest, changes, by_choice=by_choice)
 
 
 def _decides(change: Change) -> bool:
