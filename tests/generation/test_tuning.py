@@ -21,7 +21,7 @@ from plora_cl.errors import IncompatibleCheckpointError, ModelError, TrainingErr
 from plora_cl.generation.cache import CachedGenerator
 from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.generation.tuning import Row, Tuned, TuningExample, TuningPlan, TuningState, tune
 from plora_cl.state import RandomState
 from plora_cl.units import run_through
 
@@ -198,6 +198,26 @@ def test_it_goes_on_after_any_batch_to_the_same_bits(
     assert units == PLAN.epochs * 3 - batches
     assert found[0].losses == result.losses
     assert found[0].lora.digest == result.lora.digest
+
+
+class Counted(list[list[Row]]):
+    """Examples that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index: Any, /) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_each_example_is_looked_at_once_an_epoch_however_many_batches_there_are(
+    folder: Path,
+) -> None:
+    mine, plan = generator(folder), TuningPlan(12, epochs=3, batch_size=1, learning_rate=0.1, r=1)
+    examples = Counted([mine._row(e.prompts[0], e.text)] for e in EXAMPLES)
+    run_through(tune(mine._loaded(), examples, plan, TuningState(), seed=5, what="tuning"))
+    looks_at_each = 2  # how many prompts it has, and one of them
+    assert examples.looks == looks_at_each * plan.epochs * len(examples)
 
 
 def test_a_lora_filled_from_other_tensors_writes_the_same(folder: Path, result: Tuned) -> None:

@@ -175,9 +175,12 @@ def tune(
         parameters = list(matrices.values())
         optimizer = AdamW(parameters, lr=plan.learning_rate, weight_decay=0.0)
         state.attach(matrices, optimizer)
+        order: list[Row] = []
         while state.batches < steps:
             epoch, batch = divmod(state.batches, of_epoch)
-            rows = _batches(examples, epoch, plan.batch_size, seed)[batch]
+            if batch == 0 or not order:
+                order = _order(examples, epoch, seed)
+            rows = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
             with (
                 torch.enable_grad(),
                 sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
@@ -196,12 +199,10 @@ def tune(
     return Tuned(Lora(weights), list(state.losses))
 
 
-def _batches(
-    examples: Sequence[Sequence[Row]], epoch: int, batch_size: int, seed: int
-) -> list[list[Row]]:
+def _order(examples: Sequence[Sequence[Row]], epoch: int, seed: int) -> list[Row]:
+    """Return the rows of an epoch as its batches take them, one after the other."""
     order = np.random.default_rng(derived_seed(seed, 1, epoch)).permutation(len(examples)).tolist()
-    rows = [examples[index][epoch % len(examples[index])] for index in order]
-    return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [examples[index][epoch % len(examples[index])] for index in order]
 
 
 def _accumulate(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[float, int]:
