@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.objects import decode_object
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.train import main
 from plora_cl.training.resuming import moved_generators
@@ -196,8 +197,6 @@ def test_a_new_decay_shrinks_what_it_should(settings: dict[str, Any], here: Path
         store = CheckpointStore(experiment / "checkpoints")
         entry = next(e for e in store.entries() if e.path.name == name)
         ref = decode(store.read(entry)).objects["model/head-1"]
-        from plora_cl.checkpoint.objects import decode_object
-
         return float(decode_object(store.objects.get(ref))["weight"].norm())
 
     assert weights(weight_decay=20.0) < 0.8 * weights()
@@ -233,6 +232,36 @@ def test_validation_that_is_switched_off_ends_no_task(
     train(patient, tmp_path, accept=True, early_stopping_patience=0)
     assert [r["step"] for r in events(experiment, "step")] == list(range(1, 31))
     assert not events(experiment, "validation")
+
+
+@pytest.mark.parametrize(
+    ("steps", "phase", "epochs", "ended"),
+    [
+        (17, "train", 3, "ended after all 3 epochs"),
+        (17, "train", 2, "ended after epoch 3, 2 are planned now"),
+        (16, "validate", 2, "ended after epoch 3, 2 are planned now"),
+    ],
+)
+def test_a_task_that_ends_at_once_for_fewer_epochs_ends_with_its_best_weights(
+    settings: dict[str, Any], tmp_path: Path, steps: int, phase: str, epochs: int, ended: str
+) -> None:
+    changes = {"early_stopping_patience": 3, "learning_rate": 0.05, "checkpoint_every": 1}
+    patient = {**settings, **changes, "tasks": settings["tasks"][:1], "epochs": 4}
+    before = newest(cut(patient, tmp_path, after=steps))
+    assert before.cursor["phase"] == phase
+    best = before.state["early_stopping"]
+    assert best["stale"] == (2 if phase == "train" else 1)  # those of the first epoch
+    experiment, listener = train(patient, tmp_path, accept=True, epochs=epochs)
+    (verdict,) = [text for text in listener.messages if "weights of" in text]
+    assert f"{ended}; restored the weights of epoch 1 (" in verdict
+    assert len(events(experiment, "step")) == steps - 1
+    store = CheckpointStore(experiment / "checkpoints")
+    done = newest(experiment)
+    parts = [decode_object(store.objects.get(ref)) for ref in done.objects.values()]
+    parts.append(done.state["model/shared"])
+    found = [tensor for part in parts for tensor in part.values()]
+    for weights in best["weights"].values():
+        assert any(w.shape == weights.shape and torch.equal(w, weights) for w in found)
 
 
 # --- the environment

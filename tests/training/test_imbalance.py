@@ -227,6 +227,11 @@ class TestEarlyStopping:
             "0.5000)"
         )
 
+    def test_it_says_what_becomes_of_an_epoch_that_is_not_finished(self) -> None:
+        assert self.stopping("f1", self.SCORES[:2]).verdict(2, 2, 1) == (
+            "ended after all 2 epochs; restored the weights of epoch 2 (validation macro-F1 0.5000)"
+        )
+
     def test_a_run_says_so(self, settings: dict[str, Any], tmp_path: Path) -> None:
         changes = {"early_stopping_patience": 1, "epochs": 4, "learning_rate": 0.05}
         experiment, listener = train({**settings, **changes}, tmp_path)

@@ -30,6 +30,11 @@ class EarlyStopping:
         """Whether validation decides anything."""
         return self._patience > 0
 
+    @property
+    def has_chosen(self) -> bool:
+        """Whether the task is to end with the weights of its best epoch so far."""
+        return self.active and self._best is not None
+
     def reset(self) -> None:
         """Forget everything: another task begins."""
         self._best, self._stale, self._weights = None, 0, {}
@@ -44,19 +49,24 @@ class EarlyStopping:
             self._stale += 1
         return self._stale >= self._patience
 
-    def verdict(self, done: int, epochs: int) -> str:
+    def verdict(self, done: int, epochs: int, batches: int = 0) -> str:
         """Return in words why a task ended and which weights it has from here on.
 
         Args:
             done: Epochs that were trained.
-            epochs: Epochs that were planned.
+            epochs: Epochs that were planned; fewer than ``done`` if the plan has changed since.
+            batches: Batches that were trained after them.
         """
         name = {"f1": "macro-F1"}.get(self._metric, self._metric)
         best = f"epoch {done - self._stale} (validation {name} {self._best:.4f})"
         ended = f"ended after all {epochs} epochs"
         if self._stale >= self._patience:
             ended = f"stopped after epoch {done} of {epochs}, {self._stale} without improvement"
-        kept = "restored the weights of" if self._stale else "kept the weights of the last,"
+        if done > epochs:
+            ended = f"ended after epoch {done}, {epochs} are planned now"
+        kept = (
+            "restored the weights of" if self._stale or batches else "kept the weights of the last,"
+        )
         return f"{ended}; {kept} {best}"
 
     def restore_best(self, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -209,8 +209,8 @@ class Run:
     def _train(self) -> None:
         parts = self.components
         assert parts.optimization is not None
-        if parts.cursor.epoch >= parts.plan.epochs:
-            parts.cursor.phase = Phase.CONSOLIDATE
+        if parts.cursor.epoch >= parts.plan.epochs:  # fewer are wanted than when it began
+            self._end_training()
             return
         train_epoch(
             parts.model,
@@ -261,14 +261,21 @@ class Run:
         accuracy, f1 = (sum(scores) / len(scores) for scores in zip(*found, strict=True))
         stop = parts.early_stopping.update(accuracy, f1, parts.model.trainable())
         parts.under_way.clear()
-        if stop or parts.cursor.epoch == parts.plan.epochs:
-            verdict = parts.early_stopping.verdict(parts.cursor.epoch, parts.plan.epochs)
-            self.reporter.message(f"{parts.stage_name}: {verdict}")
-            self.checkpointer.settle()
-            parts.early_stopping.restore_best(parts.model.trainable())
-            parts.cursor.phase = Phase.CONSOLIDATE
+        if stop or parts.cursor.epoch >= parts.plan.epochs:
+            self._end_training()
         else:
             parts.cursor.phase = Phase.TRAIN
+
+    def _end_training(self) -> None:
+        """Go on with the weights of the best epoch, if validation has chosen one."""
+        parts, stopping = self.components, self.components.early_stopping
+        if stopping.has_chosen:
+            batch = parts.cursor.batch if parts.cursor.phase is Phase.TRAIN else 0
+            verdict = stopping.verdict(parts.cursor.epoch, parts.plan.epochs, batch)
+            self.reporter.message(f"{parts.stage_name}: {verdict}")
+            self.checkpointer.settle()
+            stopping.restore_best(parts.model.trainable())
+        parts.cursor.phase = Phase.CONSOLIDATE
 
     def _consolidate(self) -> None:
         parts = self.components
