@@ -119,6 +119,27 @@ def test_looking_at_an_old_checkpoint_leaves_the_log_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_log_that_only_a_copy_holds_is_put_in_place_before_a_checkpoint_commits_to_it(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, whole = killed_after(path, 3, 5), path.read_bytes()
+    RunLog(path).set_aside(1)
+    other = RunLog(path)
+    other.append({"of": "another branch"})
+    other.sync()
+    its_state, its_bytes = other.state_dict(), path.read_bytes()
+    log = resumed(path, state)
+    log.sync()
+    assert log.state_dict() == state
+    assert path.read_bytes() == whole
+    again = resumed(path, its_state)  # whose log made room, and was not set aside before
+    again.sync()
+    again.append({"step": 1})
+    again.sync()
+    assert path.read_bytes() == its_bytes + b'{"step": 1}\n'
+    assert not caplog.records
+
+
 def test_a_run_that_restores_nothing_starts_an_empty_log(path: Path) -> None:
     killed_after(path, 3, 3)
     log = RunLog(path)

@@ -30,6 +30,7 @@ from plora_cl.checkpoint.new_folder import (
     object_chunks,
     put,
     require_new_file,
+    run_log_at,
     run_log_chunks,
     run_log_length,
     run_log_position,
@@ -96,7 +97,7 @@ def export_bundle(
     with naming(source.path):
         position = run_log_position(data)
     refs = sorted(set(manifest.objects.values()), key=lambda ref: ref.sha256)
-    run_log = source.path.parent.parent / RUN_LOG
+    run_log = run_log_at(_disk, source.path.parent.parent, position)
     contents = _Contents(
         checkpoint=source.name,
         checkpoint_bytes=len(data),

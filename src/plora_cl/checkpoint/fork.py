@@ -22,6 +22,7 @@ from plora_cl.checkpoint.new_folder import (
     lineage_of,
     object_chunks,
     put,
+    run_log_at,
     run_log_chunks,
     run_log_position,
     stream,
@@ -94,7 +95,7 @@ def fork(
     }
     claim(disk, folder, lineage)
     put(disk, folder / "config.yaml", config.encode())
-    run_log = source.path.parent.parent / RUN_LOG
+    run_log = run_log_at(disk, source.path.parent.parent, position)
     stream(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
     store = CheckpointStore(folder / "checkpoints", disk)
     with writing(store.objects.directory):

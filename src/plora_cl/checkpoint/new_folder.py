@@ -30,6 +30,7 @@ from plora_cl.checkpoint.lock import LOCK_NAME
 from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
+from plora_cl.run_log_files import copies_of, holder_of
 
 LINEAGE = "lineage.json"
 RUN_LOG = "results/run_log.jsonl"
@@ -175,6 +176,21 @@ def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterato
         if size != ref.bytes:
             raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
         yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
+
+
+def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]) -> Path:
+    """Return the file of the experiment in ``folder`` that holds its run log up to ``position``.
+
+    That of a retired checkpoint may be a copy. Where no file holds it, the log itself is returned.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    path = folder / RUN_LOG
+    with reading(path):
+        files = (path, *copies_of(path, filesystem.names(path.parent)))
+        length, digest = position["bytes"], position["sha256"]
+        return holder_of(files, length, digest, open_file=filesystem.open) or path
 
 
 def run_log_chunks(

@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from plora_cl.bounded_reading import open_regular
 from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.evaluation.pending_lines import PendingLines
+from plora_cl.run_log_files import copies_of, copy_of, holder_of
 from plora_cl.state import StateDict
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class RunLog:
         self._bytes, self._records = 0, 0
         self._digest = hashlib.sha256()
         self._expected: StateDict | None = None
+        self._placing = threading.Lock()
         self._in_place = False
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -87,27 +89,32 @@ class RunLog:
     def sync(self) -> None:
         """Make every record durable; called before a checkpoint commits to this position.
 
+        A log that only a copy holds is put in place first, so that the checkpoint finds it.
+
         Raises:
             OSError: The disk refused; every record is kept for the next time.
         """
-        if self._in_place:
-            self._pending.write(durably=True)
+        with self._placing:
+            if not self._in_place:
+                if self._expected is not None:
+                    self._take_back(self._expected)
+                return
+        self._pending.write(durably=True)
 
-    def set_aside(self, suffix: str) -> None:
+    def set_aside(self, branch: int) -> None:
         """Keep a durable copy of the file for the checkpoints that rely on what will be cut off.
 
-        `append` takes it back when one of them was restored.
+        `append` and `sync` take it back when one of them was restored.
 
         Args:
-            suffix: Of the name of the copy, before a digest that tells it from others.
+            branch: Number of the branch that begins; part of the name of the copy.
         """
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        copy = self.path.with_name(f"{self.path.name}.{suffix}-{digest[:8]}")
-        if not copy.exists():
-            _copy(self.path, copy)
+            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        if holder_of(self._copies(), size, digest) is None:
+            _copy(self.path, copy_of(self.path, branch=branch, sha256=digest))
 
     def clear(self) -> None:
         """Start over: a run begins that owes nothing to an earlier one.
@@ -168,8 +175,11 @@ class RunLog:
             ) from error
 
     def _continue(self) -> None:
-        if self._in_place:
-            return
+        with self._placing:
+            if not self._in_place:
+                self._go_to_end()
+
+    def _go_to_end(self) -> None:
         expected = self._expected or RunLog(self.path).state_dict()
         try:
             self._find_end(expected)
@@ -184,23 +194,23 @@ class RunLog:
             self._report_gap(expected)
 
     def _find_end(self, expected: StateDict) -> None:
-        """Go to the end of what ``expected`` describes, in the file or in a copy set aside."""
+        """Go to the end of what ``expected`` describes; the file that holds it is put in place."""
+        self._take_back(expected)
         self._measure(self.path, expected["bytes"])
-        for copy in self._copies():
-            if self._digest.hexdigest() == expected["sha256"]:
-                return
-            self._measure(copy, expected["bytes"])
-            if self._digest.hexdigest() == expected["sha256"]:
-                _copy(copy, self.path)
-        if self._digest.hexdigest() != expected["sha256"]:
-            self._measure(self.path, expected["bytes"])
 
-    def _copies(self) -> list[Path]:
-        return sorted(
-            path
-            for path in self.path.parent.glob(f"{self.path.name}.*")
-            if re.fullmatch(r".*-[0-9a-f]{8}", path.name)
-        )
+    def _take_back(self, expected: StateDict) -> None:
+        """Put a copy in place of the file where only the copy holds ``expected``.
+
+        What it takes the place of may be the log of another branch, and is kept as a copy, too.
+        """
+        copies = self._copies()
+        holder = holder_of((self.path, *copies), expected["bytes"], expected["sha256"])
+        if holder in copies:
+            self.set_aside(copies[holder])
+            _copy(holder, self.path)
+
+    def _copies(self) -> dict[Path, int]:
+        return copies_of(self.path, (path.name for path in self.path.parent.glob("*")))
 
     def _measure(self, path: Path, limit: int) -> None:
         """Find the end of the last complete line of ``path`` within its first ``limit`` bytes."""

@@ -314,7 +314,7 @@ class CLTrainer:
         if resumed.is_branch:
             branch = self.run.checkpointer.trajectory.branch
             with recording(self.run.components.run_log.path):
-                self.run.components.run_log.set_aside(f"before-branch{branch}")
+                self.run.components.run_log.set_aside(branch)
         if resumed.accepted:
             log_changes(resumed.accepted, self.run)
         entry = resumable.entry
