@@ -96,3 +96,24 @@ def test_a_branch_that_is_stopped_before_its_first_record_has_its_log(
     train(settings, here.parent)
     assert [r["step"] for r in events(here, "step")] == list(range(1, 31))
     assert evidence(here)["run_log"] == evidence(whole)["run_log"]
+
+
+@pytest.mark.fault
+def test_gc_leaves_the_log_of_a_run_whose_next_branch_was_killed_before_its_first_checkpoint(
+    settings: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = newest(here).state["run_log"]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, here.parent, resume=str(here / "checkpoints" / LEFT))
+    assert not holds(here, position)
+    assert main(["gc", str(here), "--retired"]) == 0
+    train({**settings, **OTHER}, here.parent)
+    assert holds(here, position)
+    assert [r["step"] for r in events(here, "step")] == list(range(1, 31))
+    assert events(here, "gap") == []

@@ -13,16 +13,15 @@ from plora_cl.checkpoint.branches import retire
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
 from plora_cl.checkpoint.manifest import Manifest
+from plora_cl.checkpoint.new_folder import RUN_LOG, run_log_at, run_log_position
 from plora_cl.checkpoint.output_files import RESULTS
 from plora_cl.checkpoint.policy import retained
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
+from plora_cl.run_log_files import copies_of
 
 log = logging.getLogger(__name__)
-_OF_A_BRANCH = re.compile(
-    r"run_log\.jsonl\.before-branch[0-9]+-[0-9a-f]{8}|"
-    rf"({'|'.join(map(re.escape, RESULTS))})\.branch[0-9]+"
-)
+_OF_A_BRANCH = re.compile(rf"({'|'.join(map(re.escape, RESULTS))})\.branch[0-9]+")
 
 
 def rotate(
@@ -80,18 +79,21 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
 def disposable(store: CheckpointStore) -> list[Path]:
     """Return retired checkpoints that are not pinned.
 
-    Where none is pinned, results and run logs of the branches that were left are among them.
+    Where none is pinned, results and run logs of the branches that were left are among them, but no
+    log that a checkpoint needs which stays: while one of those is damaged, no log at all.
 
     Raises:
-        CheckpointError: The directory cannot be listed.
+        CheckpointError: The disk refused.
     """
     retired, results = store.retired(), store.directory.parent / "results"
     found = [entry.path for entry in retired if not pins.is_pinned(store, entry)]
     if len(found) < len(retired):
         return found
     with reading(results):
-        names = filter(_OF_A_BRANCH.fullmatch, store.filesystem.names(results))
-    return [*found, *(results / name for name in names)]
+        names = store.filesystem.names(results)
+    logs = _logs_of_nothing(store, names, without=found)
+    left = {results / name for name in names if _OF_A_BRANCH.fullmatch(name)} | logs
+    return [*found, *sorted(left)]
 
 
 def discard_retired(store: CheckpointStore) -> list[Path]:
@@ -172,6 +174,22 @@ def _unfinished(store: CheckpointStore) -> list[Path]:
             names = store.filesystem.names(place)
         found += [place / name for name in names if is_partial(name)]
     return found + store.objects.unfinished()
+
+
+def _logs_of_nothing(
+    store: CheckpointStore, names: Collection[str], *, without: Collection[Path]
+) -> set[Path]:
+    """Return the copies of the run log that no checkpoint needs but those in ``without``."""
+    folder = store.directory.parent
+    copies = set(copies_of(folder / RUN_LOG, names))
+    try:
+        for entry in store.everything() if copies else ():
+            if entry.path not in without:
+                position = run_log_position(store.read(entry))
+                copies.discard(run_log_at(store.filesystem, folder, position))
+    except CorruptCheckpointError:
+        return set()
+    return copies
 
 
 def _leave_objects(
