@@ -13,6 +13,7 @@ import yaml
 from plora_cl.cli import train as command
 from plora_cl.config import learners
 from plora_cl.errors import RunStoppedError
+from plora_cl.training import run as run_module
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
@@ -132,6 +133,40 @@ def test_a_run_that_is_stopped_after_every_unit_ends_as_one_that_was_not(
     assert [unit for unit in done if not unit[0].startswith("classes of")] == counter.units
     assert sum(each.steps for each in slices) == counter.steps
     assert "under_way" not in newest(experiment).state
+
+
+class PowerCut(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+class Fuse(Counter):
+    """Cuts the power when a unit is done, before it is saved."""
+
+    def __init__(self, unit: int) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def activity(self, what: str, done: int, total: int, /) -> None:
+        super().activity(what, done, total)
+        if len(self.units) == self._unit:
+            raise PowerCut
+
+
+@pytest.mark.fault
+def test_a_power_cut_costs_the_units_since_the_last_save(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each unit is saved, so it costs the one that was not."""
+    settings, counter = small | RUNS["all defaults"] | {"measure_validation": True}, Counter()
+    whole = trained(tmp_path / "whole", settings, reporter=counter)
+    monkeypatch.setattr(run_module, "_SECONDS_BETWEEN_SAVES", 0.0)
+    for unit in range(2, len(counter.units) + 1, 5):
+        folder, rest = tmp_path / str(unit), Counter()
+        with pytest.raises(PowerCut):
+            trained(folder, settings, reporter=Fuse(unit))
+        assert evidence(trained(folder, settings, reporter=rest)) == evidence(whole)
+        before = [unit for unit in rest.units if not unit[0].startswith("classes of")]
+        assert before == counter.units[unit - 1 :]
 
 
 @pytest.mark.fault
