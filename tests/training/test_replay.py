@@ -128,11 +128,12 @@ def test_a_run_whose_power_fails_at_any_unit_ends_like_one_that_was_not_stopped(
     expected: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "_SECONDS_BETWEEN_SAVES", 0.0)
     for unit in range(1, len(whole[1].units) + 1):
         folder = tmp_path / str(unit)
-        with pytest.raises(PowerCut):
-            train(folder, uncached(replaying, tmp_path), reporter=Writing(unit, cut))
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "_SECONDS_BETWEEN_SAVES", 0.0)
+            with pytest.raises(PowerCut):
+                train(folder, uncached(replaying, tmp_path), reporter=Writing(unit, cut))
         rest = Writing()
         assert evidence(train(folder, uncached(replaying, tmp_path), reporter=rest)) == expected
         assert len(rest.units) <= len(whole[1].units) - unit + 2
