@@ -14,16 +14,15 @@ from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint.branches import (
     Continuation,
-    commit,
     continuation,
     line_of,
     newest_that,
-    retire,
     started_afresh,
 )
 from plora_cl.checkpoint.filesystem import Filesystem
 from plora_cl.checkpoint.pins import is_pinned, pin, pinned
 from plora_cl.checkpoint.retention import collect_garbage, garbage, rotate, tidy
+from plora_cl.checkpoint.retiring import commit, retire
 from plora_cl.checkpoint.space import keep_within, kept_bytes
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory

@@ -83,6 +83,17 @@ def test_a_record_of_an_older_branch_gives_way_to_the_checkpoint(folder: Path) -
     assert (seed(folder), seed(folder, config=config)) == (7, 7)
 
 
+@pytest.mark.fault
+def test_a_damaged_checkpoint_does_not_bring_back_the_settings_before_its_branch(
+    folder: Path,
+) -> None:
+    config = write_record(folder, branch=1, seed=8)
+    (folder / "checkpoints" / NAME.format(2)).write_bytes(b"damaged")
+    assert (seed(folder), seed(folder, config=config)) == (8, 8)
+    config = write_record(folder, branch=0, seed=6)  # of the branch of what is left
+    assert (seed(folder), seed(folder, config=config)) == (6, 6)
+
+
 def test_a_record_that_was_edited_is_what_somebody_wants(folder: Path) -> None:
     config = write_record(folder, branch=0, seed=7)
     config.write_text(config.read_text().replace("seed: 7", "seed: 70"))

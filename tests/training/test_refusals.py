@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from plora_cl.checkpoint.pins import is_pinned, pin
+from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.config.sources import resolve
+from plora_cl.errors import IncompatibleCheckpointError
+from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import (
     DONE_0,
@@ -19,6 +24,31 @@ from training.going_on import (
     rewrite,
     train,
 )
+
+@pytest.mark.fault
+def test_a_branch_whose_manifest_is_damaged_is_not_left_for_the_settings_before_it(
+    settings: dict[str, Any], here: Path
+) -> None:
+    store = CheckpointStore(here / "run" / "checkpoints")
+    left = store.entries()[-1]
+    pin(store, left)
+    before = left.path.read_bytes()
+    train(settings, here, accept=True, learning_rate=0.02, tasks=settings["tasks"][:2])
+    for entry in store.entries():
+        data = bytearray(entry.path.read_bytes())
+        at = data.rfind(b'"trajectory"')
+        if store.manifest(entry).trajectory.branch == 1:
+            data[at + 3] ^= 1
+            entry.path.write_bytes(data)
+    found = resolve(config=here / "run" / "config.yaml", resume="auto").settings
+    assert found.learning_rate == 0.02
+    for _ in range(2):
+        with pytest.raises(IncompatibleCheckpointError, match="learning_rate: saved in checkpoint"):
+            CLTrainer.from_settings(found).train_sequence(resume="auto")
+    (aside,) = store.retired()
+    assert aside.path.read_bytes() == before
+    assert is_pinned(store, aside)
+
 
 # --- structural
 

@@ -11,7 +11,6 @@ from it.
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,15 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from plora_cl.checkpoint import container, pins
-from plora_cl.checkpoint.disk_errors import reading, writing
-from plora_cl.checkpoint.filesystem import partial_path, write_durably
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.outgoing import outgoing
-from plora_cl.checkpoint.policy import retired_name
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.trajectory import Departure, Trajectory
-from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
+from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
@@ -207,94 +202,8 @@ def started_afresh(store: CheckpointStore, identifier: str) -> Trajectory:
     return Trajectory(identifier, branch=1 + _greatest_branch(store, line))
 
 
-def commit(store: CheckpointStore, name: str, data: bytes) -> CheckpointEntry:
-    """Make a checkpoint durable; what another branch has under its name is moved aside first.
-
-    Raises:
-        CheckpointError: The disk refused; what was there before is still there.
-    """
-    branch = container.manifest_of(io.BytesIO(data)).trajectory.branch
-    earlier = CheckpointEntry.at(store.directory / name)
-    try:
-        known = store.manifest(earlier).trajectory
-    except (CheckpointNotFoundError, CorruptCheckpointError):
-        return store.commit(name, data)
-    if known.branch == branch or earlier.path in {going.path for going in outgoing(store)}:
-        return store.commit(name, data)
-    with pins.held(store.directory, wait=True), writing(earlier.path):
-        aside = _link_aside(store, earlier, known.branch)
-        is_pinned = pins.copy(store, earlier, aside)
-        store.filesystem.sync_directory(store.directory)
-        entry = store.commit(name, data)
-        if is_pinned:
-            pins.unpin(store, earlier)
-    return entry
-
-
-def retire(store: CheckpointStore) -> list[CheckpointEntry]:
-    """Move aside what is abandoned; return where it is now. Durable on return.
-
-    Also makes up for what a process that was killed has left of this, or of a branch that it never
-    committed.
-
-    Raises:
-        CheckpointError: The disk refused; what is abandoned counts as such all the same.
-    """
-    line = line_of(store)
-    unused = _never_left(store, line)
-    if not line.abandoned and not unused:
-        return []
-    moved = {entry.path: _aside(entry, known.branch) for entry, known in line.abandoned}
-    with pins.held(store.directory, wait=True), writing(store.directory):
-        pinned = [
-            entry for entry, _ in line.abandoned if pins.copy(store, entry, moved[entry.path])
-        ]
-        if pinned:
-            store.filesystem.sync_directory(store.directory)  # no name is ever there unpinned
-        for path, aside in moved.items():
-            store.filesystem.rename(path, aside.path)
-        for entry in unused:
-            store.filesystem.remove(entry.path)
-        store.filesystem.sync_directory(store.directory)
-        for entry in [*pinned, *unused]:
-            pins.unpin(store, entry)
-    return list(moved.values())
-
-
 def _greatest_branch(store: CheckpointStore, line: Line) -> int:
     """Return the greatest number that a branch of the folder has; -1 where there is none."""
     numbers = [known.branch for _, known in (*line.known(), *line.abandoned)]
     numbers += [entry.branch for entry in store.retired() if entry.branch is not None]
     return max(numbers, default=-1)
-
-
-def _never_left(store: CheckpointStore, line: Line) -> list[CheckpointEntry]:
-    """Return links to checkpoints of the branch that counts: no other one was ever committed."""
-    if line.head is None:
-        return []
-    there = {entry.name for entry in line.entries}
-    head = line.head.branch
-    return [e for e in store.retired() if e.branch == head and e.name in there]
-
-
-def _aside(entry: CheckpointEntry, branch: int) -> CheckpointEntry:
-    return CheckpointEntry.at(entry.path.with_name(retired_name(entry.name, branch)))
-
-
-def _link_aside(store: CheckpointStore, entry: CheckpointEntry, branch: int) -> CheckpointEntry:
-    """Give the file of ``entry`` its retired name too; copy it where the disk cannot link."""
-    aside = _aside(entry, branch)
-    disk, partial = store.filesystem, partial_path(aside.path)
-    try:
-        with disk.open(entry.path) as file:
-            disk.link(file, entry.path, partial)
-        disk.rename(partial, aside.path)
-    except OSError as error:
-        log.debug("%s is copied, not linked: %s", entry.path, error)
-        with reading(entry.path), disk.open(entry.path) as file:
-            data = file.read()
-        write_durably(disk, aside.path, data)
-    finally:
-        with suppress(OSError):  # a rename between two names of one file does nothing
-            disk.remove(partial)
-    return aside

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from plora_cl.checkpoint import pins
-from plora_cl.checkpoint.branches import retire
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.new_folder import RUN_LOG, run_log_at, run_log_position
 from plora_cl.checkpoint.output_files import RESULTS
 from plora_cl.checkpoint.policy import retained
+from plora_cl.checkpoint.retiring import retire
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 from plora_cl.run_log_files import copies_of

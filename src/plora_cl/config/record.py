@@ -40,7 +40,9 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
 
     That is ``config.yaml``. Where it is lost, or a run was killed after it had begun another branch
     and before it could write the settings of that, it is the checkpoint that is resumed. A file
-    that somebody edited is never taken for an old one.
+    that somebody edited is never taken for an old one, nor is one of a later branch than every
+    checkpoint where a damaged one may be of that branch: an older one does not bring back its
+    settings unseen.
 
     Args:
         folder: Of the experiment, which may have been moved.
@@ -60,7 +62,7 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
     branch = _branch(path.read_bytes())
     if branch is not None:
         with suppress(CheckpointError):  # whoever resumes it says what is wrong
-            entry = _asked_for(folder, resume) or _newest(folder)
+            entry = _asked_for(folder, resume) or _newest(folder, branch)
             store = CheckpointStore(folder / "checkpoints")
             if entry is not None and store.manifest(entry).trajectory.branch != branch:
                 return _settings_in(entry, folder)
@@ -78,9 +80,15 @@ def _asked_for(folder: Path, resume: Resume) -> CheckpointEntry | None:
     return None
 
 
-def _newest(folder: Path) -> CheckpointEntry | None:
-    known = list(line_of(CheckpointStore(folder / "checkpoints")).known())
-    return known[-1][0] if known else None
+def _newest(folder: Path, branch: int) -> CheckpointEntry | None:
+    """Return the newest checkpoint that can be read; None if a damaged one may be of ``branch``."""
+    line = line_of(CheckpointStore(folder / "checkpoints"))
+    known = list(line.known())
+    if not known:
+        return None
+    entry, trajectory = known[-1]
+    is_older = len(known) < len(line.entries) and trajectory.branch < branch
+    return None if is_older else entry
 
 
 def _settings_in(entry: CheckpointEntry, folder: Path) -> tuple[str, dict[Any, Any]]:

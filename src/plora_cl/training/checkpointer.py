@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plora_cl.checkpoint.branches import commit, retire, started_afresh
+from plora_cl.checkpoint.branches import started_afresh
 from plora_cl.checkpoint.copies import HostArena
 from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.environment import FACTS
@@ -17,6 +17,7 @@ from plora_cl.checkpoint.objects import encode_object, object_ref
 from plora_cl.checkpoint.policy import checkpoint_name, save_due
 from plora_cl.checkpoint.replacement import complete
 from plora_cl.checkpoint.retention import rotate, tidy
+from plora_cl.checkpoint.retiring import commit, retire
 from plora_cl.checkpoint.snapshot import Snapshot, json_copy
 from plora_cl.checkpoint.space import keep_within, shortage
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
-from plora_cl.checkpoint.branches import commit, continuation, retire
+from plora_cl.checkpoint.branches import continuation
 from plora_cl.checkpoint.encoding import decode, encode
 from plora_cl.checkpoint.pins import pinned
+from plora_cl.checkpoint.retiring import commit, retire
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import COMMANDS
 
