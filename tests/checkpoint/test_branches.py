@@ -209,6 +209,15 @@ def test_a_start_afresh_beside_other_checkpoints_is_a_branch_of_its_own(
     assert started_afresh(CheckpointStore(HOME, SimulatedDisk()), "1" * 64).branch == 0
 
 
+def test_a_start_afresh_never_left_what_the_run_before_it_left(store: CheckpointStore) -> None:
+    branch_off(store, 1, "new 1")
+    back = leave(store, entry(store, f"{at(1)}.branch0")).trajectory
+    save(store, 1, "old 1 again", back)
+    retire(store)
+    assert (back.id, len(back.history)) == (OLD.id, 1)
+    assert started_afresh(store, "0" * 64) == Trajectory("0" * 64, branch=3)
+
+
 def test_numbers_of_retired_branches_are_not_given_away_again(store: CheckpointStore) -> None:
     branch_off(store, 1, "new 1")
     store.delete(store.entries())

@@ -197,7 +197,8 @@ def started_afresh(store: CheckpointStore, identifier: str) -> Trajectory:
         CheckpointError: The directory cannot be listed.
     """
     line = line_of(store)
-    if line.head is not None and all(known.id == identifier for _, known in line.known()):
+    is_same = all(known.id == identifier for _, known in line.known())
+    if is_same and line.head is not None and not line.head.history:
         return line.head
     return Trajectory(identifier, branch=1 + _greatest_branch(store, line))
 
