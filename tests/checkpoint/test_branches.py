@@ -26,7 +26,7 @@ from plora_cl.checkpoint.retiring import commit, retire
 from plora_cl.checkpoint.space import keep_within, kept_bytes
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
-from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 HOME = Path("/experiments/run/checkpoints")
 OLD = Trajectory("0" * 64)
@@ -249,6 +249,25 @@ def test_a_damaged_checkpoint_belongs_nowhere_and_is_skipped(tmp_path: Path) -> 
         newest(store)
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "branch", [10**9, 10**18, 10**260, -1, True], ids=("a", "b", "c", "d", "e")
+)
+def test_a_branch_that_no_name_can_carry_is_not_valid(branch: int) -> None:
+    plain = {**OLD.to_plain(), "branch": branch}
+    with pytest.raises(CorruptCheckpointError, match="no valid trajectory"):
+        Trajectory.from_plain(plain)
+    assert Trajectory.from_plain({**plain, "branch": 10**9 - 1}).branch == 10**9 - 1
+
+
+@pytest.mark.fault
+def test_nothing_follows_the_last_branch(store: CheckpointStore) -> None:
+    last = save(store, 3, "last 3", replace(OLD, branch=10**9 - 1))
+    for begin in (lambda: leave(store, last, CHANGE), lambda: started_afresh(store, "1" * 64)):
+        with pytest.raises(CheckpointError, match="no branch can follow branch 999999999"):
+            begin()
+
+
 # --- retired checkpoints
 
 
@@ -271,7 +290,13 @@ def test_a_retired_checkpoint_is_named_after_its_position_and_its_branch() -> No
     found = CheckpointEntry.at(HOME / f"{at(7)}.branch3")
     assert (found.position.batch, found.name, found.branch) == (7, at(7), 3)
     assert CheckpointEntry.at(HOME / at(7)).branch is None
-    for wrong in (f"{at(7)}.branch", f"{at(7)}.branch03", "x.pt.branch0", f"{at(7)}.branch0.pin"):
+    for wrong in (
+        f"{at(7)}.branch{10**9}",
+        f"{at(7)}.branch",
+        f"{at(7)}.branch03",
+        "x.pt.branch0",
+        f"{at(7)}.branch0.pin",
+    ):
         with pytest.raises(CheckpointNotFoundError):
             CheckpointEntry.at(HOME / wrong)
 

@@ -25,6 +25,7 @@ from training.going_on import (
     train,
 )
 
+
 @pytest.mark.fault
 def test_a_branch_whose_manifest_is_damaged_is_not_left_for_the_settings_before_it(
     settings: dict[str, Any], here: Path

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from plora_cl.checkpoint.manifest import Manifest
 from plora_cl.checkpoint.outgoing import outgoing
+from plora_cl.checkpoint.policy import MOST_BRANCHES
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.trajectory import Departure, Trajectory
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
@@ -163,7 +164,7 @@ def continuation(
         by_choice: Among them is one that somebody may want to take back, not just the machine.
 
     Raises:
-        CheckpointError: The directory cannot be listed.
+        CheckpointError: The directory cannot be listed, or there is no number for another branch.
     """
     here = store is not None and store.holds(source)
     trajectory = manifest.trajectory if here else manifest.trajectory.moved_elsewhere()
@@ -186,7 +187,7 @@ def continuation(
         ahead = [known for entry, known in line.known() if entry > source]
         if all(known.id == following.id for known in ahead):
             return Continuation(ahead[-1] if ahead else following, is_branch=False)
-    number = 1 + max(trajectory.branch, _greatest_branch(store, line))
+    number = _next_branch(store, line, beyond=trajectory.branch)
     return Continuation(replace(trajectory.left_at(departure), branch=number), is_branch=True)
 
 
@@ -194,17 +195,23 @@ def started_afresh(store: CheckpointStore, identifier: str) -> Trajectory:
     """Return the trajectory of a run that starts afresh where ``store`` may hold others.
 
     Raises:
-        CheckpointError: The directory cannot be listed.
+        CheckpointError: The directory cannot be listed, or there is no number for another branch.
     """
     line = line_of(store)
     is_same = all(known.id == identifier for _, known in line.known())
     if is_same and line.head is not None and not line.head.history:
         return line.head
-    return Trajectory(identifier, branch=1 + _greatest_branch(store, line))
+    return Trajectory(identifier, branch=_next_branch(store, line))
 
 
-def _greatest_branch(store: CheckpointStore, line: Line) -> int:
-    """Return the greatest number that a branch of the folder has; -1 where there is none."""
-    numbers = [known.branch for _, known in (*line.known(), *line.abandoned)]
+def _next_branch(store: CheckpointStore, line: Line, *, beyond: int = -1) -> int:
+    """Return a number greater than that of any branch of the folder, and than ``beyond``."""
+    numbers = [beyond, *(known.branch for _, known in (*line.known(), *line.abandoned))]
     numbers += [entry.branch for entry in store.retired() if entry.branch is not None]
-    return max(numbers, default=-1)
+    number = 1 + max(numbers)
+    if number >= MOST_BRANCHES:
+        raise CheckpointError(
+            f"{store.directory}: no branch can follow branch {number - 1}, which is the last one; "
+            "start a run in another folder"
+        )
+    return number

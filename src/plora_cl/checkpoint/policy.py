@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 _NUMBER = r"(0|[1-9][0-9]{0,17})"
 _NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt")
-_RETIRED = re.compile(rf"(?P<name>.*\.pt)\.branch(?P<branch>{_NUMBER})")
+_RETIRED = re.compile(r"(?P<name>.*\.pt)\.branch(?P<branch>0|[1-9][0-9]{0,8})")
+
+MOST_BRANCHES = 10**9
+"""Branches are numbered from 0 up to, and without, this."""
+
 
 _AT_THE_END = 2
 

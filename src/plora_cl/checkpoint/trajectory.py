@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from plora_cl.checkpoint.policy import parse_name
+from plora_cl.checkpoint.policy import MOST_BRANCHES, parse_name
 from plora_cl.errors import CorruptCheckpointError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -77,7 +77,8 @@ class Trajectory:
 
     Attributes:
         id: SHA-256 over what it consists of; None in checkpoints that do not tell.
-        branch: Counts the branches of the folder: the greatest one is gone on from.
+        branch: Counts the branches of the folder, below `MOST_BRANCHES`: the greatest one is gone
+            on from.
         history: Every trajectory that was left on the way here, the first one first.
     """
 
@@ -102,7 +103,7 @@ class Trajectory:
         if (
             not isinstance(plain, Mapping)
             or not _is_digest_or_none(plain.get("id"))
-            or not _is_count(plain.get("branch"))
+            or not _is_branch(plain.get("branch"))
             or not isinstance(plain.get("history"), list)
         ):
             raise CorruptCheckpointError("the manifest has no valid trajectory")
@@ -145,6 +146,10 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_branch(value: object) -> bool:
+    return type(value) is int and 0 <= value < MOST_BRANCHES
+
+
 def _is_digest_or_none(value: object) -> bool:
     return value is None or (isinstance(value, str) and _SHA256.fullmatch(value) is not None)
 
@@ -154,7 +159,7 @@ def _is_departure(plain: Mapping[str, Any]) -> bool:
     return (
         plain.keys() >= Departure.__dataclass_fields__.keys()
         and _is_digest_or_none(plain["trajectory"])
-        and (plain["branch"] is None or _is_count(plain["branch"]))
+        and (plain["branch"] is None or _is_branch(plain["branch"]))
         and isinstance(plain["checkpoint"], str)
         and parse_name(plain["checkpoint"]) is not None
         and _is_count(plain["task"])

@@ -20,7 +20,8 @@ from plora_cl.errors import CheckpointError
 Resume: TypeAlias = bool | Literal["auto"] | str
 
 _HEADER = re.compile(
-    rb"# Settings of branch (?P<branch>[0-9]+); SHA-256 of what follows: (?P<digest>[0-9a-f]{64})\n"
+    rb"# Settings of branch (?P<branch>[0-9]{1,9}); "
+    rb"SHA-256 of what follows: (?P<digest>[0-9a-f]{64})\n"
 )
 
 
