@@ -12,6 +12,7 @@ from it.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -124,10 +125,23 @@ def newest_that(
             damaged.append(str(error))
     if damaged:
         raise CorruptCheckpointError(
-            f"every checkpoint in {store.directory} is damaged; start afresh with --overwrite or "
-            "restore the folder from a copy: " + "; ".join(damaged)
+            f"every checkpoint in {store.directory} is damaged; {_way_out(store, usable)}: "
+            + "; ".join(damaged)
         )
     return None
+
+
+def _way_out(store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found]) -> str:
+    """Return what helps where no checkpoint on the line does."""
+    left = sorted([*store.retired(), *(entry for entry, _ in line_of(store).abandoned)])
+    for entry in reversed(left):
+        with suppress(CheckpointError):
+            usable(entry)
+            return (
+                f"{entry.path} of another branch is intact: go on from it with --resume "
+                f"{shlex.quote(str(entry.path))}, or restore the folder from a copy"
+            )
+    return "start afresh with --overwrite or restore the folder from a copy"
 
 
 @dataclass(frozen=True, slots=True)
