@@ -51,6 +51,8 @@ def test_results_are_shown_again_on_another_machine(
         torch.set_num_threads(threads)
     assert listener.changes("trajectory-changing") == {"environment.threads"}
     assert any(line.startswith("Nothing is left to learn") for line in listener.messages)
+    assert any(line.endswith("nothing to train") for line in listener.messages)
+    assert not any("Resuming from" in line for line in listener.messages)
     assert without_times(results(finished)) == without_times(before)
     assert before["trajectory"]["history"] == []
 

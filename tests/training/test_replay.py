@@ -29,7 +29,7 @@ class PowerCut(BaseException):
 class Writing(SilentReporter):
     """Counts the units of writing, and does something at the chosen one."""
 
-    def __init__(self, at: int = 0, act: Callable[[], None] | None = None) -> None:
+    def __init__(self, at: int = 0, act: Callable[[], object] | None = None) -> None:
         self.units: list[tuple[str, int, int]] = []
         self._at, self._act = at, act
 

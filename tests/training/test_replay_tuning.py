@@ -20,7 +20,7 @@ from training.test_replay import AtTask, PowerCut, cut, train
 class Tuning(SilentReporter):
     """Notes the batches of tuning, and does something at the chosen one."""
 
-    def __init__(self, at: int = 0, act: Callable[[], None] | None = None) -> None:
+    def __init__(self, at: int = 0, act: Callable[[], object] | None = None) -> None:
         self.batches: list[tuple[str, int, int]] = []
         self._at, self._act = at, act
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,3 +221,54 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
+
+
+class AsksWhileLoading(StopRequest):
+    """Is asked to stop once everything is loaded, just before the run begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: str | None = None
+
+    def begin(self) -> None:
+        self.told = self.request("SIGTEST", 99)
+        super().begin()
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """Return every file; that of the lock names the process that was there last."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("epochs", [2, 3], ids=["finished", "unfinished"])
+@pytest.mark.parametrize("request_", [{"resume": True}, {"overwrite": True}], ids=["resume", "new"])
+def test_a_run_that_is_asked_to_stop_while_it_is_loaded_changes_nothing(
+    tmp_path: Path,
+    settings: dict[str, Any],
+    whole: Path,
+    epochs: int,
+    request_: dict[str, bool],
+) -> None:
+    here = {**settings, "epochs": epochs, "experiment_dir": str(tmp_path)}
+    if epochs == 2:
+        shutil.copytree(whole, tmp_path / "run")
+    else:
+        stop = StopRequest()
+        with pytest.raises(RunStoppedError):
+            train(tmp_path, here, reporter=Asks(stop, 7), stop=stop)
+    before, asked = files(tmp_path), AsksWhileLoading()
+    trainer = CLTrainer(**here, stop=asked)
+    with pytest.raises(RunStoppedError, match="SIGTEST") as stopped:
+        trainer.train_sequence(**request_)
+    assert stopped.value.exit_code == 99
+    assert asked.told == "as soon as the run has loaded"
+    assert trainer.undone
+    assert files(tmp_path) == before
+
+
+def test_a_signal_during_training_waits_for_the_next_safe_instant() -> None:
+    stop = StopRequest()
+    stop.limit(0, "--max-time")  # does not count: else a short limit would never come to its end
+    stop.begin()
+    assert stop.request("SIGTEST", 99) is None

@@ -20,8 +20,8 @@ SIGNALS = tuple(
 class Stoppable(Protocol):
     """What can be asked to stop."""
 
-    def request(self, reason: str, exit_code: int, /) -> None:
-        """Ask to stop."""
+    def request(self, reason: str, exit_code: int, /) -> str | None:
+        """Ask to stop; return when that will be, None at the next safe instant."""
         ...
 
 
@@ -69,12 +69,10 @@ def ask_to_stop() -> None:
 
 def _request(run: Stoppable, number: int) -> None:
     name = signal.Signals(number).name
-    run.request(name, 128 + number)
+    when = run.request(name, 128 + number) or "at the next safe instant"
     # What is being printed may have been interrupted by this very signal, or the terminal be gone.
     with suppress(OSError, RuntimeError):
-        print(
-            f"{name}: stopping at the next safe instant; once more stops at once", file=sys.stderr
-        )
+        print(f"{name}: stopping {when}; once more stops at once", file=sys.stderr)
 
 
 def _go_on(number: int, _: FrameType | None) -> None:

@@ -23,10 +23,28 @@ class StopRequest:
         self._clock = clock
         self._why: tuple[str, int] | None = None
         self._limit: tuple[float, str] | None = None
+        self._has_begun = False
 
-    def request(self, reason: str, exit_code: int) -> None:
-        """Ask to stop; the first reason counts."""
+    def request(self, reason: str, exit_code: int) -> str | None:
+        """Ask to stop; the first reason counts.
+
+        Returns:
+            When the run stops; None at the next safe instant.
+        """
         self._why = self._why or (reason, exit_code)
+        return None if self._has_begun else "as soon as the run has loaded"
+
+    def begin(self) -> None:
+        """Stop here if that was asked for while the run was loaded; from now on it changes files.
+
+        A limit of time does not count: a run that is started again and again comes to its end.
+
+        Raises:
+            RunStoppedError: It was asked for.
+        """
+        if self._why is not None:
+            raise RunStoppedError(*self._why)
+        self._has_begun = True
 
     def limit(self, seconds: float, reason: str) -> None:
         """Ask to stop ``seconds`` from now, with exit code 75."""

@@ -43,8 +43,8 @@ class CLTrainer:
 
     Attributes:
         settings: Every resolved setting.
-        undone: The last sequence ended before it had saved anything, so that the run it was to
-            replace is there again.
+        undone: The last sequence ended before it had changed or saved anything, so that what was
+            in its folder before is there again.
 
     Raises:
         SettingsError: A setting is unknown, ill-typed or contradicts another one.
@@ -143,10 +143,14 @@ class CLTrainer:
         store = CheckpointStore(self.folder / "checkpoints")
         recover(store)
         require_startable(store, resume=resume, overwrite=overwrite)
-        self._run = None  # a sequence starts from fresh components
+        self._run, self.undone = None, True  # a sequence starts from fresh components
         # Whatever can be refused is refused before anything of an earlier run is touched.
         run = self.run
-        resumed = self._resume(store, resume, accept=accept) if resume else False
+        resumable = self._resumable(store, resume)
+        self._stop.begin()
+        self.undone, resumed = False, resumable is not None
+        if resumable is not None:
+            self._resume(resumable, accept=accept)
         try:
             if not resumed:
                 set_aside(store)
@@ -299,15 +303,14 @@ class CLTrainer:
                 run.components.run_log.sync()
             raise
 
-    def _resume(self, store: CheckpointStore, resume: bool | str | Path, *, accept: bool) -> bool:
-        is_known = self.run.checkpointer.is_base
-        resumable: Resumable | None
-        if isinstance(resume, bool) or resume == "auto":
-            resumable = newest_usable(store, is_known=is_known)
-        else:
-            resumable = self._read(Path(resume))
-        if resumable is None:
-            return False
+    def _resumable(self, store: CheckpointStore, resume: bool | str | Path) -> Resumable | None:
+        if not resume:
+            return None
+        if resume is True or resume == "auto":
+            return newest_usable(store, is_known=self.run.checkpointer.is_base)
+        return self._read(Path(resume))
+
+    def _resume(self, resumable: Resumable, *, accept: bool) -> None:
         self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
         accepted = accept or accepted_by_fork(self.folder, resumable.entry)
         resumed = go_on_from(resumable, self.run, self.settings, accept=accepted)
@@ -323,12 +326,12 @@ class CLTrainer:
         self.run.checkpointer.tidy(entry)
         branch = self.run.checkpointer.trajectory.branch
         retire_results(self.folder / "results", branch=branch)
-        cursor = self.run.components.cursor
-        self._reporter.message(
-            f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
-            f"batch {cursor.batch}"
-        )
-        return True
+        if not self.run.components.finished:
+            cursor = self.run.components.cursor
+            self._reporter.message(
+                f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "
+                f"batch {cursor.batch}"
+            )
 
     def _read(self, path: Path) -> Resumable:
         store = CheckpointStore(path.parent)
