@@ -40,11 +40,12 @@ from plora_cl.model.encoder import (
     load_tokenizer,
     require_positions,
 )
-from plora_cl.state import Cursor, RandomState, StateDict
+from plora_cl.state import Cursor, StateDict
 from plora_cl.training.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.components import Components, Plan
 from plora_cl.training.devices import Accelerator, make_accelerator
 from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.generators import Generators
 from plora_cl.training.measurement import Measurement
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.routing import Router
@@ -72,12 +73,17 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
     """
     for source in parse_tasks(settings.tasks):
         require_there(source)  # before a model is fetched
+    random = Generators.seeded(settings.seed)
+    with random.in_effect():  # layers that the encoder's files lack are drawn from them
+        return _built(settings, random, reporter, stop)
+
+
+def _built(settings: Settings, random: Generators, reporter: Reporter, stop: StopRequest) -> Run:
     accelerator = make_accelerator(
         device=settings.device,
         precision=settings.precision,
         deterministic=settings.deterministic,
     )
-    random = RandomState.seeded(settings.seed)
     progress = stop.polled_by(reporter.activity)
     tokenizer = load_tokenizer(settings.model_name)
     model = _model(settings).to(accelerator.device)

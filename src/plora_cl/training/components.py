@@ -17,10 +17,11 @@ from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import Cursor, Phase, RandomState, Stateful, TensorPart
+from plora_cl.state import Cursor, Phase, Stateful, TensorPart
 from plora_cl.training.class_weights import balanced_weights
 from plora_cl.training.devices import Accelerator
 from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.generators import Generators
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
 from plora_cl.training.routing import Router
 from plora_cl.training.under_way import UnderWay
@@ -76,7 +77,7 @@ class Components:
     matrix: ScoreMatrix
     costs: Costs
     run_log: RunLog
-    random: RandomState
+    random: Generators
     under_way: UnderWay
     router: Router | None = None
     cursor: Cursor = field(default_factory=Cursor)

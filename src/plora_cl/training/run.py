@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -65,8 +65,13 @@ class Run:
             MethodError: A method cannot have an effect.
             CheckpointError: The last checkpoint could not be written.
         """
-        with self.components.accelerator.in_effect():
+        with self._at_work():
             self._learn()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self.components.accelerator.in_effect(), self.components.random.in_effect():
+            yield
 
     def _learn(self) -> None:
         parts = self.components
@@ -100,7 +105,7 @@ class Run:
         parts, self._saved = self.components, self.clock()
         self._has_saved_scores = bool(parts.under_way)
         row = len(parts.tasks) - 1
-        with parts.accelerator.in_effect():
+        with self._at_work():
             return self._go_through(
                 self.measurement.at_the_end(row, parts.tasks, validation=validation)
             )

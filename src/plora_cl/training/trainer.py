@@ -89,9 +89,13 @@ class CLTrainer:
 
     @property
     def run(self) -> Run:
-        """The run, with its model (`run.model`) and its other `Components`."""
+        """The run, with its model (`run.model`) and its other `Components`.
+
+        The random generators of the process begin at its seed, unless another run is learning.
+        """
         if self._run is None:
             self._run = build_run(self.settings, self._reporter, self._stop)
+            self._run.components.random.hand_over()
         return self._run
 
     def train_sequence(
@@ -223,6 +227,7 @@ class CLTrainer:
     ) -> Path:
         run, last_done = self.run, (cursor.epoch, cursor.batch)
         parts = run.components
+        parts.random.take_over()  # the loop that calls this draws from those of the process
         loop = parts.cursor
         is_under_way = parts.optimization is not None and loop.task == cursor.task
         if is_under_way:
@@ -259,7 +264,7 @@ class CLTrainer:
     def load_checkpoint(
         self, path: str | Path, *, accept_changes: bool = False
     ) -> tuple[StateDict, StateDict]:
-        """Load ``path`` into the model and every other component.
+        """Load ``path`` into the model, every other component, and the generators of the process.
 
         Args:
             path: The checkpoint.
@@ -286,6 +291,7 @@ class CLTrainer:
             accept=accept_changes,
             in_place_of={"optimizer": optimizer, "scheduler": scheduler},
         )
+        run.components.random.hand_over()
         self._run = run
         return optimizer.state_dict(), scheduler.state_dict()
 
