@@ -155,6 +155,7 @@ class Components:
         self._grow_to_cursor()
         self.optimization = self._new_optimization()
         self.early_stopping.reset()
+        self.under_way.clear()  # a stop may have left final scores of fewer tasks there
 
     def rebuild(self, cursor: Cursor) -> None:
         """Grow the structure that a snapshot at ``cursor`` was taken of.

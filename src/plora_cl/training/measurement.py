@@ -11,7 +11,7 @@ from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.metrics import scores, scores_by_class
 from plora_cl.evaluation.routing import routed_scores
 from plora_cl.evaluation.runlog import RunLog
-from plora_cl.state import Cursor
+from plora_cl.state import Cursor, StateDict
 from plora_cl.training.routing import Router
 from plora_cl.training.scoring import Predictions, Scorer
 from plora_cl.training.under_way import ByClass, UnderWay
@@ -71,7 +71,7 @@ class Measurement:
                 what = f"untrained on {task.name}"
                 predictions = yield from self._scorer.predict(task, task.test, what, key="start")
             accuracy, f1 = scores(*predictions, classes=len(task.classes))
-            digest = self._scorer.dependencies(task, self._base_digest())
+            digest = self._digest(task)
             self._matrix.record_untrained(task.index, accuracy, f1, digest)
             self._scorer.forget()
 
@@ -79,7 +79,7 @@ class Measurement:
         """Record test scores on ``task`` after task ``row`` was learned, where there are none."""
         if self._matrix.has(row, task.index) and not self._is_routed(row, task):
             return
-        digest = self._scorer.dependencies(task, self._base_digest())
+        digest = self._digest(task)
         if not self._matrix.has(row, task.index):
             known = self._matrix.reusable(task.index, digest)
             if known is None:
@@ -109,7 +109,7 @@ class Measurement:
     def validate(self, tasks: Sequence[Task], cursor: Cursor) -> Units[list[Scores]]:
         """Return scores on the validation splits after the epoch that has just ended."""
         event = {"event": "validation", "step": cursor.step, "epoch": cursor.epoch - 1}
-        return (yield from self._validated(tasks, f"step {cursor.step}", event))
+        return (yield from self._validated(tasks, lambda _: f"step {cursor.step}", event))
 
     def at_the_end(
         self, row: int, tasks: Sequence[Task], *, validation: bool
@@ -123,19 +123,22 @@ class Measurement:
         """
         known = self._under_way.by_class
         for task in tasks:
-            if task.index not in known:
-                known[task.index] = yield from self._by_class(row, task)
+            digest = self._digest(task)
+            if task.index not in known or known[task.index][0] != digest:
+                known[task.index] = digest, (yield from self._by_class(row, task, digest))
                 self._scorer.forget()
-        found = (yield from self._validated(tasks, "end", None)) if validation else None
-        return FinalScores({task.name: known[task.index] for task in tasks}, found)
+        found = (yield from self._validated(tasks, self._digest, None)) if validation else None
+        return FinalScores({task.name: known[task.index][1] for task in tasks}, found)
 
-    def _by_class(self, row: int, task: Task) -> Units[ByClass | None]:
+    def _digest(self, task: Task) -> str:
+        return self._scorer.dependencies(task, self._base_digest())
+
+    def _by_class(self, row: int, task: Task, digest: str) -> Units[ByClass | None]:
         """Return the scores of each class on the test split.
 
         Those that do not make up what was recorded after task ``row``, for instance on another
         machine, are none.
         """
-        digest = self._scorer.dependencies(task, self._base_digest())
         predictions = yield from self._predictions(task, digest, "classes of")
         recorded = self._matrix.row(row)[task.index], self._matrix.f1_row(row)[task.index]
         if recorded != scores(*predictions, classes=len(task.classes)):
@@ -143,21 +146,28 @@ class Measurement:
         return scores_by_class(*predictions, classes=task.classes)
 
     def _validated(
-        self, tasks: Sequence[Task], key: str, event: dict[str, object] | None
+        self, tasks: Sequence[Task], weights: Callable[[Task], str], event: StateDict | None
     ) -> Units[list[Scores]]:
-        """Return scores of ``tasks``; those of the earlier ones stay `UnderWay` meanwhile."""
+        """Return scores of ``tasks``; those of the earlier ones stay `UnderWay` meanwhile.
+
+        Args:
+            tasks: What to measure.
+            weights: Returns what identifies the weights that decide the scores of a task.
+            event: What the run log is told beside the scores; None tells it nothing.
+        """
         found = self._under_way.scores
         for task in tasks:
-            if task.index in found:
+            key = f"{weights(task)}, {task.validation.digest}"
+            if task.index in found and found[task.index][0] == key:
                 continue
             what = f"validation on {task.name}"
             predictions = yield from self._scorer.predict(task, task.validation, what, key=key)
             accuracy, f1 = scores(*predictions, classes=len(task.classes))
-            found[task.index] = accuracy, f1
+            found[task.index] = key, (accuracy, f1)
             self._scorer.forget()
             if event is not None:
                 self._run_log.append({**event, "task": task.index, "accuracy": accuracy, "f1": f1})
-        return [found[task.index] for task in tasks]
+        return [found[task.index][1] for task in tasks]
 
     def _is_routed(self, row: int, task: Task) -> bool:
         return (

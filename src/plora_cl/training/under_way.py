@@ -45,13 +45,14 @@ class UnderWay:
     live: settle a save before the next unit.
 
     Attributes:
-        scores: Accuracy and macro-F1 of tasks that were measured, by task, until all of them are.
+        scores: Accuracy and macro-F1 of tasks that were measured, by task, until all of them are;
+            with a key that identifies all that decides them. Take those of the same key alone.
         by_class: Likewise the scores of their classes.
     """
 
     def __init__(self) -> None:
-        self.scores: dict[int, tuple[float, float]] = {}
-        self.by_class: dict[int, ByClass | None] = {}
+        self.scores: dict[int, tuple[str, tuple[float, float]]] = {}
+        self.by_class: dict[int, tuple[str, ByClass | None]] = {}
         self._passes: dict[str, _Pass] = {}
 
     def __bool__(self) -> bool:
@@ -100,8 +101,14 @@ class UnderWay:
     def state_dict(self) -> StateDict:
         """Return everything; tensors are live."""
         return {
-            "scores": {task: list(found) for task, found in self.scores.items()},
-            "by_class": {task: copy.deepcopy(found) for task, found in self.by_class.items()},
+            "scores": {
+                task: [*([key] if key else []), *found]
+                for task, (key, found) in self.scores.items()
+            },
+            "by_class": {
+                task: [key, copy.deepcopy(found)] if key else copy.deepcopy(found)
+                for task, (key, found) in self.by_class.items()
+            },
             "passes": {
                 name: {"key": one.key, "done": one.done, "results": dict(one.results)}
                 for name, one in self._passes.items()
@@ -109,9 +116,15 @@ class UnderWay:
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`."""
-        self.scores = {task: (found[0], found[1]) for task, found in state["scores"].items()}
-        self.by_class = copy.deepcopy(state["by_class"])
+        """Restore `state_dict`; scores from before there were keys have an empty one."""
+        self.scores = {}
+        for task, found in state["scores"].items():
+            *key, accuracy, f1 = found
+            self.scores[task] = key[0] if key else "", (accuracy, f1)
+        self.by_class = {
+            task: (found[0], found[1]) if isinstance(found, list) else ("", found)
+            for task, found in copy.deepcopy(state["by_class"]).items()
+        }
         self._passes = {
             name: _Pass(one["key"], one["done"], dict(one["results"]))
             for name, one in state["passes"].items()
