@@ -19,8 +19,9 @@ from plora_cl.training import build
 from plora_cl.training.devices import Accelerator, make_accelerator
 from plora_cl.training.optimization import Optimization
 from plora_cl.training.step_result import StepResult
+from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
-from training.going_on import cut, events, train
+from training.going_on import Listener, cut, events, train
 
 
 class Penalises(ContinualMethod):
@@ -196,3 +197,66 @@ def test_a_run_that_diverges_says_where_keeps_finite_checkpoints_and_goes_on_whe
     train(settings, tmp_path, **{**changes, "lambda_ewc": 1.0}, accept=True)
     steps = [step["step"] for step in events(tmp_path / "run", "step")]
     assert steps == list(range(1, 31))
+
+
+def one_step(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a run whose only step is the last of its task."""
+    off = dict.fromkeys(("use_ewc", "use_orthogonal", "use_router"), False)
+    return {**settings, **off, "tasks": settings["tasks"][:1], "epochs": 1, "batch_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 1e36}, "evaluation on animals: the logits of 20 of 20 texts are not"),
+        (
+            {"learning_rate": 1e36, "early_stopping_patience": 1},
+            "validation on animals: the logits of 20 of 20 texts are not finite",
+        ),
+        ({"learning_rate": 1e38}, r"cannot compute with a learning rate of 1e\+38"),
+    ],
+)
+def test_a_last_step_that_diverges_is_an_error_and_publishes_nothing(
+    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any], named: str
+) -> None:
+    one = {**one_step(settings), **changes}
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=named) as caught:
+            train(one, tmp_path)
+        assert str(caught.value).startswith("step 1 (task 0, epoch 0, batch 0): ")
+        assert "lower learning_rate" in str(caught.value)
+    assert not (tmp_path / "run" / "results" / "final_results.json").exists()
+
+
+class BreaksWeights(Listener):
+    """Makes one weight infinite right after a step is applied."""
+
+    trainer: CLTrainer
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def step(self, *_: object) -> None:
+        self._after -= 1
+        if self._after == 0:
+            with torch.no_grad():
+                weight = next(iter(self.trainer.run.model.heads[0].parameters()))
+                weight.view(-1)[0] = float("inf")
+
+
+@pytest.mark.parametrize("after", [3, 5])  # a save within the epoch, the last step of the task
+def test_weights_that_are_not_finite_are_never_saved(
+    tmp_path: Path, settings: dict[str, Any], after: int
+) -> None:
+    one = {**one_step(settings), "batch_size": 8, "checkpoint_every": 1}
+    whole, _ = train(one, tmp_path / "whole")
+    reporter = BreaksWeights(after)
+    place = {"experiment_dir": str(tmp_path / "broken")}
+    reporter.trainer = CLTrainer(reporter=reporter, **{**one, **place})
+    where = rf"step {after} \(task 0, epoch 0, batch {after - 1}\): 1 of \d+ tensors of weights"
+    with pytest.raises(TrainingError, match=where):
+        reporter.trainer.train_sequence()
+    assert not (tmp_path / "broken" / "run" / "results" / "final_results.json").exists()
+    again, _ = train(one, tmp_path / "broken")
+    assert evidence(again) == evidence(whole)

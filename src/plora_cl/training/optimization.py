@@ -140,8 +140,9 @@ class Optimization:
 
         Raises:
             MethodError: A penalty cannot have an effect.
-            TrainingError: Something is not finite, and no lower scale would help. The weights and
-                the optimizer are as they were before the step.
+            TrainingError: Something is not finite, and no lower scale would help: the weights and
+                the optimizer are as they were before the step. Or the learning rate is too large to
+                compute with: some weights may have changed.
         """
         assert self._under_way is not None
         done, self._under_way = self._under_way, None
@@ -163,11 +164,7 @@ class Optimization:
             skipped=scaler is not None and not math.isfinite(norm) and self._has_overflowed(),
         )
         result.require_finite()
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
+        self._apply(result.learning_rate)
         if not result.skipped:
             self.scheduler.step()
         elif scaler is not None and scaler.get_scale() < _SMALLEST_SCALE:
@@ -176,6 +173,22 @@ class Optimization:
                 f"by now; the weights are those of the last step that was applied; {WAY_OUT}"
             )
         return result
+
+    def _apply(self, learning_rate: float) -> None:
+        scaler = self._accelerator.scaler
+        try:
+            if scaler is None:
+                self.optimizer.step()
+            else:
+                scaler.step(self.optimizer)
+                scaler.update()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise TrainingError(
+                f"the optimizer cannot compute with a learning rate of {learning_rate:g} "
+                f"({error}); nothing was saved after it; {WAY_OUT}"
+            ) from error
 
     def _has_overflowed(self) -> bool:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from plora_cl.checkpoint.store import CheckpointEntry
 from plora_cl.data.notes import largest_share
-from plora_cl.errors import CheckpointError
+from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Phase
 from plora_cl.training.checkpointer import Checkpointer
@@ -18,7 +18,7 @@ from plora_cl.training.components import Components
 from plora_cl.training.loop import train_epoch
 from plora_cl.training.measurement import FinalScores, Measurement
 from plora_cl.training.reporting import Reporter, TaskScore
-from plora_cl.training.step_result import StepResult
+from plora_cl.training.step_result import StepResult, require_finite_weights
 from plora_cl.training.stopping import StopRequest
 from plora_cl.units import Units
 
@@ -61,7 +61,7 @@ class Run:
 
         Raises:
             RunStoppedError: That was asked for; everything done so far is saved or can be redone.
-            TrainingError: A loss, a penalty or a gradient is not finite.
+            TrainingError: A loss, a penalty, a gradient, a weight or a logit is not finite.
             MethodError: A method cannot have an effect.
             CheckpointError: The last checkpoint could not be written.
         """
@@ -101,6 +101,7 @@ class Run:
 
         Raises:
             RunStoppedError: That was asked for; what was measured is saved.
+            TrainingError: A logit is not finite.
         """
         parts, self._saved = self.components, self.clock()
         self._has_saved_scores = bool(parts.under_way)
@@ -193,6 +194,8 @@ class Run:
                 except StopIteration as end:
                     result: _T = end.value
                     return result
+                except TrainingError as error:
+                    raise self._located(error) from error
                 self.reporter.activity(*unit)
                 stopping = self.stop.requested
                 if stopping or self.clock() - self._saved >= _SECONDS_BETWEEN_SAVES:
@@ -231,8 +234,23 @@ class Run:
 
     def _after_batch(self) -> None:
         if self.stop.requested:
-            self.save()
+            self._save_in_training()
             self.stop.check()
+
+    def _save_in_training(self) -> None:
+        """Save, unless the last step has broken the weights; no loss has seen them yet."""
+        try:
+            require_finite_weights(self.model.trainable())
+        except TrainingError as error:
+            raise self._located(error) from error
+        self.save()
+
+    def _located(self, error: TrainingError) -> TrainingError:
+        """Return ``error`` with the last step that was done."""
+        cursor, (epoch, batch) = self.components.cursor, self.components.last_done()
+        return TrainingError(
+            f"step {cursor.step} (task {cursor.task}, epoch {epoch}, batch {batch}): {error}"
+        )
 
     def _after_step(self, result: StepResult) -> None:
         parts = self.components
@@ -256,7 +274,7 @@ class Run:
             cursor.phase = parts.phase_after_batch()
         stopping = self.stop.requested
         if epoch_ended or stopping or self.checkpointer.due(cursor.step):
-            self.save()
+            self._save_in_training()
         if stopping:
             self.stop.check()
 

@@ -15,8 +15,10 @@ from plora_cl.checkpoint.digest import state_digest
 from plora_cl.data.batches import Batch
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
+from plora_cl.errors import TrainingError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training.devices import on_device
+from plora_cl.training.step_result import WAY_OUT
 from plora_cl.training.under_way import UnderWay
 from plora_cl.units import Units
 
@@ -63,6 +65,9 @@ class Scorer:
             split: What to predict.
             what: The name of this work.
             key: Identifies the weights, as far as those of one checkpoint can differ.
+
+        Raises:
+            TrainingError: A logit is not finite.
         """
         model, head = self._model, self._head(task)
 
@@ -71,7 +76,9 @@ class Scorer:
             batch = on_device(cpu_batch, model.device)
             with torch.no_grad(), self._autocast():
                 represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
-                return {"labels": head(represented).argmax(-1).cpu()}
+                logits = head(represented)
+                _require_finite(logits, what)
+                return {"labels": logits.argmax(-1).cpu()}
 
         found = yield from self._under_way.pass_over(
             split,
@@ -115,3 +122,12 @@ class Scorer:
         if task.index < self._model.tasks:
             return self._model.heads[task.index]
         return self._model.untrained_head(task.index, len(task.classes))
+
+
+def _require_finite(logits: torch.Tensor, what: str) -> None:
+    finite = logits.isfinite().all(-1)
+    if not finite.all():
+        raise TrainingError(
+            f"{what}: the logits of {int((~finite).sum())} of {len(finite)} texts are not finite, "
+            f"so that they have no predictions; {WAY_OUT}"
+        )

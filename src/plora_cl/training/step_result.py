@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from plora_cl.errors import TrainingError
 from plora_cl.state import StateDict
 
@@ -70,6 +73,23 @@ class StepResult:
                 f"{', '.join(broken)}; the step was not applied, the weights are those before it; "
                 f"{WAY_OUT}"
             )
+
+
+def require_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Make sure that the step that was just applied may be saved.
+
+    Raises:
+        TrainingError: A weight is not finite; the message names the first tensor that holds one.
+    """
+    if not weights:
+        return
+    finite = torch.stack([tensor.detach().isfinite().all() for tensor in weights.values()])
+    broken = [name for name, good in zip(weights, finite.tolist(), strict=True) if not good]
+    if broken:
+        raise TrainingError(
+            f"{len(broken)} of {len(weights)} tensors of weights are not finite after it, the "
+            f"first is {broken[0]}; nothing was saved after it; {WAY_OUT}"
+        )
 
 
 def _finite(value: float) -> float | None:
