@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import main
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
-from training.going_on import Listener, cut, events, newest, train
+from training.going_on import DONE_0, Listener, cut, events, newest, train
 
 EARLY = "checkpoint_task1_epoch0_batch1.pt"  # of step 12
 LATE = "checkpoint_task1_epoch1_batch2.pt"  # of step 18
@@ -117,3 +118,22 @@ def test_gc_leaves_the_log_of_a_run_whose_next_branch_was_killed_before_its_firs
     assert holds(here, position)
     assert [r["step"] for r in events(here, "step")] == list(range(1, 31))
     assert events(here, "gap") == []
+
+
+def test_an_abandoned_end_that_is_shown_again_has_its_log_and_the_live_one_stays(
+    settings: dict[str, Any], whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "here" / "run"))
+    end = CheckpointStore(run / "checkpoints").entries()[-1].path
+    go_on_for(5, settings, run.parent, resume=str(end.with_name(DONE_0)), **OTHER)
+    live = newest(run).state["run_log"]
+    with caplog.at_level(logging.WARNING):
+        train(settings, run.parent, resume=f"{end}.branch0")
+    assert not [text for text in caplog.messages if "run_log" in text]
+    assert evidence(run)["run_log"] == evidence(whole)["run_log"]
+    retired = [entry.path for entry in CheckpointStore(run / "checkpoints").retired()]
+    newest_left = max(path for path in retired if path.suffix == ".branch1")
+    assert position_in(newest_left) == live
+    train({**settings, **OTHER}, run.parent, resume=str(newest_left))
+    assert holds(run, live)
+    assert events(run, "gap") == []
