@@ -170,10 +170,8 @@ class ObjectFolder:
         Raises:
             CheckpointError: The directory cannot be listed.
         """
-        if self.directory.is_symlink():
-            return []
         with reading(self.directory):
-            names = self._fs.names(self.directory)
+            names = [] if self.directory.is_symlink() else self._fs.names(self.directory)
         return [self.directory / name for name in names if is_partial(name)]
 
     def remove(self, path: Path) -> None:
