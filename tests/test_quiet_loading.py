@@ -36,6 +36,9 @@ def test_what_is_loaded_is_loaded_without_its_bar_and_bars_are_back_afterwards(
     with contextlib.suppress(OSError), quiet():
         assert bars(capfd) == drawn
         assert logging.get_verbosity() == stdlib_logging.ERROR
+        stdlib_logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+        stdlib_logging.getLogger("httpx").warning("no host")
+        assert not any(capfd.readouterr())
         raise OSError("no model")
     assert (bars(capfd), logging.get_verbosity()) == before
     assert before[0] == [True, True]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from plora_cl.errors import ModelError
 from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
 
+_CONFIG = "config.json"
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 _IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 
@@ -55,7 +58,9 @@ def load_pretrained(
                 "configuration), and plora-cl never runs code that comes with a model; choose one "
                 "of an architecture that is part of transformers"
             ) from error
-        raise ModelError(f"{asked_as}: cannot load it: {first_line(error)} ({advice})") from error
+        raise ModelError(
+            f"{asked_as}: cannot load it: {first_line(error)} ({_nearby(location) or advice})"
+        ) from error
     if getattr(loaded, "_hf_peft_config_loaded", False):
         raise ModelError(
             f"{asked_as}: {location} is an adapter of another model; merge it into that model "
@@ -89,6 +94,21 @@ def longest_input(model: Any) -> int | None:
 def first_line(error: Exception) -> str:
     """Return the first line of the message of ``error``, or its kind where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _nearby(location: str) -> str | None:
+    """Return what was perhaps meant where a folder with a model has nearly the same name."""
+    path = Path(location)
+    try:
+        if path.exists():
+            return None
+        there = [folder.name for folder in path.parent.iterdir() if (folder / _CONFIG).is_file()]
+    except (OSError, ValueError):
+        return None
+    meant = next(iter(difflib.get_close_matches(path.name, there, n=1)), None)
+    if meant is None:
+        return None
+    return f"did you mean {'' if path.is_absolute() else './'}{path.parent / meant}?"
 
 
 def _require_no_kernel(location: str) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from transformers.utils import logging as transformers_logging
 
+_OF_THE_HUB = ("huggingface_hub", "httpx")
+"""Loggers that tell of each attempt to reach the hub."""
+
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from printing warnings and progress; afterwards all is as it was."""
+    """Keep transformers and its hub client from printing; afterwards all is as it was."""
+    levels = {name: logging.getLogger(name).level for name in _OF_THE_HUB}
     verbosity = transformers_logging.get_verbosity()
     had_progress_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         if had_progress_bars:
             transformers_logging.enable_progress_bar()
 

@@ -120,7 +120,7 @@ def test_a_mistyped_command_or_flag_is_told_what_was_perhaps_meant(
         (["train", "--tasks", "{path: blank}"], "blank/train.csv: the train split has no rows"),
         (
             ["train", "--tasks", "{path: mails, text_column: body}"],
-            "no column 'body'; it has ['text', 'label']",
+            "no column 'body'; it has text, label",
         ),
         (
             ["train", "--tasks", "mails/", "--model-name", "/no/model"],
@@ -195,3 +195,15 @@ def test_odd_names_are_refused_in_lines_without_a_traceback(
     lines = capsys.readouterr().err.splitlines()
     assert lines
     assert all(line.startswith(("Error: ", "Note: ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "argv", [["floor"], ["protocol"], ["checkpoints", "inspect"], ["checkpoints", "fork"]]
+)
+def test_the_description_of_a_command_is_wrapped(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*argv, "--help"])
+    _, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert all(len(line) < 80 for line in description.splitlines())

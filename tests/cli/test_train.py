@@ -219,7 +219,10 @@ def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
 ) -> None:
     assert main(["--experiment-dir", str(tmp_path), "--resume"]) == 2
     folder = tmp_path / "default" / "checkpoints"
-    assert capsys.readouterr().err == f"Error: No checkpoint found in {folder}\n"
+    assert capsys.readouterr().err == (
+        f"Error: No checkpoint found in {folder}: start afresh with --resume auto (or without "
+        "--resume), or name another experiment with --experiment-name\n"
+    )
     assert not trainer.calls
 
 
@@ -376,3 +379,13 @@ def test_help_mentions_every_flag_and_every_setting_with_its_default() -> None:
 def test_switches_come_in_pairs() -> None:
     assert flag_of("use_orthogonal") == "--use-orthogonal"
     assert flag_of("use_orthogonal", on=False) == "--no-orthogonal"
+
+
+def test_what_is_loaded_is_told_at_once_unless_quiet(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = train(trainer)
+    loading = f"Loading {settings.model_name} and {len(settings.tasks)} tasks ...\n"
+    assert capsys.readouterr().out == loading
+    train(trainer, "--quiet")
+    assert capsys.readouterr().out == ""

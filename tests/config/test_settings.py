@@ -365,7 +365,10 @@ def test_two_runs_are_the_same_unless_something_changes_what_they_compute(
         ),
         (
             {"early_stopping_min_delta": 0.1},
-            {"early_stopping_min_delta": "early_stopping_patience is 0"},
+            {
+                "early_stopping_min_delta": "early_stopping_patience is 0; set it to the epochs to "
+                "wait for a better score, such as 2"
+            },
         ),
         ({"replay_tuning": True}, {"replay_tuning": "use_replay is false"}),
         (

@@ -45,7 +45,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_missing_split_is_named_with_what_was_found(folder: Path, split: str) -> None:
     with_train(folder, GOOD)
     (folder / f"{split}.jsonl").rename(folder / "other.jsonl")
-    refused(folder, f"no {split} split", str(folder), f"{split}.csv", "'other.jsonl'", "splits: {")
+    refused(folder, f"no {split} split", str(folder), f"{split}.csv", "other.jsonl", "splits: {")
 
 
 def test_a_validation_split_is_missed_only_where_it_was_asked_for(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_missing_column_is_named_with_those_found_and_the_way_to_map_it(
     else:
         content = "body,label\nred,a\n" if suffix == ".csv" else '{"body": "red", "label": "a"}\n'
         (folder / f"train{suffix}").write_text(content, encoding="utf-8")
-    refused(folder, f"train{suffix}", "'text'", "['body', 'label']", "text_column")
+    refused(folder, f"train{suffix}", "'text'", "it has body, label.", "text_column")
 
 
 @pytest.mark.parametrize(
@@ -156,12 +156,44 @@ def test_other_separators_are_named_with_the_command_that_converts_them(
 ) -> None:
     content = TABLE.replace(",", delimiter).replace("red cat", "red, cat")
     path = with_train(folder, content.encode(), "train.csv")
-    refused(folder, f"{path}:1: columns are separated by {name}", "['text', 'label']")
+    refused(folder, f"{path}:1: columns are separated by {name}", "text,label")
     with pytest.raises(DataError) as caught:
         scan(parse_task(folder))
     command = str(caught.value).partition("for instance with ")[2]
     subprocess.run(command, shell=True, cwd=folder, check=True)
     assert [row.text for row in parse_task(folder).rows("train")] == ["red, cat", "blue dog"]
+
+
+def test_latin_1_is_named_with_the_command_that_converts_it_from_any_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    spaced = folder.rename(folder.parent / "my mails")
+    with_train(spaced, TABLE.replace("cat", "café").encode("latin1"), "train.csv")
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        scan(parse_task(spaced))
+    command = str(caught.value).partition("for instance with ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert [row.text for row in parse_task(spaced).rows("train")] == ["red café", "blue dog"]
+
+
+def test_a_tab_separated_file_is_named_with_the_command_that_converts_it(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    for split in ("train", "test"):
+        (folder / f"{split}.tsv").write_text(TABLE.replace(",", "\t"))
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=rf"test\.tsv.*; convert {split}\.tsv") as caught:
+            parse_task(folder).splits()
+        command = str(caught.value).partition("for instance with ")[2]
+        subprocess.run(command, shell=True, cwd=folder, check=True)
+    assert [row.text for row in parse_task(folder).rows("train")] == ["red cat", "blue dog"]
+
+
+def test_an_empty_folder_is_said_to_hold_no_file(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="found no file; add it"):
+        parse_task(folder).splits()
 
 
 def test_a_label_that_is_known_but_for_white_space_or_case_is_said_to_be(folder: Path) -> None:

@@ -175,3 +175,17 @@ def test_relative_and_rotary_positions_have_no_end(family: str, own: dict[str, A
     assert longest_input(encoder) is None
     require_positions(encoder, 100)
     encoder(input_ids=torch.full((1, 100), 5))
+
+
+@pytest.mark.parametrize("place", ["", "models/"])
+def test_a_mistyped_folder_is_told_which_one_was_perhaps_meant(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = Path(place, "enc")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=re.escape(f"did you mean ./{place}enc?")) as caught:
+        load_tokenizer(f"{place}encc")
+    assert "\n" not in str(caught.value)

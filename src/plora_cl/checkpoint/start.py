@@ -6,6 +6,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.replacement import require_unpinned
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.counting import counted
 from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
 
 
@@ -37,11 +38,15 @@ def require_startable(
             f"--resume {retired[-1].path}, or start afresh with --overwrite"
         )
     if resume is True and not entries:
-        raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
+        raise CheckpointNotFoundError(
+            f"No checkpoint found in {store.directory}: start afresh with --resume auto (or "
+            "without --resume), or name another experiment with --experiment-name"
+        )
     there = [*entries, *retired]
     if not resume and there and not overwrite:
         raise ExperimentExistsError(
-            f"{store.directory} already holds {len(there)} checkpoints: go on with --resume, "
+            f"{store.directory} already holds {counted(len(there), 'checkpoint')}: go on with "
+            "--resume, "
             "start afresh with --overwrite, or choose another --experiment-name"
         )
     if not resume and there:

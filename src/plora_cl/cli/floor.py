@@ -9,7 +9,7 @@ from typing import Any
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.flags import floor_parser, resolved
 from plora_cl.cli.output import going_on_without_output
-from plora_cl.cli.progress import reporter_for
+from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.config.inputs import require_inputs
 from plora_cl.config.schema import Settings
 from plora_cl.config.sources import resolve
@@ -40,6 +40,8 @@ def _beside_the_run(typed: dict[str, Any]) -> Settings:
 
 def _learn(settings: Settings, *, quiet: bool = False) -> None:
     require_inputs([settings])
+    if not quiet:
+        announce(settings)
     from plora_cl.training.floor import learn_floor  # takes seconds: not needed to refuse
 
     with reporter_for(quiet=quiet) as reporter:

@@ -6,11 +6,13 @@ import argparse
 import difflib
 import re
 import sys
+import textwrap
 from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 from plora_cl.cli.exit import REFUSED
 
+_WIDTH = 79
 _UNKNOWN = "unrecognized arguments: "
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (.+) \(choose from (.+)\)")
 
@@ -23,6 +25,16 @@ class Parser(argparse.ArgumentParser):
     """
 
     settings: Collection[str] = ()
+
+    def format_help(self) -> str:
+        """Return the help; the description is wrapped, whatever the formatter does to examples."""
+        whole = self.description
+        try:
+            if whole is not None:
+                self.description = "\n".join(textwrap.wrap(whole, _WIDTH, break_on_hyphens=False))
+            return super().format_help()
+        finally:
+            self.description = whole
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` as one line, with what was perhaps meant, and exit."""

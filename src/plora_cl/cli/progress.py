@@ -9,7 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
+from plora_cl.config.fields import SettingFields
+from plora_cl.counting import counted
 from plora_cl.training.reporting import SAVED, Reporter, TaskScore
+
+
+def announce(settings: SettingFields) -> None:
+    """Write what is loaded, before libraries and models take their time."""
+    tasks = counted(len(settings.tasks), "task")
+    print(f"Loading {settings.model_name} and {tasks} ...", flush=True)
 
 
 def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:

@@ -14,7 +14,7 @@ from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.flags import resolved, train_parser
 from plora_cl.cli.output import going_on_without_output
-from plora_cl.cli.progress import reporter_for
+from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.config.consistency import ineffective
 from plora_cl.config.inputs import require_inputs
@@ -56,6 +56,8 @@ def _train(typed: dict[str, Any]) -> None:
 def _learn(
     settings: Settings, folder: Path, request: dict[str, Any], stop: StopRequest, *, quiet: bool
 ) -> None:
+    if not quiet:
+        announce(settings)
     from plora_cl.training.trainer import CLTrainer  # takes seconds: not needed to refuse
 
     with reporter_for(quiet=quiet) as reporter:

@@ -190,7 +190,7 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
     (lambda s: not s.use_router, "use_router is false", ("router_examples", "router_abstain")),
     (
         lambda s: s.early_stopping_patience == 0,
-        "early_stopping_patience is 0",
+        "early_stopping_patience is 0; set it to the epochs to wait for a better score, such as 2",
         ("early_stopping_min_delta", "early_stopping_metric"),
     ),
     (

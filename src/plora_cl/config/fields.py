@@ -163,7 +163,7 @@ class SettingFields(BaseModel):
     early_stopping_patience: Annotated[_Count, _TRAJECTORY] = 0
     """Epochs without a better validation score before a task ends; 0 never stops early."""
     early_stopping_metric: Annotated[Literal["accuracy", "f1"], _TRAJECTORY] = "accuracy"
-    """Validation score that early stopping watches: accuracy, or macro-F1 for skewed classes."""
+    """Validation score that early stopping watches: accuracy, or f1 (macro-F1; skewed classes)."""
     early_stopping_min_delta: Annotated[_NotNegative, _TRAJECTORY] = 0.0
     """Gain in the validation score that counts as better."""
 

@@ -203,7 +203,7 @@ class TestNarrowTerminals:
         rows = [line for line in lines if FIRST in line or LAST in line]
         assert len(rows) == 2
         assert max(len(line.rstrip()) for line in rows) <= columns
-        assert ("Not shown for want of room: shared" in call.out) == (columns < 200)
+        assert ("Hidden (terminal too narrow): shared" in call.out) == (columns < 200)
 
     @pytest.mark.parametrize("command", ["inspect", "diff"])
     def test_what_a_checkpoint_is_fits(self, columns: int, command: str, call: Calls) -> None:
@@ -474,3 +474,19 @@ def test_verify_says_why_no_run_would_be_resumed(call: Calls, experiment: Checkp
     assert call("verify", DEMO) == 1
     assert "a run would be resumed from: nothing" in call.out
     assert "every checkpoint in" in call.out
+
+
+def test_a_pipe_gets_no_blanks_at_the_end_of_a_line(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    assert experiment.entries()
+    assert call("inspect", DEMO) == 0
+    assert call.out
+    assert all(line == line.rstrip() for line in call.out.splitlines())
+
+
+def test_one_checkpoint_is_counted_as_one(call: Calls, experiment: CheckpointStore) -> None:
+    for entry in experiment.entries()[:-1]:
+        entry.path.unlink()
+    assert call("list", DEMO) == 0
+    assert "\n1 checkpoint in " in call.out

@@ -143,7 +143,7 @@ def _fork(arguments: argparse.Namespace) -> None:
         [
             f"Forked {source.path} to {made.entry.path}",
             f"Objects: {made.linked} shared by hard links, {made.copied_bytes} bytes copied",
-            *(f"Other from here on: {change.difference}" for change in accepted),
+            *(f"Changed from here on: {change.difference}" for change in accepted),
             resume_hint(folder),
         ],
     )

@@ -17,6 +17,7 @@ from plora_cl.cli.checkpoints.command import (
     write_json,
 )
 from plora_cl.cli.exit import OK
+from plora_cl.counting import counted
 
 _COLUMNS = ("checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared ", "state")
 _SPARE = ("shared ", "loss ", "step ", "age ", "unique ")
@@ -80,8 +81,8 @@ def _show(target: Target, found: Sequence[Summary]) -> None:
     }
     objects = sum(ref.bytes for ref in refs)
     show_line(
-        f"{len(found)} checkpoints in {shown_bytes(files)}, {len(refs)} objects in "
-        f"{shown_bytes(objects)}"
+        f"{counted(len(found), 'checkpoint')} in {shown_bytes(files)}, "
+        f"{counted(len(refs), 'object')} in {shown_bytes(objects)}"
     )
     for summary in found:
         if summary.problem:

@@ -38,10 +38,21 @@ def show_table(
     while Measurement.get(console, wide, table).maximum > console.width and left_out < len(spare):
         left_out += 1
         table = _table(title, columns, listed, spare[:left_out])
-    console.print(table)
+    _print_lines(console, table)
     if left_out:
         names = ", ".join(column.rstrip() for column in spare[:left_out])
-        show_line(f"Not shown for want of room: {names}; --json has them")
+        show_line(f"Hidden (terminal too narrow): {names}; --json has them")
+
+
+def _print_lines(console: Console, table: Table) -> None:
+    """Write a table; not to a terminal, without the blanks that fill up its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 def show_values(title: str, values: Mapping[str, object]) -> None:

@@ -36,6 +36,8 @@ example:
   plora-cl protocol eight-runs.yaml --dry-run
   plora-cl protocol eight-runs.yaml            # again after any interruption: goes on exactly
   plora-cl protocol eight-runs.yaml --status   # from another terminal, at any time
+
+docs/protocol.md describes the file, with an example.
 """
 
 

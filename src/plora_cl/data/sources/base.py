@@ -86,8 +86,8 @@ class Columns:
         missing = [name for name in self.names if name not in found]
         if missing:
             raise DataError(
-                f"{place}: no column {missing[0]!r}; it has {found}. Name the right ones with "
-                "text_column and label_column in the task's entry, for instance "
+                f"{place}: no column {missing[0]!r}; it has {', '.join(found)}. Name the right "
+                "ones with text_column and label_column in the task's entry, for instance "
                 "{name: ..., path: ..., text_column: body, label_column: topic}"
             )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plora_cl.data.sources.base import SPLITS, Columns, Row
-from plora_cl.data.sources.readers import READERS
+from plora_cl.data.sources.readers import READERS, comma_separated
 from plora_cl.errors import DataError
 
 
@@ -80,6 +80,16 @@ class FolderSource:
         with self._reading(self.folder):
             return self._found()
 
+    def _way_out(self, split: str, stem: str) -> str:
+        tabs = self.folder / f"{stem}.tsv"
+        if tabs.is_file():
+            command = comma_separated(tabs, "\t", self.folder / f"{stem}.csv")
+            return f"convert {tabs.name}, for instance with {command}"
+        return (
+            "add it, or name another file with "
+            f"splits: {{{split}: NAME-WITHOUT-SUFFIX}} in the task's entry"
+        )
+
     def _found(self) -> dict[str, Path]:
         if not self.folder.is_dir():
             raise DataError(
@@ -103,7 +113,6 @@ class FolderSource:
                 expected = " or ".join(f"{stem}{suffix}" for suffix in READERS)
                 raise DataError(
                     f"task {self.name!r}: no {split} split in {self.folder}: expected {expected}, "
-                    f"found {there}; add it, or name another file with "
-                    f"splits: {{{split}: NAME-WITHOUT-SUFFIX}} in the task's entry"
+                    f"found {', '.join(there) or 'no file'}; {self._way_out(split, stem)}"
                 )
         return files

@@ -130,10 +130,25 @@ def _require_bytes_of_utf8(path: Path) -> None:
         shown = "every other byte is zero"
     else:
         return
-    name = shlex.quote(path.name)
     raise DataError(
         f"{path}: {marked.upper()} instead of UTF-8 ({shown}); convert it, for instance with "
-        f"iconv -f {marked} -t utf-8 {name} > utf8{path.suffix} && mv utf8{path.suffix} {name}"
+        f"{_recoding(path, marked)}"
+    )
+
+
+def _recoding(path: Path, encoding: str) -> str:
+    """Return the command that makes UTF-8 of a file, in its place."""
+    file, new = shlex.quote(str(path)), f"utf8{path.suffix}"
+    return f"iconv -f {encoding} -t utf-8 {file} > {new} && mv {new} {file}"
+
+
+def comma_separated(path: Path, delimiter: str, target: Path) -> str:
+    """Return the command that writes the rows of ``path`` to ``target``, with commas."""
+    typed = "\\t" if delimiter == "\t" else delimiter
+    return (
+        'python3 -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, '
+        f"delimiter='{typed}'))\" < {shlex.quote(str(path))} > commas.csv && mv commas.csv "
+        f"{shlex.quote(str(target))}"
     )
 
 
@@ -145,13 +160,10 @@ def _require_delimiter(header: list[str], expected: str, path: Path) -> None:
     other = max(_OTHER_DELIMITERS, key=line.count)
     if other not in line or other == expected:
         return
-    file = shlex.quote(path.name)
-    name, typed = _OTHER_DELIMITERS[other], "\\t" if other == "\t" else other
     raise DataError(
-        f"{path}:1: columns are separated by {name}, expected commas; the header is then "
-        f'{line.split(other)}. Convert it, for instance with python3 -c "import csv, sys; '
-        f"csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter='{typed}'))\" "
-        f"< {file} > commas.csv && mv commas.csv {file}"
+        f"{path}:1: columns are separated by {_OTHER_DELIMITERS[other]}, expected commas; the "
+        f"header is then {','.join(line.split(other))}. Convert it, for instance with "
+        f"{comma_separated(path, other, path)}"
     )
 
 
@@ -193,5 +205,5 @@ def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
     byte = error.object[error.start]
     return DataError(
         f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); convert the file, for instance with "
-        f"iconv -f latin1 -t utf-8 {path.name}"
+        f"{_recoding(path, 'latin1')}"
     )
