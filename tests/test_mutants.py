@@ -32,6 +32,7 @@ MIXTURE = "tests/data/test_mixture.py"
 JOINT = "tests/training/test_joint.py"
 TUNING, TUNED_TASKS = "tests/generation/test_tuning.py", "tests/methods/test_replay_tuning.py"
 TUNED_RUNS = "tests/training/test_replay_tuning.py"
+HISTORIES = "tests/faults/test_histories.py"
 
 
 class Mutant(NamedTuple):
@@ -316,6 +317,43 @@ MUTANTS = {
         'self._reports = copy.deepcopy(state["tuning"])',
         "pass",
         TUNED_RUNS,
+    ),
+    "rotation that ignores pins": Mutant(
+        "checkpoint/retention.py", ") | pins.pinned(store)\n", ")\n", HISTORIES
+    ),
+    "objects of retired checkpoints removed": Mutant(
+        "checkpoint/retention.py",
+        "    for entry in store.everything():\n",
+        "    for entry in store.entries():\n",
+        HISTORIES,
+    ),
+    "resuming from the oldest checkpoint": Mutant(
+        "checkpoint/branches.py",
+        "for entry in reversed(line_of(store).entries):",
+        "for entry in line_of(store).entries:",
+        HISTORIES,
+    ),
+    "results that name other settings": Mutant(
+        "training/summary.py",
+        "identity=run.checkpointer.identity,",
+        "identity=run.checkpointer.identity | {'learning_rate': 0.01},",
+        HISTORIES,
+    ),
+    "epochs without improvement forgotten": Mutant(
+        "training/early_stopping.py", '"stale": self._stale', '"stale": 0', HISTORIES
+    ),
+    "a refused overwrite that has begun": Mutant(
+        "training/trainer.py",
+        "        require_startable(store, resume=resume, overwrite=overwrite)\n",
+        "        set_aside(store) if overwrite else None\n"
+        "        require_startable(store, resume=resume, overwrite=overwrite)\n",
+        HISTORIES,
+    ),
+    "unfinished results that stay": Mutant(
+        "checkpoint/retention.py",
+        'for place in (folder, folder / "results", store.directory):',
+        "for place in (store.directory,):",
+        HISTORIES,
     ),
 }
 

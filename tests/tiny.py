@@ -21,8 +21,8 @@ TOPICS = {
 FILLER = ["the", "a", "very", "and", "with", "of", "is", "was", "on", "it", "my", "day"]
 
 
-def make_encoder(folder: Path, *, hidden_size: int = 32) -> Path:
-    """Save a two-layer BERT with random weights and its tokenizer; return the folder."""
+def make_encoder(folder: Path, *, hidden_size: int = 32, layers: int = 2) -> Path:
+    """Save a small BERT with random weights and its tokenizer; return the folder."""
     words = sorted({w for task in TOPICS.values() for text in task.values() for w in text.split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *FILLER]
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def make_encoder(folder: Path, *, hidden_size: int = 32) -> Path:
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=hidden_size,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=32,
