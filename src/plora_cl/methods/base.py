@@ -92,7 +92,8 @@ class ContinualMethod:
     def memory(self) -> Mapping[str, Mapping[str, Tensor]]:
         """Return what earlier tasks left behind: groups of named tensors, nothing by default.
 
-        A group that did not change is never written again, so one group per task stays cheap.
+        A group of the same tensors is never written again, so one group per task stays cheap; one
+        that changed consists of new tensors.
         """
         return {}
 

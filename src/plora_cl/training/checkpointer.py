@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from plora_cl.checkpoint.branches import started_afresh
@@ -26,18 +26,10 @@ from plora_cl.checkpoint.writer import Writer
 from plora_cl.errors import CheckpointError
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, StateDict, Stateful, TensorPart
+from plora_cl.training.moment import Moment
 from plora_cl.training.reporting import SAVED, Reporter, standing
 
 _SNAPSHOTS_UNDER_WAY = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """Components that stay as they are throughout one phase of one task."""
-
-    task: int
-    phase: str
-    constant: Mapping[str, TensorPart]
 
 
 def begin_hashing(part: TensorPart) -> Future[ObjectRef]:
@@ -93,12 +85,12 @@ class Checkpointer:
         self._arenas: queue.SimpleQueue[HostArena] = queue.SimpleQueue()
         for _ in range(_SNAPSHOTS_UNDER_WAY):
             self._arenas.put(HostArena())
-        self._moment: _Moment | None = None
+        self._moment: Moment | None = None
         self._unsettled: HostArena | None = None
         self._trajectory: Trajectory | None = None
         self._is_alone = False
         # The rest belongs to the writer.
-        self._written: _Moment | None = None
+        self._written: Moment | None = None
         self._refs: dict[str, ObjectRef] = {}
         self._failure: CheckpointError | None = None
         self._told_of_shortage_in: int | None = None
@@ -144,7 +136,7 @@ class Checkpointer:
 
     def go_on_with(self, trajectory: Trajectory) -> None:
         """Save what comes as checkpoints of ``trajectory``."""
-        self._trajectory, self._is_alone = trajectory, False
+        self._trajectory, self._is_alone, self._moment = trajectory, False, None
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after optimizer step ``step``."""
@@ -184,7 +176,7 @@ class Checkpointer:
             raise CheckpointError("checkpoints are disabled by checkpoint_every: 0")
         moment = self._moment
         if moment is None or (moment.task, moment.phase) != (cursor.task, cursor.phase.value):
-            moment = self._moment = _Moment(cursor.task, cursor.phase.value, constant())
+            moment = self._moment = Moment.begun(cursor, constant())
         self.settle()
         arena = self._arenas.get()
         try:
@@ -246,7 +238,7 @@ class Checkpointer:
         if self.store is not None and self.store.holds(entry):
             tidy(self.store, entry, self._keep_last)
 
-    def _write(self, arena: HostArena, snapshot: Snapshot, moment: _Moment, path: Path) -> None:
+    def _write(self, arena: HostArena, snapshot: Snapshot, moment: Moment, path: Path) -> None:
         assert self.store is not None
         try:
             arena.settle()
@@ -289,12 +281,13 @@ class Checkpointer:
         if line is not None:
             self._reporter.message(f"Warning: {line}")
 
-    def _store_constant(self, store: CheckpointStore, moment: _Moment) -> None:
+    def _store_constant(self, store: CheckpointStore, moment: Moment) -> None:
         if moment is self._written:
             return
+        written = self._written
         self._refs = {
             name: self._refs[name]
-            if name.startswith("model/") and name in self._refs  # finished: never changes again
+            if written is not None and written.has(name, moment)
             else self._stored(store, name, part)
             for name, part in moment.constant.items()
         }
