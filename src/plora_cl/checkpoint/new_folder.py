@@ -28,6 +28,7 @@ from plora_cl.checkpoint.filesystem import (
 )
 from plora_cl.checkpoint.lock import LOCK_NAME
 from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, ObjectRef
+from plora_cl.checkpoint.outgoing import ASIDE
 from plora_cl.checkpoint.policy import parse_name
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 from plora_cl.run_log_files import copies_of, holder_of
@@ -181,14 +182,17 @@ def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterato
 def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]) -> Path:
     """Return the file of the experiment in ``folder`` that holds its run log up to ``position``.
 
-    That of a retired checkpoint may be a copy. Where no file holds it, the log itself is returned.
+    That of a retired checkpoint may be a copy, and that of a run which a new one is about to
+    replace is set aside. Where no file holds it, the log itself is returned.
 
     Raises:
         CheckpointError: The disk refused.
     """
     path = folder / RUN_LOG
     with reading(path):
-        files = (path, *copies_of(path, filesystem.names(path.parent)))
+        names = {name.removesuffix(ASIDE) for name in filesystem.names(path.parent)}
+        files = [path, *copies_of(path, names)]
+        files += [path.with_name(path.name + ASIDE) for path in files]
         length, digest = position["bytes"], position["sha256"]
         return holder_of(files, length, digest, open_file=filesystem.open) or path
 

@@ -15,6 +15,8 @@ from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CorruptCheckpointError
 
 LIST = "replaced.json"
+ASIDE = ".replaced"
+"""Suffix of the files of the earlier run that the new one writes under the same names."""
 
 _SEAL_BYTES = 64
 

@@ -21,12 +21,11 @@ from plora_cl.checkpoint import pins
 from plora_cl.checkpoint.disk_errors import reading, writing
 from plora_cl.checkpoint.filesystem import is_partial
 from plora_cl.checkpoint.new_folder import LINEAGE
-from plora_cl.checkpoint.outgoing import has_list, outgoing, remove_list, write_list
+from plora_cl.checkpoint.outgoing import ASIDE, has_list, outgoing, remove_list, write_list
 from plora_cl.checkpoint.retention import collect_garbage
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import ExperimentExistsError
 
-_SUFFIX = ".replaced"
 _RESULTS = Path("results", "final_results.json")
 
 
@@ -60,7 +59,7 @@ def set_aside(store: CheckpointStore) -> None:
         files = _files(store, aside=False)
         for path in files:
             with writing(path):
-                store.filesystem.rename(path, path.with_name(path.name + _SUFFIX))
+                store.filesystem.rename(path, path.with_name(path.name + ASIDE))
         _sync(store, files)
         write_list(store)
 
@@ -123,11 +122,11 @@ def _files(store: CheckpointStore, *, aside: bool) -> list[Path]:
     with reading(folder):
         paths = [results / name for name in store.filesystem.names(results) if not is_partial(name)]
         for name in ("config.yaml", LINEAGE):
-            paths += [folder / name, folder / (name + _SUFFIX)]
+            paths += [folder / name, folder / (name + ASIDE)]
         return [
             path
             for path in paths
-            if (path.suffix == _SUFFIX) is aside and store.filesystem.size(path) is not None
+            if (path.suffix == ASIDE) is aside and store.filesystem.size(path) is not None
         ]
 
 

@@ -17,7 +17,10 @@ import pytest
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
 from plora_cl.checkpoint.branches import continuation
 from plora_cl.checkpoint.encoding import decode, encode
+from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.outgoing import has_list
 from plora_cl.checkpoint.pins import pinned
+from plora_cl.checkpoint.replacement import set_aside
 from plora_cl.checkpoint.retiring import commit, retire
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import COMMANDS
@@ -283,6 +286,32 @@ def test_pin_and_unpin(call: Calls, experiment: CheckpointStore) -> None:
     (experiment.directory / FIRST).write_bytes(b"damaged")
     assert call("pin", f"{DEMO}@{FIRST}") == 1
     assert pinned(experiment) == {experiment.entries()[1].position}
+
+
+def test_pin_brings_back_a_run_that_was_not_replaced_in_the_end(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    set_aside(experiment)  # and the run that was started with --overwrite was killed
+    with ExperimentLock.acquire(experiment.directory.parent):
+        assert call("pin", DEMO) == 2
+    assert "was not pinned" in call.err
+    assert call("pin", DEMO) == 0
+    assert pinned(experiment) == {experiment.entries()[1].position}
+    assert not has_list(experiment)
+
+
+def test_fork_has_the_run_log_while_another_run_is_about_to_replace_its_own(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    log = experiment.directory.parent / "results" / "run_log.jsonl"
+    written = log.read_bytes()
+    set_aside(experiment)
+    assert not log.exists()
+    assert call("fork", DEMO, "experiments/other") == 0
+    assert Path("experiments/other/results/run_log.jsonl").read_bytes() == written
+    assert call("export", DEMO, "--out", "run.tar") == 0
+    assert call("import", "run.tar", "experiments/third") == 0
+    assert Path("experiments/third/results/run_log.jsonl").read_bytes() == written
 
 
 def test_diff_of_a_checkpoint_with_itself_is_nothing(call: Calls) -> None:

@@ -57,6 +57,14 @@ class Experiment:
         self.pinned -= gone
         self.promised = {key: phase for key, phase in self.promised.items() if key not in gone}
 
+    def replace(self, name: str, history: History) -> None:
+        """Note that a later phase took the place of an earlier one, of fewer tasks perhaps."""
+        for key in [k for k in self.promised if k[0] == name and only_appends(k[1], history)]:
+            del self.promised[key]
+            if key in self.pinned:  # a pin belongs to the name
+                self.pinned.remove(key)
+                self.pinned.add((name, history))
+
     def names(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "checkpoints").glob("*.pt"))
 
@@ -70,12 +78,10 @@ class Knowledge:
         places: Where in the order of checkpoints each cursor is that a history departs at.
         within: Histories that change within one phase, between two units of its work. A cursor
             does not say how many are done, so that nothing can be computed to hold them against.
-        damaged: Contents, as SHA-256, and names of files, that were damaged or removed on purpose.
     """
 
     histories: dict[str, History] = field(default_factory=dict)
     places: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    damaged: set[str] = field(default_factory=set)
     within: set[History] = field(default_factory=set)
 
 
@@ -88,6 +94,15 @@ def going_on(history: History, cursor: str, settings: Mapping[str, Any]) -> Hist
     """Return the history of what is computed from ``cursor`` on with ``settings``."""
     now = relevant(settings)
     return history if now == history[-1][1] else (*history, (cursor, now))
+
+
+def only_appends(before: History, after: History) -> bool:
+    """Tell whether ``after`` goes on with ``before`` and more tasks: that makes no branch."""
+    if len(before) >= len(after) or after[: len(before)] != before:
+        return False
+    then, now = settings_of(before), settings_of(after)
+    tasks = then.pop("tasks")
+    return now.pop("tasks")[: len(tasks)] == tasks and now == then
 
 
 def is_refused(
@@ -146,40 +161,23 @@ def leads_to(name: str, history: History, present: History, known: Knowledge) ->
     return place is not None and place <= known.places[present[len(history)][0]]
 
 
-def broken_promises(experiment: Experiment, known: Knowledge) -> list[str]:
+def broken_promises(experiment: Experiment, known: Knowledge) -> dict[tuple[str, History], str]:
     """Return what was announced as saved, is not let go by retention, and is not there or whole."""
-    folder = experiment.folder
-    found = [*reading.checkpoints(folder), *reading.retired(folder)]
-    broken = []
-    for (name, history), phase in experiment.promised.items():
-        path = folder / "checkpoints" / name
+    found = [*reading.checkpoints(experiment.folder), *reading.retired(experiment.folder)]
+
+    def is_kept(name: str, history: History, phase: str) -> bool:
         there = [c for c in found if reading.name_of(c.path.name) == name]
         right = [c for c in there if known.histories.get(c.sha256) == history]
-        if any(c.is_intact and not is_before(c, phase) for c in right):
-            continue
-        ours = any(is_our_damage(c, known) for c in there) or any(
-            str(path) == removed or removed.startswith(f"{path}.branch")
-            for removed in known.damaged
-        )
-        if not ours:
-            broken.append(f"{name} was announced as saved in phase {phase} and is not there whole")
-    return broken
+        return any(c.is_intact and not is_before(c, phase) for c in right)
+
+    promised = experiment.promised.items()
+    return {key: phase for key, phase in promised if not is_kept(*key, phase)}
 
 
 def is_before(checkpoint: reading.Checkpoint, phase: str) -> bool:
     """Tell whether a checkpoint is of an earlier phase after the same batch."""
     assert checkpoint.manifest is not None
     return PHASES.index(checkpoint.manifest["cursor"]["phase"]) < PHASES.index(phase)
-
-
-def is_our_damage(checkpoint: reading.Checkpoint, known: Knowledge) -> bool:
-    """Tell whether a checkpoint is damaged because a sequence damaged it."""
-    if checkpoint.sha256 in known.damaged:
-        return True
-    wrong = [path for path in checkpoint.objects if not reading.is_object(path)]
-    return bool(wrong) and all(
-        (reading.digest(path) if path.is_file() else str(path)) in known.damaged for path in wrong
-    )
 
 
 def settings_of(history: History) -> dict[str, Any]:

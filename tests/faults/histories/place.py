@@ -38,6 +38,7 @@ class Place:
         self.known = Knowledge()
         self.experiments: list[Experiment] = []
         self._at = 0
+        self.said = ""
         (root / "experiments").mkdir(parents=True)
         self.add("run", bench.settings(variant))
 
@@ -56,7 +57,7 @@ class Place:
         whole = {c.path.name: c.is_intact for c in there}
         said = {c["name"]: c["status"] == "intact" for c in found["checkpoints"]}
         assert said == whole, f"verify says {said}, the files say {whole}"
-        assert status == (not all(whole.values())), f"verify exits with {status}"
+        assert status == (not all(whole.values())), self.said
         said_newest, name = found["resumes_from"], newest and newest.path.name
         assert said_newest == name, f"verify says {said_newest}, the files say {name}"
 
@@ -85,5 +86,6 @@ class Place:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = main(["checkpoints", *argv])
-        assert status in (0, 1, 2), err.getvalue()
+        self.said = f"{argv}: exit status {status}: {err.getvalue()}"
+        assert status in (0, 1, 2), self.said
         return status, json.loads(out.getvalue()) if "--json" in argv and out.getvalue() else None

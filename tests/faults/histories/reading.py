@@ -154,3 +154,10 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+def undone(found: dict[str, str]) -> dict[str, str]:
+    """Return `tree` as it is once a new run that was stopped before it saved is undone."""
+    aside = {k.removesuffix(".replaced"): v for k, v in found.items() if k.endswith(".replaced")}
+    left = {k: v for k, v in found.items() if not k.endswith(".replaced") and k != "replaced.json"}
+    return left | aside

@@ -29,8 +29,11 @@ class World(Training, Tools):
         name, arguments = action
         getattr(self, name)(**arguments)
         for experiment in self.experiments:
-            broken = broken_promises(experiment, self.known)
-            assert not broken, f"{experiment.name}: {broken}"
+            for (name, _), phase in broken_promises(experiment, self.known).items():
+                raise AssertionError(
+                    f"{experiment.name}: {name} was announced as saved in phase {phase} and is not "
+                    "there whole"
+                )
 
     def finish(self) -> None:
         """Let every experiment end, whatever it takes, and hold each to its reference."""

@@ -10,6 +10,7 @@ from typing import Any
 from faults.histories import reading
 from faults.histories.child import Ending, run
 from faults.histories.model import (
+    broken_promises,
     is_refused,
     relevant,
     settings_of,
@@ -29,9 +30,9 @@ class Tools(Place):
         """Pin one of the checkpoints that are there."""
         if names := self.here.names():
             name = names[which % len(names)]
-            status, _ = self.tool("pin", str(self.here.folder / "checkpoints" / name))
-            assert status == 0
             found = reading.checkpoint(self.here.folder / "checkpoints" / name)
+            status, _ = self.tool("pin", str(found.path))
+            assert status == (0 if found.manifest is not None else 1), self.said
             if found.is_intact:
                 key = (name, self.known.histories[found.sha256])
                 self.here.pinned.add(key)
@@ -42,17 +43,18 @@ class Tools(Place):
         if names := self.here.names():
             name = names[which % len(names)]
             status, _ = self.tool("unpin", str(self.here.folder / "checkpoints" / name))
-            assert status == 0
+            assert status == 0, self.said
             found = reading.checkpoint(self.here.folder / "checkpoints" / name)
             self.here.unpin(name, self.known.histories.get(found.sha256))
 
     def look(self) -> None:
         """List and verify."""
         if self.here.names():
-            whole = all(c.is_intact for c in reading.checkpoints(self.here.folder))
+            there = (*reading.checkpoints(self.here.folder), *reading.retired(self.here.folder))
+            whole = all(c.is_intact for c in there)
             before = reading.tree(self.here.folder)
             status, _ = self.tool("list", str(self.here.folder), "--json")
-            assert status == 0 if whole else status in (0, 1)
+            assert status in ((0,) if whole else (0, 1)), self.said
             self.check_verify(reading.newest_usable(self.here.folder))
             assert reading.tree(self.here.folder) == before, "looking changed the folder"
 
@@ -65,7 +67,7 @@ class Tools(Place):
         readable = all(c.manifest is not None for c in found)
         spared = [c for c in found if c.path.suffix == ".pt" or self._is_pinned(c)]
         status, _ = self.tool("gc", str(me.folder), *(["--retired"] if retired else []))
-        assert status == 0 if readable else status in (0, 1)
+        assert status in ((0,) if readable else (0, 1)), self.said
         if status == 0:
             left = [str(path) for path in reading.unneeded(me.folder)]
             assert not left, f"gc leaves {left}"
@@ -90,7 +92,6 @@ class Tools(Place):
         data = bytearray(path.read_bytes())
         if kind == "delete" or not data:
             path.unlink()
-            self.known.damaged.add(str(path))
             if path.suffix == ".pin":
                 me.unpin(reading.name_of(path.stem))
         else:
@@ -104,12 +105,14 @@ class Tools(Place):
             with path.open("r+b") as file:  # in place, as bits rot: links share it
                 file.write(data)
                 file.truncate()
-            self.known.damaged.add(reading.digest(path))
         if path.name == "lineage.json":
             me.lineage_is_ours = kind == "delete"
             me.accepted = ("", "") if kind == "delete" else me.accepted
         me.config_is_ours &= path.name != "config.yaml"
         me.log_is_ours &= path.name != "run_log.jsonl"
+        for experiment in self.experiments:  # nobody can keep what was damaged
+            for key in broken_promises(experiment, self.known):
+                del experiment.promised[key]
 
     def fork(
         self,
@@ -179,7 +182,7 @@ class Tools(Place):
     def _make(self, argv: list[str], made: Path, end: Ending, *, refused: bool) -> None:
         """Run a command that makes a file or folder; the same command completes what was killed."""
         parent = self.here.folder
-        before = reading.tree(parent)
+        before, was_there = reading.tree(parent), made.exists()
         outcome = run(argv, self.root, end)
         shown = f"{argv}: exit status {outcome.status}: {outcome.output[-3000:]}"
         assert "Traceback" not in outcome.output, shown
@@ -188,7 +191,7 @@ class Tools(Place):
         allowed |= {-9} if end.kind.startswith("kill") else MAY_FAIL.get(end.kind, set())
         assert outcome.status in allowed, shown
         if refused and outcome.status > 0:
-            assert not made.exists(), f"{argv} was refused and left {made}"
+            assert was_there or not made.exists(), f"{argv} was refused and left {made}"
         if not refused and outcome.status != 0:
             again = run(argv, self.root, Ending())
             is_there = again.status == 2 and "already" in again.output

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.outgoing import has_list
 from plora_cl.checkpoint.pins import pin
+from plora_cl.checkpoint.replacement import recover
+from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import (
     Target,
     add_target,
@@ -14,6 +19,7 @@ from plora_cl.cli.checkpoints.command import (
     write_json,
 )
 from plora_cl.cli.exit import OK
+from plora_cl.errors import ExperimentLockedError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,9 +40,17 @@ def main(argv: Sequence[str]) -> int:
 def _pin(target: Target, *, as_json: bool) -> int:
     entry = target.checkpoint
     target.store.manifest(entry)  # damage is worth knowing now
+    _undo_replacement(target.store)
     pin(target.store, entry)
     if as_json:
         write_json({"checkpoint": str(entry.path), "pinned": True})
     else:
         print(f"Pinned: {entry.path}")
     return OK
+
+
+def _undo_replacement(store: CheckpointStore) -> None:
+    """Settle what a run left that was killed while it took the place of an earlier one."""
+    if has_list(store):
+        with suppress(ExperimentLockedError), ExperimentLock.acquire(store.directory.parent):
+            recover(store)
