@@ -46,6 +46,7 @@ def load_pretrained(
         options["gguf_file"] = gguf_file
     try:
         with quiet():
+            _require_reachable(location)
             if gguf_file is None and hasattr(factory, "from_config"):  # a model, not a tokenizer
                 _require_no_kernel(location)
             loaded = factory.from_pretrained(location, trust_remote_code=False, **options)
@@ -109,6 +110,27 @@ def _nearby(location: str) -> str | None:
     if meant is None:
         return None
     return f"did you mean {'' if path.is_absolute() else './'}{path.parent / meant}?"
+
+
+def _require_reachable(location: str) -> None:
+    """Fail at once for a model of the hub that is not in the cache while nothing can be fetched.
+
+    The client of the hub would try for half a minute, most often for a folder that was mistyped.
+    """
+    if Path(location).exists():
+        return
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        if not isinstance(try_to_load_from_cache(location, _CONFIG), str):
+            get_hf_file_metadata(hf_hub_url(location, _CONFIG))
+    except (HfHubHTTPError, OfflineModeIsEnabled, ValueError):
+        return  # an answer, or no attempt: whoever loads it says what that means
+    except Exception as error:  # of the HTTP client, which changes from version to version
+        raise ConnectionError(
+            f"there is no such folder, and the model hub cannot be reached: {first_line(error)}"
+        ) from error
 
 
 def _require_no_kernel(location: str) -> None:

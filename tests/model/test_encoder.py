@@ -189,3 +189,14 @@ def test_a_mistyped_folder_is_told_which_one_was_perhaps_meant(
     with pytest.raises(ModelError, match=re.escape(f"did you mean ./{place}enc?")) as caught:
         load_tokenizer(f"{place}encc")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(seconds: float) -> None:
+        pytest.fail(f"waits {seconds} s before it tries again")
+
+    monkeypatch.setattr("time.sleep", wait)
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with pytest.raises(ModelError, match="no such folder, and the model hub cannot be reached: "):
+        load_encoder("nobody/no-such-model")
