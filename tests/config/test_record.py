@@ -102,6 +102,17 @@ def test_a_record_that_was_edited_is_what_somebody_wants(folder: Path) -> None:
     assert (seed(folder), seed(folder, config=config)) == (71, 71)
 
 
+def test_what_a_record_that_was_cut_off_does_not_say_is_as_it_was(folder: Path) -> None:
+    whole = write_record(folder, branch=1, seed=9).read_bytes()
+    for left in (0, 40, whole.index(b"seed:"), whole.index(b"\n", whole.index(b"seed:")) + 1):
+        (folder / "config.yaml").write_bytes(whole[:left])
+        said = 9 if b"seed: 9" in whole[:left] else 8
+        for config in (None, folder / "config.yaml"):
+            assert seed(folder, config=config) == said
+    (folder / "config.yaml").write_bytes(b"")
+    assert seed(folder, resume=str(folder / "checkpoints" / NAME.format(1))) == 7
+
+
 def test_a_checkpoint_that_is_named_brings_the_settings_of_its_branch(folder: Path) -> None:
     config = write_record(folder, branch=1, seed=8)
     store = CheckpointStore(folder / "checkpoints")

@@ -41,9 +41,10 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
 
     That is ``config.yaml``. Where it is lost, or a run was killed after it had begun another branch
     and before it could write the settings of that, it is the checkpoint that is resumed. A file
-    that somebody edited is never taken for an old one, nor is one of a later branch than every
-    checkpoint where a damaged one may be of that branch: an older one does not bring back its
-    settings unseen.
+    that somebody edited is never taken for an old one, and what it does not say (it was cut off,
+    perhaps) stays as it was. Nor is one of a later branch than every checkpoint taken for an old
+    one where a damaged one may be of that branch: an older one does not bring back its settings
+    unseen.
 
     Args:
         folder: Of the experiment, which may have been moved.
@@ -61,13 +62,15 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
         return _settings_in(entry, folder) if entry is not None else (str(path), {})
     values = read_mapping(path)
     branch = _branch(path.read_bytes())
-    if branch is not None:
-        with suppress(CheckpointError):  # whoever resumes it says what is wrong
-            entry = _asked_for(folder, resume) or _newest(folder, branch)
-            store = CheckpointStore(folder / "checkpoints")
-            if entry is not None and store.manifest(entry).trajectory.branch != branch:
-                return _settings_in(entry, folder)
-    return str(path), as_recorded(found_again(values, folder))
+    written = found_again(values, folder)
+    with suppress(CheckpointError):  # whoever resumes it says what is wrong
+        entry = _asked_for(folder, resume) or _newest(folder, branch)
+        if entry is not None and branch is None:
+            return str(path), {**_settings_in(entry, folder)[1], **written}
+        store = CheckpointStore(folder / "checkpoints")
+        if entry is not None and store.manifest(entry).trajectory.branch != branch:
+            return _settings_in(entry, folder)
+    return str(path), as_recorded(written)
 
 
 def _asked_for(folder: Path, resume: Resume) -> CheckpointEntry | None:
@@ -81,14 +84,15 @@ def _asked_for(folder: Path, resume: Resume) -> CheckpointEntry | None:
     return None
 
 
-def _newest(folder: Path, branch: int) -> CheckpointEntry | None:
+def _newest(folder: Path, branch: int | None) -> CheckpointEntry | None:
     """Return the newest checkpoint that can be read; None if a damaged one may be of ``branch``."""
     line = line_of(CheckpointStore(folder / "checkpoints"))
     known = list(line.known())
     if not known:
         return None
     entry, trajectory = known[-1]
-    is_older = len(known) < len(line.entries) and trajectory.branch < branch
+    has_damaged = len(known) < len(line.entries)
+    is_older = branch is not None and has_damaged and trajectory.branch < branch
     return None if is_older else entry
 
 

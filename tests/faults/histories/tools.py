@@ -113,6 +113,7 @@ class Tools(Place):
         for experiment in self.experiments:  # nobody can keep what was damaged
             for key in broken_promises(experiment, self.known):
                 del experiment.promised[key]
+                experiment.pinned.discard(key)
 
     def fork(
         self,
@@ -133,8 +134,6 @@ class Tools(Place):
             assert source.manifest is not None
             then = settings_of(self.known.histories[source.sha256])
             refused = is_refused(then, wanted, source.manifest["cursor"], accept=True)
-            if refused and source.manifest["cursor"]["phase"] == "done":
-                return
         self._make(argv, new, Ending(*ending), refused=refused)
         if not refused:
             self._take_over(source, new, wanted)
