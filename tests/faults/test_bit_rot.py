@@ -138,6 +138,8 @@ def test_random_bytes_are_refused_in_bounded_memory(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     path = tmp_path / checkpoint_name(0, 0, 0)
     count = 0
+    with pytest.raises(CorruptCheckpointError):
+        decode(b"whatever is imported to read one is there")
     tracemalloc.start()
     try:
         for _ in range(500):

@@ -30,13 +30,19 @@ def two_steps(log: Path) -> None:
         time.sleep(0.001)
 
 
+def learn_slowly(argv: list[str]) -> None:
+    """Be the run, and leave the processor to whoever waits for its second step."""
+    os.nice(19)
+    os._exit(main(argv))
+
+
 def hang_up(argv: list[str], log: Path, *, nohup: bool = False) -> tuple[int, bytes]:
     """Close the terminal of a run; the kernel then sends its session SIGHUP."""
     child, terminal = pty.fork()
     if child == 0:
         if nohup:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os._exit(main(argv))
+        learn_slowly(argv)
     two_steps(log)
     shown = os.read(terminal, 65536)
     os.close(terminal)
@@ -47,7 +53,7 @@ def hang_up_twice(argv: list[str], log: Path) -> tuple[int, bytes]:
     """Do as a shell does: it sends SIGHUP to its jobs, and the kernel to what it leaves behind."""
     child, terminal = pty.fork()
     if child == 0:
-        os._exit(main(argv))
+        learn_slowly(argv)
     two_steps(log)
     shown = os.read(terminal, 65536)
     os.kill(child, signal.SIGHUP)
