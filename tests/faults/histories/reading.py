@@ -102,6 +102,12 @@ def retired(folder: Path) -> list[Checkpoint]:
     return [checkpoint(p) for p in files if _RETIRED.search(p.name)]
 
 
+def pinned(folder: Path) -> list[Path]:
+    """Return the checkpoints that are pinned, retired ones among them."""
+    there = (*checkpoints(folder), *retired(folder))
+    return [c.path for c in there if c.path.with_name(c.path.name + ".pin").exists()]
+
+
 def counting(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints of the present branch and of what led to it, the oldest first."""
     found = _of_the_new_run(folder, checkpoints(folder))

@@ -43,8 +43,8 @@ class World(Training, Tools):
             me.wanted |= {"checkpoint_disk_budget": None}
             newest = reading.newest_usable(me.folder)
             if newest is None and me.names():
-                for pin in (me.folder / "checkpoints").glob("*.pin"):
-                    self.tool("unpin", str(pin.with_suffix("")))
+                for path in reading.pinned(me.folder):
+                    self.tool("unpin", str(path))
                 me.pinned = set()
                 outcome = self.train("overwrite")
             else:

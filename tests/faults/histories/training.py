@@ -150,7 +150,7 @@ class Training(Place):
         if not mode:
             return exists
         if mode[0] == "--overwrite":
-            return bool(list((self.here.folder / "checkpoints").glob("*.pt.pin")))
+            return bool(reading.pinned(self.here.folder))
         if base is None:
             return exists or mode == ["--resume"]
         if not base.is_usable or base.manifest is None:
