@@ -12,7 +12,7 @@ from typing import Self
 
 from plora_cl.checkpoint.output_files import recording, write_output
 from plora_cl.config.sources import dump
-from plora_cl.errors import OutputError
+from plora_cl.errors import OutputError, PloraError, ProtocolError
 from plora_cl.protocol.plan import PlannedRun
 from plora_cl.protocol.run_folder import CONFIG, FAILURE, LOG, last_line
 
@@ -35,23 +35,15 @@ class Child:
         """Start ``run``, or go on with it, on ``threads`` threads.
 
         Raises:
-            OutputError: The disk refused a file in its folder.
+            OutputError: The disk refused a file in its folder, where this is kept if that can be.
+            ProtocolError: The system refused another process; this is kept, too.
         """
-        config = run.folder / CONFIG
-        write_output(config, dump(run.settings).encode())
-        with recording(run.folder / LOG), (run.folder / LOG).open("ab") as log:
-            (run.folder / FAILURE).unlink(missing_ok=True)
-            log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, "floor" if run.is_floor else "train", str(config)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
-            )
-        return cls(run, process)
+        try:
+            return cls(run, _started(run, threads))
+        except PloraError as error:
+            with suppress(OutputError):  # it is told of anyway
+                _keep_failure(run, None, str(error))
+            raise
 
     def stop(self) -> None:
         """Ask it to save and end, unless somebody has."""
@@ -71,10 +63,41 @@ class Child:
     def record_failure(self, code: int) -> str:
         """Keep in the folder how it failed, and return that as one line."""
         line = last_line(self.run.folder)
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        failure = json.dumps({"exit_code": code, "line": line, "at": at})
         try:
-            write_output(self.run.folder / FAILURE, failure.encode())
+            _keep_failure(self.run, code, line)
         except OutputError as error:
             return f"exit code {code}: {line} (not recorded: {error})"
         return f"exit code {code}: {line}"
+
+
+def _started(run: PlannedRun, threads: int) -> subprocess.Popen[bytes]:
+    config, path = run.folder / CONFIG, run.folder / LOG
+    write_output(config, dump(run.settings).encode())
+    with recording(run.folder / FAILURE):
+        (run.folder / FAILURE).unlink(missing_ok=True)
+    with recording(path):
+        log = path.open("ab", buffering=0)
+    with log:
+        with recording(path):
+            log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", _MODULE, "floor" if run.is_floor else "train", str(config)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise ProtocolError(
+                f"cannot start a process for {run.name}: {error.strerror or error}; start the "
+                "command again once there is room for one more"
+            ) from error
+
+
+def _keep_failure(run: PlannedRun, code: int | None, line: str) -> None:
+    """Write ``failure.json``; ``code`` is None where there was no process to exit with one."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    failure = json.dumps({"exit_code": code, "line": line, "at": at})
+    write_output(run.folder / FAILURE, failure.encode())

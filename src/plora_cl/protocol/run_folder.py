@@ -1,4 +1,4 @@
-"""What the folder of a run tells about it: done, running, failed, or still to do."""
+"""What the folder of a run tells about it: done, running, failed, unreadable, or still to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from plora_cl.config.places import RECORD, anchored_values
 from plora_cl.config.problems import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
-from plora_cl.errors import CorruptCheckpointError, ProtocolError, SettingsError
+from plora_cl.errors import CorruptCheckpointError, PloraError, ProtocolError, SettingsError
 from plora_cl.impact import Impact
 from plora_cl.protocol.plan import PlannedRun
 
@@ -46,6 +46,7 @@ class State(StrEnum):
     DONE = "done"
     RUNNING = "running"
     FAILED = "failed"
+    UNREADABLE = "unreadable"
     CHANGED = "changed"
     STOPPED = "stopped"
     WAITING = "waiting"
@@ -62,9 +63,33 @@ class Status:
 def status_of(run: PlannedRun) -> Status:
     """Return where ``run`` stands, from nothing but its folder.
 
-    Raises:
-        CheckpointError: The disk refused.
+    A folder that cannot be read is a state like others: it says nothing about the other runs.
     """
+    try:
+        return _status(run)
+    except (PloraError, OSError) as error:
+        return Status(State.UNREADABLE, _one_line(error))
+
+
+def results_of(run: PlannedRun) -> dict[str, Any] | None:
+    """Return the results of ``run``.
+
+    None unless they can be read, and were made with exactly its settings throughout.
+    """
+    try:
+        results = _results(run)
+        return None if results is None or _changed(run) or _mixed(run) else results
+    except (PloraError, OSError):
+        return None  # the status of the run says why
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line of the log that is not blank."""
+    lines = [line for line in _tail(folder) if line.strip()]
+    return lines[-1].strip() if lines else "nothing was logged"
+
+
+def _status(run: PlannedRun) -> Status:
     if not run.folder.exists():
         return Status(State.WAITING)
     holder = holder_of(run.folder)
@@ -86,25 +111,14 @@ def status_of(run: PlannedRun) -> Status:
         return Status(State.DONE)
     if failure := _json_at(run.folder / FAILURE):
         code, line = failure.get("exit_code", "unknown"), failure.get("line", "")
-        return Status(State.FAILED, f"exit code {code}: {line}")
+        how = "not started" if code is None else f"exit code {code}"
+        return Status(State.FAILED, f"{how}: {line}")
     damaged = ""
     if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
         damaged = f"{_RESULTS} is damaged; the run writes it again"
     if CheckpointStore(run.folder / "checkpoints").entries():
         return Status(State.STOPPED, damaged or _progress(run.folder))
     return Status(State.WAITING, damaged)
-
-
-def results_of(run: PlannedRun) -> dict[str, Any] | None:
-    """Return the results of ``run``, None unless it had exactly its settings throughout."""
-    results = _results(run)
-    return None if results is None or _changed(run) or _mixed(run) else results
-
-
-def last_line(folder: Path) -> str:
-    """Return the last line of the log that is not blank."""
-    lines = [line for line in _tail(folder) if line.strip()]
-    return lines[-1].strip() if lines else "nothing was logged"
 
 
 def _results(run: PlannedRun) -> dict[str, Any] | None:
@@ -188,6 +202,10 @@ def _tail(folder: Path) -> list[str]:
             return log.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []  # it is shown, and decides nothing
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _json_at(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from plora_cl.errors import RunStoppedError
+from plora_cl.errors import PloraError, RunStoppedError
 from plora_cl.protocol.plan import PlannedRun
 from plora_cl.protocol.run_folder import State, Status, status_of
 
@@ -43,7 +43,8 @@ class Supervisor:
 
     Args:
         jobs: Runs at a time, at least 1; one that another process runs counts.
-        start: Starts a run, or goes on with it.
+        start: Starts a run, or goes on with it. Where it raises a `PloraError`, that run has
+            failed and the others go on.
         tell: Told, in one line, of each run that begins, goes on or ends.
     """
 
@@ -68,14 +69,14 @@ class Supervisor:
     def work(self, runs: Sequence[PlannedRun]) -> None:
         """Run everything that is not done, and return when nothing is left to do.
 
-        Runs that failed earlier are tried once more; runs with other settings are left alone.
+        Runs that failed earlier are tried once more; runs with other settings, and runs whose
+        folder cannot be read, are left alone.
 
         Args:
             runs: In the order in which to start them.
 
         Raises:
             RunStoppedError: That was asked for; the same call goes on exactly.
-            CheckpointError: The disk refused.
         """
         for run in runs:
             self._sort_in(run, status_of(run), told=False)
@@ -98,6 +99,8 @@ class Supervisor:
             self._elsewhere.append(run)
         elif status.state is State.CHANGED:
             self._tell(f"changed: {run.name} {status.detail}")
+        elif status.state is State.UNREADABLE:
+            self._tell(f"unreadable: {run.name}: {status.detail}")
         elif status.state is State.DONE:
             if told:
                 self._tell(f"done: {run.name}")
@@ -111,8 +114,16 @@ class Supervisor:
             and len(self._children) + len(self._elsewhere) < self._jobs
         ):
             run = self._waiting.pop(0)
-            goes_on = status_of(run).state is State.STOPPED
-            self._children.append(self._start_run(run))
+            status = status_of(run)
+            if status.state is State.UNREADABLE:
+                self._sort_in(run, status, told=True)
+                continue
+            try:
+                self._children.append(self._start_run(run))
+            except PloraError as error:
+                self._tell(f"failed: {run.name}: not started: {error}")
+                continue
+            goes_on = status.state is State.STOPPED
             self._tell(f"{'going on' if goes_on else 'started'}: {run.name}")
 
     def _reap(self) -> None:
@@ -122,7 +133,8 @@ class Supervisor:
                 continue
             self._children.remove(child)
             run, status = child.run, status_of(child.run)
-            if status.state in (State.DONE, State.RUNNING):
+            unreadable = status.state is State.UNREADABLE and code == 0
+            if unreadable or status.state in (State.DONE, State.RUNNING):
                 self._sort_in(run, status, told=True)
             elif self._stopped and code != 0:
                 self._tell(f"stopped: {run.name}")

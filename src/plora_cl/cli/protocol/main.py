@@ -114,7 +114,8 @@ class _Experiment:
 
     def require_inputs(self) -> None:
         """Refuse to begin where a folder that a run needs is not there."""
-        left = [run for run in self._untuned if status_of(run).state is not State.DONE]
+        nothing_to_do = (State.DONE, State.UNREADABLE)
+        left = [run for run in self._untuned if status_of(run).state not in nothing_to_do]
         require_inputs(run.settings for run in left)
 
     def so_far(self) -> tuple[list[PlannedRun], list[PlannedRun], list[str]]:
