@@ -101,3 +101,14 @@ def test_any_bytes_are_settings_or_one_line(tmp_path: Path) -> None:
         path.write_bytes(bytes(data[: chance.randrange(len(data)) + 1]))
         with suppress(SettingsError):  # nothing else
             resolve(config=path)
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["data/x\x1b[31m", {"name": "x\nError: y", "path": "data"}, {"name": "\u202eabc", "path": "d"}],
+)
+def test_the_name_of_a_task_is_one_that_a_terminal_shows_as_it_is(task: object) -> None:
+    with pytest.raises(SettingsError, match="give the task another name") as caught:
+        validate({"tasks": ["data/food", task]})
+    assert str(caught.value).isprintable()
+    validate({"tasks": ["data/comida ção 食べ物"]})

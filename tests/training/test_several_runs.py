@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from plora_cl.checkpoint.digest import state_digest
+from plora_cl.errors import TrainingError
 from plora_cl.state import RandomState
 from plora_cl.training.generators import Generators
 from plora_cl.training.trainer import CLTrainer
@@ -80,6 +82,31 @@ def test_a_run_inside_another_one_learns_the_same_bits_as_alone(
     outer = {**small, "experiment_dir": str(tmp_path), "seed": 7}
     CLTrainer(reporter=Meddles(lambda: learn(inner)), **outer).train_sequence()
     assert evidence(inner.folder) == alone
+
+
+@pytest.mark.parametrize("meddle", [build, learn])
+def test_a_trainer_in_another_thread_is_refused_while_one_learns(
+    small: Settings, alone: dict[str, Any], tmp_path: Path, meddle: Callable[[CLTrainer], None]
+) -> None:
+    refused: list[str] = []
+
+    def in_a_thread() -> None:
+        with pytest.raises(TrainingError, match="at work in another thread") as caught:
+            meddle(CLTrainer(**{**small, "experiment_dir": str(tmp_path / "other"), "seed": 7}))
+        refused.append(str(caught.value))
+
+    def meddle_in_a_thread() -> None:
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+
+    trainer = CLTrainer(
+        reporter=Meddles(meddle_in_a_thread), **{**small, "experiment_dir": str(tmp_path)}
+    )
+    trainer.train_sequence()
+    assert len(refused) == 1
+    assert evidence(trainer.folder) == alone
+    meddle(CLTrainer(**{**small, "experiment_dir": str(tmp_path / "other"), "seed": 7}))
 
 
 def of_process() -> str:

@@ -71,7 +71,7 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "max_validation_examples_per_class and max_eval_examples",
             )
         )
-    return found + _repeated_names(settings)
+    return found + _names(settings)
 
 
 def _without_task_adapters(settings: SettingFields) -> list[Contradiction]:
@@ -133,9 +133,18 @@ def _replay(settings: SettingFields) -> list[Contradiction]:
     return found
 
 
-def _repeated_names(settings: SettingFields) -> list[Contradiction]:
+def _names(settings: SettingFields) -> list[Contradiction]:
     names = [task_name(entry) for entry in settings.tasks]
-    return [
+    unfit = [
+        Contradiction(
+            ("tasks",),
+            f"the task name {name!r} has characters that a terminal does not show as they are; "
+            "give the task another name ({name: ..., path: ...})",
+        )
+        for name in names
+        if not name.isprintable()
+    ]
+    return unfit + [
         Contradiction(
             ("tasks",),
             f"the task name {name!r} is used {names.count(name)} times; give each task a name of "

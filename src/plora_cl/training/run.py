@@ -70,7 +70,7 @@ class Run:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        with self.components.accelerator.in_effect(), self.components.random.in_effect():
+        with self.components.random.in_effect(), self.components.accelerator.in_effect():
             yield
 
     def _learn(self) -> None:

@@ -108,6 +108,13 @@ def pinned(folder: Path) -> list[Path]:
     return [c.path for c in there if c.path.with_name(c.path.name + ".pin").exists()]
 
 
+def named(folder: Path) -> list[Path]:
+    """Return what somebody may resume by its path: nothing of a run that another one replaced."""
+    found = _of_the_new_run(folder, checkpoints(folder))
+    is_replaced = len(found) < len(checkpoints(folder))
+    return [c.path for c in (*found, *([] if is_replaced else retired(folder)))]
+
+
 def counting(folder: Path) -> list[Checkpoint]:
     """Return the checkpoints of the present branch and of what led to it, the oldest first."""
     found = _of_the_new_run(folder, checkpoints(folder))

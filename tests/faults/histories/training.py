@@ -130,8 +130,8 @@ class Training(Place):
             return None, ["--overwrite"]
         names = me.names()
         if isinstance(resume, int) and names:
-            names += [c.path.name for c in reading.retired(me.folder)]
-            path = me.folder / "checkpoints" / names[resume % len(names)]
+            paths = reading.named(me.folder)
+            path = paths[resume % len(paths)]
             return reading.checkpoint(path), ["--resume", str(path)]
         newest = reading.newest_usable(me.folder)
         if names:
