@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ from multiprocessing.synchronize import Barrier as Meeting
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -137,6 +141,50 @@ def test_a_damaged_entry_is_found_and_built_again(
     assert len(source.reads) == 12
 
 
+def test_the_tokens_are_those_that_were_compared_with_the_digest(
+    source: CountedSource,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = open_entry(source, tokenizer, tmp_path).files["train"]
+    (folder,) = tmp_path.iterdir()
+    map_file = pa.memory_map
+
+    def map_another(path: str) -> pa.MemoryMappedFile:
+        """Map what somebody put into the place of the file at the last instant."""
+        monkeypatch.setattr(pa, "memory_map", map_file)
+        other = folder / "other"
+        other.write_bytes((folder / "test.arrow").read_bytes())
+        other.replace(folder / "train.arrow")
+        return map_file(path)
+
+    monkeypatch.setattr(pa, "memory_map", map_another)
+    found = open_entry(source, tokenizer, tmp_path).files["train"]
+    rows = np.arange(len(expected))
+    assert found.texts(rows) == expected.texts(rows)
+    assert len(source.reads) == 12
+
+
+def test_a_file_that_changes_after_it_was_opened_is_found_out(
+    source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    file = open_entry(source, tokenizer, tmp_path).files["train"]
+    (path,) = tmp_path.glob("*/train.arrow")
+    content = path.read_bytes()
+    path.with_suffix(".new").write_bytes(content[::-1])
+    path.with_suffix(".new").replace(path)  # another file: what is mapped stays
+    file.require_unchanged()
+    file = open_entry(source, tokenizer, tmp_path).files["train"]
+    with path.open("r+b") as opened:
+        opened.seek(len(content) // 2)
+        opened.write(bytes([content[len(content) // 2] ^ 1]))
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(path))} changed while a run read .*[^\n]$"
+    ):
+        file.require_unchanged()
+
+
 def test_an_interrupted_build_leaves_nothing_that_counts_as_an_entry(
     source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
@@ -158,17 +206,19 @@ def test_an_interrupted_build_leaves_nothing_that_counts_as_an_entry(
     ]
 
 
-def test_what_a_killed_build_left_behind_is_written_over(
+def test_what_a_killed_build_left_behind_is_removed_a_day_later(
     source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     expected = open_entry(source, tokenizer, tmp_path).digests
     (folder,) = tmp_path.iterdir()
     (folder / "index").unlink()
-    for split in ("train", "validation"):
-        (folder / f"{split}.arrow.tmp").write_bytes(b"half" * 10_000)
-    (folder / "index.tmp").write_bytes(b"{")
+    left = [folder / f"{split}.arrow.0a1b.tmp" for split in ("train", "validation")]
+    for path in left:
+        path.write_bytes(b"half" * 10_000)
+        os.utime(path, (0, 0))
+    (folder / "test.arrow.0a1b.tmp").write_bytes(b"half")  # perhaps of one that is at it, elsewhere
     assert open_entry(source, tokenizer, tmp_path).digests == expected
-    assert not list(folder.glob("*.tmp"))
+    assert [path.name for path in folder.glob("*.tmp")] == ["test.arrow.0a1b.tmp"]
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(
@@ -195,6 +245,42 @@ def test_callers_that_ask_for_the_same_entry_at_once_build_it_once(
         digests = [future.result(60) for future in [pool.submit(ask) for _ in range(4)]]
     assert digests == [digests[0]] * 4
     assert len(source.reads) == 6
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_locks_serves_several_builders_at_once(
+    source: CountedSource,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    together = Barrier(3)
+
+    def build() -> dict[str, str]:
+        is_first = True
+
+        def meet(what: str, done: int, total: int) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                together.wait(60)  # all of them have files open, and none has finished one
+
+        found = tokenised(source, tokenizer, max_length=16, cache_dir=tmp_path, progress=meet)
+        return dict(found.digests)
+
+    with ThreadPoolExecutor(3) as pool:
+        digests = [future.result(60) for future in [pool.submit(build) for _ in range(3)]]
+    (folder,) = tmp_path.iterdir()
+    assert not list(folder.glob("*.tmp"))
+    reads = len(source.reads)
+    assert dict(open_entry(source, tokenizer, tmp_path).digests) == digests[0]
+    assert digests == [digests[0]] * 3
+    assert len(source.reads) == reads
 
 
 def _build_in_another_process(folder: Path, cache: Path, vocabulary: Path, meet: Meeting) -> None:

@@ -2,7 +2,8 @@
 
 An entry is a folder named by a digest of content, tokenizer and length. Its index file is
 renamed into place last, and names the digest of every other file: an entry without a matching
-index is no entry, and is built again.
+index is no entry, and is built again. Where a disk has no locks, several processes may build an
+entry at once: each writes under names of its own, and all of them write the same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import hashlib
 import json
 import logging
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +36,8 @@ FORMAT_VERSION = 2
 
 _INDEX = "index"
 _MOST_INDEX_BYTES = 16 << 20  # it names classes, not examples
+_TEMPORARY = ".tmp"
+_ABANDONED_SECONDS = 86_400.0  # nobody builds for a day without writing to each of its files
 _logger = logging.getLogger(__name__)
 
 
@@ -72,7 +77,8 @@ def tokenised(
 ) -> TokenisedTask:
     """Return ``source`` tokenised, from the cache if it holds it undamaged.
 
-    Several processes may ask for the same entry: one builds it, the others wait.
+    Several processes may ask for the same entry: one builds it, the others wait. Where the disk has
+    no locks, each of them builds it.
 
     Args:
         source: What to read.
@@ -154,13 +160,18 @@ def _open(folder: Path) -> TokenisedTask:
 
 
 def _entry(folder: Path, index: dict[str, Any]) -> TokenisedTask:
+    files = {}
     for split in SPLITS:
-        path = _token_file(folder, split)
-        if not path.is_file() or _file_digest(path) != index["files"][split]:
-            raise _UnusableEntryError(path)
+        path, expected = _token_file(folder, split), str(index["files"][split])
+        try:
+            if not path.is_file():
+                raise _UnusableEntryError(path)
+            files[split] = TokenFile(path, sha256=expected)
+        except (OSError, pa.ArrowException):
+            raise _UnusableEntryError(path) from None
     return TokenisedTask(
         classes=tuple(index["classes"]),
-        files={split: TokenFile(_token_file(folder, split)) for split in SPLITS},
+        files=files,
         digests=index["digests"],
         duplicates=index["duplicates"],
     )
@@ -181,7 +192,8 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _refused(error) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # NFS without lockd, Lustre without -o flock
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -194,8 +206,10 @@ def _build(
     max_length: int,
     progress: Progress,
 ) -> None:
-    """Tokenise ``source`` into ``folder``, whose lock is held."""
-    temporary = {split: folder / f"{split}.arrow.tmp" for split in SPLITS}
+    """Tokenise ``source`` into ``folder``, whose lock is held where there are locks."""
+    _remove_abandoned(folder)
+    own = f"{uuid.uuid4().hex}{_TEMPORARY}"
+    temporary = {split: folder / f"{split}.arrow.{own}" for split in SPLITS}
     with ExitStack() as cleanup:
         for path in temporary.values():
             cleanup.callback(path.unlink, missing_ok=True)
@@ -216,16 +230,25 @@ def _build(
         for split, path in temporary.items():
             path.replace(_token_file(folder, split))
     _sync_folder(folder)
-    _write_index(folder, json.dumps(index).encode())
+    _write_index(folder, json.dumps(index).encode(), folder / f"{_INDEX}.{own}")
 
 
-def _write_index(folder: Path, content: bytes) -> None:
-    temporary = folder / f"{_INDEX}.tmp"
-    with temporary.open("wb") as file:
-        file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / _INDEX)
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a builder left behind that was killed."""
+    for path in folder.glob(f"*{_TEMPORARY}"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+
+
+def _write_index(folder: Path, content: bytes, temporary: Path) -> None:
+    with ExitStack() as cleanup:
+        cleanup.callback(temporary.unlink, missing_ok=True)
+        with temporary.open("wb") as file:
+            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / _INDEX)
     _sync_folder(folder)
 
 

@@ -75,6 +75,14 @@ class Split:
             )
         return content.hexdigest()
 
+    def require_unchanged(self) -> None:
+        """Compare the file, rows that are not of this split included, with what it was.
+
+        Raises:
+            DataError: It changed since it was opened.
+        """
+        self._file.require_unchanged()
+
     def texts(self) -> list[str]:
         """Return the text of every example as the source has it, not cut to a length."""
         return self._file.texts(self._in_file(np.arange(len(self))))

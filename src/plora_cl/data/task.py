@@ -37,3 +37,12 @@ class Task:
     duplicates: Mapping[str, int] = field(default_factory=dict, compare=False)
     held_out: int = 0
     kept: int = 0
+
+    def require_unchanged(self) -> None:
+        """Compare the files of all three splits with what they were when they were opened.
+
+        Raises:
+            DataError: One of them changed.
+        """
+        for split in (self.train, self.validation, self.test):
+            split.require_unchanged()

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from plora_cl.errors import DataError
+
 TEXT_DIGEST_BYTES = 16
 SCHEMA = pa.schema(
     [
@@ -134,20 +136,28 @@ class TokenFile:
 
     Memory: 12 bytes a row, whatever the texts.
 
+    Args:
+        path: The file; opened once, so that another one of this name changes nothing.
+        sha256: What its bytes must have; anything if None.
+
     Attributes:
         labels: ``[rows]``, int64.
         lengths: Tokens per row, ``[rows]``, int32.
 
     Raises:
-        pyarrow.ArrowInvalid: The file is not a complete token file.
+        pyarrow.ArrowInvalid: The file is not a complete token file, or not the one expected.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sha256: str | None = None) -> None:
         with pa.memory_map(str(path)) as mapped:
-            reader = pa.ipc.open_file(mapped)
-            if reader.schema != SCHEMA:
-                raise pa.ArrowInvalid(f"{path} has columns {reader.schema.names}")
-            blocks = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+            self._path, self._mapped = path, mapped.read_buffer()
+        self._sha256 = self._digest()
+        if sha256 not in (None, self._sha256):
+            raise pa.ArrowInvalid(f"{path} does not have the SHA-256 {sha256}")
+        reader = pa.ipc.open_file(self._mapped)
+        if reader.schema != SCHEMA:
+            raise pa.ArrowInvalid(f"{path} has columns {reader.schema.names}")
+        blocks = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._tokens = [block["input_ids"].values.to_numpy() for block in blocks]
         self._offsets = [block["input_ids"].offsets.to_numpy() for block in blocks]
         self._text_digests = [
@@ -168,6 +178,23 @@ class TokenFile:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
+
+    def require_unchanged(self) -> None:
+        """Compare every byte with what was there when the file was opened.
+
+        Raises:
+            DataError: They differ.
+        """
+        if self._digest() != self._sha256:
+            raise DataError(
+                f"{self._path} changed while a run read its tokens from it, so that what was "
+                "computed may come from other texts than the run was started with; the next start "
+                "tokenises them again: go on with --resume PATH from the last checkpoint of the "
+                "task before, or start afresh with --overwrite"
+            )
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._mapped).hexdigest()
 
     def tokens(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
         """Return views of the token ids of ``rows``, each in ``[0, len)``."""

@@ -63,6 +63,7 @@ class Run:
             RunStoppedError: That was asked for; everything done so far is saved or can be redone.
             TrainingError: A loss, a penalty, a gradient, a weight or a logit is not finite.
             MethodError: A method cannot have an effect.
+            DataError: The tokens of a task changed while it was learned.
             CheckpointError: The last checkpoint could not be written.
         """
         with self._at_work():
@@ -102,14 +103,19 @@ class Run:
         Raises:
             RunStoppedError: That was asked for; what was measured is saved.
             TrainingError: A logit is not finite.
+            DataError: The tokens of a split that was measured on changed.
         """
         parts, self._saved = self.components, self.clock()
         self._has_saved_scores = bool(parts.under_way)
         row = len(parts.tasks) - 1
         with self._at_work():
-            return self._go_through(
+            found = self._go_through(
                 self.measurement.at_the_end(row, parts.tasks, validation=validation)
             )
+        for task in parts.tasks:  # measured on since it was learned
+            task.validation.require_unchanged()
+            task.test.require_unchanged()
+        return found
 
     def forget_scores(self) -> None:
         """Take `final_scores` out of the last checkpoint, if a stop has brought them there."""
@@ -321,6 +327,8 @@ class Run:
         row = parts.cursor.task
         for task in parts.tasks[: row + 2]:  # one more: forward transfer to the next task
             self._go_through(self.measurement.test(row, task, step=parts.cursor.step))
+        for task in parts.stage:
+            task.require_unchanged()
         parts.cursor.phase = Phase.DONE
         self.save()
         accuracy, f1 = parts.matrix.row(row), parts.matrix.f1_row(row)
