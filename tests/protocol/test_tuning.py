@@ -199,6 +199,35 @@ def test_a_trial_without_result_stops_the_choice(runs: list[PlannedRun]) -> None
         choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"validation": {"average_accuracy": "x"}}, "validation accuracy is 'x'; expected a numb"),
+        ({"validation": None}, "validation is null; expected a mapping"),
+        (
+            {"validation": {"average_accuracy": 0.5}, "tasks": [{"name": "f", "validation": 0}]},
+            "validation texts is 0; expected a number",
+        ),
+        ({}, "validation is null; expected a mapping"),
+    ],
+)
+def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
+    runs: list[PlannedRun], results: dict[str, Any], said: str
+) -> None:
+    def work(trials: Sequence[PlannedRun]) -> None:
+        for run in trials:
+            finish(run, validation={"average_accuracy": 0.5})
+        finish(trials[0], **results)
+
+    tuning = Tuning(learning_rate=(0.1, 0.01))
+    with pytest.raises(ProtocolError, match="tuning cannot choose learning_rate: ") as caught:
+        choose(runs, tuning, FOLDER, work)
+    assert f"are damaged or were edited ({said}" in str(caught.value)
+    only_looked = choose(runs, tuning, FOLDER)
+    assert not only_looked.complete
+    assert any(said in note for note in only_looked.notes)
+
+
 def test_every_trial_and_every_choice_is_recorded(runs: list[PlannedRun], tmp_path: Path) -> None:
     tuning = Tuning(learning_rate=(0.1, 0.01), lambda_ewc=(10.0, 100.0))
     choice: Choice = choose(runs, tuning, FOLDER, scored(rates))

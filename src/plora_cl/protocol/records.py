@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+from plora_cl.config.problems import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
+from plora_cl.config.task_source import task_name
 from plora_cl.errors import ProtocolError
 from plora_cl.protocol.plan import PlannedRun
+from plora_cl.protocol.result_values import (
+    DamagedError,
+    list_at,
+    mapping_at,
+    mappings_at,
+    number,
+    number_or_none,
+    string_at,
+)
 
 METRICS = (
     "average_accuracy",
@@ -26,6 +39,7 @@ METRICS = (
 """Metrics of every run, in the order of the tables; followed by one accuracy for each task."""
 
 _TOLERANCE = 1e-9
+_MOST_SECONDS = 1e12  # tens of thousands of years
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +63,103 @@ class Record:
         return (self.run.method, self.run.variant) == (method, variant)
 
 
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a trial measured.
+
+    Attributes:
+        accuracy: On the validation texts, mean over tasks after the last one, in [0, 1].
+        texts: How many there are, at least 1.
+    """
+
+    accuracy: float
+    texts: int
+
+
 def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     """Return the record of a run that is done.
 
     Raises:
         ProtocolError: They are damaged, or the metrics contradict one another.
     """
+    with _damage_refused(run):
+        names = _task_names(run, results)
+        values = _values(results, names)
+        zeros = mapping_at(results, "zero_by_construction")
+        found = Record(
+            run, values, {name: string_at(zeros, name) for name in zeros}, _data(results, names)
+        )
+    _check_identity(run, values, tasks=len(names))
+    return found
+
+
+def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
+    """Return what a trial that is done measured.
+
+    Raises:
+        ProtocolError: Its results are damaged.
+    """
+    with _damage_refused(run):
+        _task_names(run, results)
+        measured = mapping_at(results, "validation").get("average_accuracy")
+        texts = [
+            number(task.get("validation"), "validation texts", 1, 2**53)
+            for task in mappings_at(results, "tasks")
+        ]
+        return Validation(number(measured, "validation accuracy", 0, 1), int(sum(texts)))
+
+
+@contextmanager
+def _damage_refused(run: PlannedRun) -> Iterator[None]:
     try:
-        values = _values(results)
-        _check_identity(run, values, tasks=len(results["tasks"]))
-        return Record(run, values, results["zero_by_construction"], results["identity"]["data"])
-    except (LookupError, TypeError, ValueError) as error:
+        yield
+    except DamagedError as error:
         raise ProtocolError(
-            f"{run.folder}: its results are damaged or were edited ({error!r}): remove results/ "
+            f"{run.folder}: its results are damaged or were edited ({error}): remove results/ "
             "and start again"
         ) from error
 
 
-def _values(results: Mapping[str, Any]) -> dict[str, float | None]:
-    return {
+def _task_names(run: PlannedRun, results: Mapping[str, Any]) -> list[str]:
+    names = [string_at(task, "name") for task in mappings_at(results, "tasks")]
+    planned = [task_name(entry) for entry in run.settings.tasks]
+    if names != planned:
+        raise DamagedError(f"tasks are {shown(names)}; expected {shown(planned)}")
+    return names
+
+
+def _values(results: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, float | None]:
+    found = {
         **{name: results.get(name) for name in METRICS},
-        "average_f1": results["f1"]["average_accuracy"],
-        "routed_average_accuracy": results["routed"]["average_accuracy"],
-        "routing_gap": results["gap"]["average_accuracy"],
+        "average_f1": mapping_at(results, "f1").get("average_accuracy"),
+        "routed_average_accuracy": mapping_at(results, "routed").get("average_accuracy"),
+        "routing_gap": mapping_at(results, "gap").get("average_accuracy"),
+    }
+    seconds = found.pop("wall_clock_seconds")
+    final = list_at(results, "accuracy_matrix")[-1]
+    if not isinstance(final, list) or len(final) != len(tasks):
+        raise DamagedError(
+            f"accuracy_matrix ends with {shown(final)}; expected {len(tasks)} numbers"
+        )
+    number(found["average_accuracy"], "average_accuracy", 0, 1)  # every run has one
+    return {
+        **{name: number_or_none(value, name, -1, 1) for name, value in found.items()},
+        "wall_clock_seconds": number_or_none(seconds, "wall_clock_seconds", 0, _MOST_SECONDS),
         **{
-            task_metric(task["name"]): accuracy
-            for task, accuracy in zip(results["tasks"], results["accuracy_matrix"][-1], strict=True)
+            task_metric(task): number_or_none(accuracy, task_metric(task), 0, 1)
+            for task, accuracy in zip(tasks, final, strict=True)
         },
     }
+
+
+def _data(results: Mapping[str, Any], tasks: Sequence[str]) -> list[Mapping[str, Any]]:
+    data = mappings_at(mapping_at(results, "identity"), "data")
+    names = [string_at(task, "name") for task in data]
+    if names != tasks:
+        raise DamagedError(f"identity.data is of the tasks {shown(names)}; expected {shown(tasks)}")
+    for task, split in product(data, ("train", "test")):
+        string_at(task, split)
+    return data
 
 
 def task_metric(task: str) -> str:

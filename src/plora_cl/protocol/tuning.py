@@ -27,6 +27,7 @@ from plora_cl.data.scan import scan
 from plora_cl.errors import ProtocolError
 from plora_cl.impact import Impact
 from plora_cl.protocol.plan import PlannedRun
+from plora_cl.protocol.records import Validation, validation
 from plora_cl.protocol.run_folder import results_of
 
 FOLDER, FILE = "tuning", "tuning.json"
@@ -55,20 +56,6 @@ class Trial:
     value: float
     run: PlannedRun
 
-    @property
-    def validation_accuracy(self) -> float | None:
-        """Mean over tasks after the last one; None until the trial is done."""
-        results = results_of(self.run)
-        if results is None or "validation" not in results:
-            return None
-        return float(results["validation"]["average_accuracy"])
-
-    @property
-    def validation_examples(self) -> int:
-        """Texts that `validation_accuracy` is measured on, once the trial is done."""
-        results = results_of(self.run)
-        return sum(task["validation"] for task in results["tasks"]) if results else 0
-
 
 @dataclass(slots=True)
 class Choice:
@@ -76,12 +63,14 @@ class Choice:
 
     Attributes:
         trials: Every trial, by method, order and variant, then in the order they are made.
+        measured: What the trials that are done measured, by the name of their run.
         values: Settings chosen, by method, order and variant.
         notes: What could not be tuned, and why.
         complete: Whether every trial is done; if not, `values` are those of earlier stages.
     """
 
     trials: dict[Key, list[Trial]] = field(default_factory=dict)
+    measured: dict[str, Validation] = field(default_factory=dict)
     values: dict[Key, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     complete: bool = True
@@ -131,17 +120,17 @@ def choose(
             stage[key] = _trials(settings, setting, candidates, tuning.seed, folder, choice.notes)
         for key, trials in stage.items():
             choice.trials.setdefault(key, []).extend(trials)
+        made = _distinct(trial for trials in stage.values() for trial in trials)
         if work is not None:
-            work(_distinct(trial for trials in stage.values() for trial in trials))
-        if not _take_best(stage, choice):
+            work(made)
+        missing, damaged = _measure(made, choice)
+        if missing or damaged:
             choice.complete = False
+            choice.notes += damaged
             if work is not None:
-                failed = [r.name for r in choice.runs() if results_of(r) is None]
-                raise ProtocolError(
-                    f"tuning cannot choose {setting}: no result of {', '.join(failed)}; their "
-                    f"logs are in {folder / FOLDER}; start again when the cause is removed"
-                )
+                raise ProtocolError(_cannot_choose(setting, missing, damaged, folder / FOLDER))
             return choice
+        _take_best(stage, choice)
     return choice
 
 
@@ -159,7 +148,7 @@ def write_choice(choice: Choice, folder: Path) -> None:
                 "variant": v,
                 "setting": trial.setting,
                 "value": trial.value,
-                "validation_accuracy": trial.validation_accuracy,
+                "validation_accuracy": choice.measured[trial.run.name].accuracy,
                 "run": trial.run.name,
             }
             for (m, o, v), trials in choice.trials.items()
@@ -171,23 +160,51 @@ def write_choice(choice: Choice, folder: Path) -> None:
     write_output(folder / FILE, text.encode())
 
 
-def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> bool:
-    """Put the value of each method into ``choice``; False while trials are missing.
+def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], list[str]]:
+    """Put what trials measured into ``choice``.
+
+    Returns:
+        Names of those without results, and what is wrong with results that are damaged.
+    """
+    missing, damaged = [], []
+    for run in made:
+        results = results_of(run)
+        if results is None:
+            missing.append(run.name)
+            continue
+        try:
+            choice.measured[run.name] = validation(run, results)
+        except ProtocolError as error:
+            damaged.append(str(error))
+    return missing, damaged
+
+
+def _cannot_choose(
+    setting: str, missing: Sequence[str], damaged: Sequence[str], folder: Path
+) -> str:
+    reasons = list(damaged)
+    if missing:
+        reasons.append(
+            f"no result of {', '.join(missing)}; their logs are in {folder}; start again when the "
+            "cause is removed"
+        )
+    return f"tuning cannot choose {setting}: {'; '.join(reasons)}"
+
+
+def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> None:
+    """Put the value of each method into ``choice``.
 
     Source: the rule of one standard error, Breiman et al. 1984, "Classification and Regression
     Trees", section 3.4.3.
     """
     for key, trials in stage.items():
-        scores = [score for t in trials if (score := t.validation_accuracy) is not None]
-        if len(scores) < len(trials):
-            return False
         if trials:
-            best = max(scores)
-            examples = trials[scores.index(best)].validation_examples
-            enough = best - math.sqrt(best * (1 - best) / examples)
-            chosen = next(t for t, score in zip(trials, scores, strict=True) if score >= enough)
+            measured = [choice.measured[trial.run.name] for trial in trials]
+            best = max(measured, key=lambda each: each.accuracy)
+            error = math.sqrt(best.accuracy * (1 - best.accuracy) / best.texts)
+            enough = best.accuracy - error
+            chosen = next(t for t, m in zip(trials, measured, strict=True) if m.accuracy >= enough)
             choice.values.setdefault(key, {})[chosen.setting] = chosen.value
-    return True
 
 
 def _trials(
