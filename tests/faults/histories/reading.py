@@ -80,6 +80,13 @@ def checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, sha256, plain, tuple(sorted(objects)), intact, usable)
 
 
+def is_done(path: Path) -> bool:
+    """Tell whether there is a checkpoint at ``path`` with its task learned and measured."""
+    found = checkpoint(path) if path.is_file() else None
+    plain = found.manifest if found is not None else None
+    return plain is not None and plain["cursor"]["phase"] == "done"
+
+
 def digest(file: Path) -> str:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -187,7 +187,8 @@ class Training(Place):
             if "loading" in note:
                 current = Path(note["loading"])
                 if current.parent == me.folder / "checkpoints" and current.name in there:
-                    self._let_go(me, current.name, there, history, wanted, done=False)
+                    done = reading.is_done(current)
+                    self._let_go(me, current.name, there, history, wanted, done=done)
             if "saved" in note:
                 saved = note["saved"]
                 assert saved["is_intact"], f"{saved['name']} was announced and is damaged"
