@@ -94,12 +94,17 @@ def test_a_damaged_checkpoint_does_not_bring_back_the_settings_before_its_branch
     assert (seed(folder), seed(folder, config=config)) == (6, 6)
 
 
-def test_a_record_that_was_edited_is_what_somebody_wants(folder: Path) -> None:
+def test_a_record_that_was_edited_is_what_somebody_wants(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = write_record(folder, branch=0, seed=7)
     config.write_text(config.read_text().replace("seed: 7", "seed: 70"))
     assert (seed(folder), seed(folder, config=config)) == (70, 70)
+    assert f"{config} was edited, or damaged" in caplog.text
+    caplog.clear()
     config.write_text(dump(resolved(folder, seed=71)))  # without a header, as by an older version
     assert (seed(folder), seed(folder, config=config)) == (71, 71)
+    assert caplog.text == ""
 
 
 def test_what_a_record_that_was_cut_off_does_not_say_is_as_it_was(folder: Path) -> None:

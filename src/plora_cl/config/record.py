@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from plora_cl.errors import CheckpointError
 
 Resume: TypeAlias = bool | Literal["auto"] | str
 
+log = logging.getLogger(__name__)
 _HEADER = re.compile(
     rb"# Settings of branch (?P<branch>[0-9]{1,9}); "
     rb"SHA-256 of what follows: (?P<digest>[0-9a-f]{64})\n"
@@ -66,6 +68,8 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
     with suppress(CheckpointError):  # whoever resumes it says what is wrong
         entry = _asked_for(folder, resume) or _newest(folder, branch)
         if entry is not None and branch is None:
+            if _HEADER.match(path.read_bytes()):
+                log.warning("%s was edited, or damaged, after a run wrote it; it counts", path)
             return str(path), {**_settings_in(entry, folder)[1], **written}
         store = CheckpointStore(folder / "checkpoints")
         if entry is not None and store.manifest(entry).trajectory.branch != branch:
