@@ -61,6 +61,10 @@ class ExperimentLockedError(PloraError):
     """Another process, or another trainer of this one, writes to the experiment folder."""
 
 
+class ExperimentMovedError(ExperimentLockedError):
+    """The experiment folder was moved, removed or replaced under the process that writes to it."""
+
+
 class OutputError(PloraError):
     """What a run leaves beside its checkpoints cannot be written: the message names the file."""
 

@@ -24,81 +24,106 @@ from typing import Self
 
 from plora_cl.bounded_reading import read_small
 from plora_cl.checkpoint.disk_errors import writing
+from plora_cl.checkpoint.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.lock_file import MAX_RECORD_BYTES, LockFile, flock, is_free
 from plora_cl.checkpoint.lock_holder import Holder, refusal
-from plora_cl.errors import ExperimentLockedError
+from plora_cl.errors import ExperimentLockedError, ExperimentMovedError
 
 LOCK_NAME = ".lock"
 HEARTBEAT_SECONDS = 60.0
 
 _ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
-_MAX_RECORD_BYTES = 4096
 _LOOKING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
-_held: weakref.WeakSet[ExperimentLock] = weakref.WeakSet()
 
 
 class ExperimentLock:
     """Held by the one process that writes to an experiment folder; see `acquire`.
 
-    A child made by ``os.fork`` does not hold it, and the death of the parent releases it.
+    A child made by ``os.fork`` does not hold it, and the death of the parent releases it. So does
+    dropping the object.
     """
 
-    def __init__(self, folder: Path, descriptor: int, *, made_folder: bool) -> None:
-        self._folder, self._descriptor = folder, descriptor
+    def __init__(self, folder: Path, file: LockFile, *, made_folder: bool) -> None:
+        self._folder, self._file = folder, file
         self._made_folder = made_folder
-        self._released = threading.Event()
-        _held.add(self)
-        self._heart = threading.Thread(target=self._beat, name="experiment-lock", daemon=True)
+        self._heart = threading.Thread(
+            target=_beat, args=(weakref.ref(file), file.closed), name="experiment-lock", daemon=True
+        )
         self._heart.start()
 
     @classmethod
-    def acquire(cls, folder: Path) -> Self:
+    def acquire(cls, folder: Path, *, only_to_remove: bool = False) -> Self:
         """Take the lock of the experiment in ``folder``, which is made if it is not there.
 
         Use it in a ``with`` statement. A lock whose holder is dead is taken over with a warning.
+
+        Args:
+            folder: Of the experiment.
+            only_to_remove: A full disk is no obstacle: the holder wants to make room on it.
 
         Raises:
             ExperimentLockedError: Somebody holds it, perhaps this very process.
             CheckpointError: The disk refused.
         """
-        path = folder / LOCK_NAME
-        with writing(path):
-            made_folder = not folder.exists()
-            for attempt in range(_ATTEMPTS):
-                if attempt:  # a dying process, or one that only looks, lets go in a moment
-                    time.sleep(_PAUSE_SECONDS)
-                folder.mkdir(parents=True, exist_ok=True)
-                descriptor = _open_locked(path)
-                if descriptor is not None:
-                    break
-            else:
-                raise ExperimentLockedError(refusal(folder, _read(path)))
-            try:
-                _take_over(folder, descriptor)
-                record = json.dumps(asdict(Holder.this_process())).encode()
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, record, 0)
-            except BaseException:
-                os.close(descriptor)
-                raise
-        return cls(folder, descriptor, made_folder=made_folder)
+        file, whole = LockFile(folder / LOCK_NAME), LockFile(folder)
+        try:
+            with writing(file.path):
+                made_folder = not folder.exists()
+                _open_either(folder, file, whole if only_to_remove else None)
+                if file.is_open:
+                    _take_over(folder, file)
+                    _sign(file, is_needed=not (only_to_remove and file.is_exclusive))
+            return cls(folder, file if file.is_open else whole, made_folder=made_folder)
+        except BaseException:
+            for opened in (file, whole):
+                opened.close()
+            raise
+
+    @property
+    def filesystem(self) -> GuardedFilesystem:
+        """The local disk, which nothing is changed on once `require_held` refuses."""
+        return GuardedFilesystem(self.require_held)
+
+    def require_held(self) -> None:
+        """Refuse to go on where the lock guards nothing any more; cheap enough for each change.
+
+        Raises:
+            ExperimentMovedError: The folder is not at its path any more, or its lock is not.
+        """
+        if not self._file.is_open:
+            raise ExperimentMovedError(
+                f"{self._folder} is not this process's to write to: it does not hold the lock; a "
+                "forked child cannot go on with the run of its parent"
+            )
+        try:
+            is_held = self._file.is_in_place()
+        except OSError:
+            return  # whatever comes next says what is wrong with the disk
+        if not is_held:
+            raise ExperimentMovedError(
+                f"{self._folder} was moved, removed or replaced while the run was going on: "
+                "nothing more is written there; put it back, or name its new place with "
+                "--experiment-dir and --experiment-name, and go on from its last checkpoint with "
+                "--resume auto"
+            )
 
     def release(self) -> None:
         """Let others write; nothing happens in a forked child, or the second time."""
-        descriptor = self._forget()
-        if descriptor < 0:
+        if not self._file.is_open:
             return
-        self._released.set()
-        self._heart.join()
-        path = self._folder / LOCK_NAME
+        try:
+            self._file.closed.set()
+            self._heart.join()
+            with suppress(OSError):
+                self._made_folder &= self._file.is_in_place()
+        finally:
+            self._file.close()
         with suppress(OSError):
-            if _is_same(descriptor, path):
-                path.unlink()
             if self._made_folder:
                 self._folder.rmdir()  # refused, as it should be, where anything was written
-        os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -111,21 +136,14 @@ class ExperimentLock:
     ) -> None:
         self.release()
 
-    def _beat(self) -> None:
-        descriptor = self._descriptor
-        while not self._released.wait(HEARTBEAT_SECONDS):
-            with suppress(OSError):
-                os.utime(descriptor)  # the file system's clock, the same for all machines
 
-    def _forget(self) -> int:
-        descriptor, self._descriptor = self._descriptor, -1
-        _held.discard(self)
-        return descriptor
-
-    def _leave_to_parent(self) -> None:
-        descriptor = self._forget()
-        if descriptor >= 0:
-            os.close(descriptor)
+def _beat(lock_file: weakref.ref[LockFile], closed: threading.Event) -> None:
+    while not closed.wait(HEARTBEAT_SECONDS):
+        file = lock_file()
+        if file is None:
+            return
+        file.show_life()
+        del file  # waiting keeps nobody's lock
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -142,10 +160,11 @@ def holder_of(folder: Path) -> Holder | None:
         except FileNotFoundError:
             return None
         try:
-            record = Holder.from_json(os.pread(descriptor, _MAX_RECORD_BYTES, 0))
-            if not _flock(descriptor, fcntl.LOCK_SH):
+            record = Holder.from_json(os.pread(descriptor, MAX_RECORD_BYTES, 0))
+            if flock(descriptor, fcntl.LOCK_SH) is False:
                 return record or unknown
-            if record is None or record.gone_because(_silence(folder, descriptor)):
+            modified = os.fstat(descriptor).st_mtime
+            if record is None or record.gone_because(_silence(folder, modified)):
                 return None
             return record
         finally:
@@ -178,43 +197,41 @@ def is_held(folder: Path) -> bool:
     return holder_of(folder) is not None
 
 
-def _open_locked(path: Path) -> int | None:
-    """Return a descriptor of the locked file now at ``path``; None where another one holds it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        return None  # another one released the lock and removed its empty folder
-    # Whoever releases the lock removes the file: a lock on a file that has no name is none.
-    if _flock(descriptor, fcntl.LOCK_EX) and _is_same(descriptor, path):
-        return descriptor
-    os.close(descriptor)
-    return None
+def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:
+    """Open ``file``, locked; or ``whole``, the folder, where the disk has no room for a file."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:  # a dying process, or one that only looks, lets go in a moment
+            time.sleep(_PAUSE_SECONDS)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if file.open_locked() and is_free(folder):
+                return
+        except OSError as error:
+            if whole is None or error.errno not in _NO_ROOM:
+                raise
+            # Whoever makes the file looks for this lock: one of the two is seen.
+            is_opened = whole.open_locked(folder=True) and whole.is_exclusive
+            if is_opened and not os.path.lexists(file.path):
+                return
+            whole.close()
+        file.close()
+    raise ExperimentLockedError(refusal(folder, _read(file.path)))
 
 
-def _flock(descriptor: int, kind: int) -> bool:
+def _sign(file: LockFile, *, is_needed: bool) -> None:
+    """Write down who holds ``file``; only other machines need that where the disk has locks."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        file.write(json.dumps(asdict(Holder.this_process())).encode())
     except OSError as error:
-        if error.errno not in _NO_FLOCK:
+        if is_needed or error.errno not in _NO_ROOM:
             raise
-    return True
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _take_over(folder: Path, descriptor: int) -> None:
-    earlier = Holder.from_json(os.pread(descriptor, _MAX_RECORD_BYTES, 0))
+def _take_over(folder: Path, file: LockFile) -> None:
+    earlier = Holder.from_json(file.read())
     if earlier is None:
         return
-    reason = earlier.gone_because(_silence(folder, descriptor))
+    reason = earlier.gone_because(_silence(folder, file.modified()))
     if reason is None:
         raise ExperimentLockedError(refusal(folder, earlier))
     log.warning(
@@ -227,7 +244,7 @@ def _take_over(folder: Path, descriptor: int) -> None:
     )
 
 
-def _silence(folder: Path, descriptor: int) -> float:
+def _silence(folder: Path, modified: float) -> float:
     """Return the seconds since the last sign of life, by the clock of the file system."""
     probe = folder / f"{LOCK_NAME}.{os.getpid()}-{uuid.uuid4().hex[:12]}.partial"
     try:
@@ -238,19 +255,11 @@ def _silence(folder: Path, descriptor: int) -> float:
     finally:
         with suppress(OSError):
             probe.unlink()
-    return now - os.fstat(descriptor).st_mtime
+    return now - modified
 
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder.from_json(read_small(path, _MAX_RECORD_BYTES))
+        return Holder.from_json(read_small(path, MAX_RECORD_BYTES))
     except OSError:
         return None
-
-
-def _leave_locks_to_parent() -> None:
-    for lock in list(_held):
-        lock._leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_locks_to_parent)

@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes, write_durably
+from plora_cl.checkpoint.filesystem import (
+    Filesystem,
+    LocalFilesystem,
+    ReadableBytes,
+    write_durably,
+)
 from plora_cl.checkpoint.trajectory import Trajectory
 from plora_cl.errors import CorruptCheckpointError, OutputError
 
@@ -19,6 +24,8 @@ RESULTS = (
     "final_results.json",  # the last one: it says of which branch they all are
 )
 """What a run that has ended leaves in ``results/``."""
+
+_disk = LocalFilesystem()
 
 
 @contextmanager
@@ -33,18 +40,23 @@ def recording(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_output(path: Path, data: ReadableBytes) -> None:
+def write_output(path: Path, data: ReadableBytes, filesystem: Filesystem = _disk) -> None:
     """Put ``data`` at ``path``, in a folder that is made if need be: durably, all or nothing.
+
+    Args:
+        path: The file.
+        data: What goes there.
+        filesystem: What performs the operations; the local disk by default.
 
     Raises:
         OutputError: The disk refused; the message names the file.
     """
     with recording(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(LocalFilesystem(), path, data)
+        filesystem.make_directory(path.parent)
+        write_durably(filesystem, path, data)
 
 
-def retire_results(results: Path, *, branch: int) -> None:
+def retire_results(results: Path, *, branch: int, filesystem: Filesystem = _disk) -> None:
     """Rename results of other branches than ``branch``, so that nobody takes them for its own.
 
     They are called, for instance, ``final_results.json.branch0``.
@@ -60,11 +72,10 @@ def retire_results(results: Path, *, branch: int) -> None:
             return
     if theirs in (None, branch):
         return
-    disk = LocalFilesystem()
     for path in filter(Path.exists, (results / name for name in RESULTS)):
         with recording(path):
-            disk.rename(path, path.with_name(f"{path.name}.branch{theirs}"))
-            disk.sync_directory(results)
+            filesystem.rename(path, path.with_name(f"{path.name}.branch{theirs}"))
+            filesystem.sync_directory(results)
 
 
 def _branch_of(content: bytes) -> int | None:

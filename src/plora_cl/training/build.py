@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from plora_cl.checkpoint.environment import FACTS
+from plora_cl.checkpoint.guarded_filesystem import GuardedFilesystem
 from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
@@ -58,13 +59,19 @@ from plora_cl.training.under_way import UnderWay
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
+def build_run(
+    settings: Settings,
+    reporter: Reporter,
+    stop: StopRequest,
+    disk: GuardedFilesystem | None = None,
+) -> Run:
     """Load the tasks and the encoder, and put a run together that has not begun.
 
     Args:
         settings: What to build.
         reporter: Told about progress.
         stop: Polled between units of work, also while tasks are read.
+        disk: What the run writes with; the local disk by default.
 
     Raises:
         RunStoppedError: ``stop`` asked for it.
@@ -75,10 +82,16 @@ def build_run(settings: Settings, reporter: Reporter, stop: StopRequest) -> Run:
         require_there(source)  # before a model is fetched
     random = Generators.seeded(settings.seed)
     with random.in_effect():  # layers that the encoder's files lack are drawn from them
-        return _built(settings, random, reporter, stop)
+        return _built(settings, random, reporter, stop, disk or GuardedFilesystem())
 
 
-def _built(settings: Settings, random: Generators, reporter: Reporter, stop: StopRequest) -> Run:
+def _built(
+    settings: Settings,
+    random: Generators,
+    reporter: Reporter,
+    stop: StopRequest,
+    disk: GuardedFilesystem,
+) -> Run:
     accelerator = make_accelerator(
         device=settings.device,
         precision=settings.precision,
@@ -93,7 +106,7 @@ def _built(settings: Settings, random: Generators, reporter: Reporter, stop: Sto
     under_way = UnderWay()
     writer: Writer = BackgroundWriter() if settings.async_checkpoint else InPlaceWriter()
     path = experiment_folder(settings) / "results" / "run_log.jsonl"
-    run_log = RunLog(path, submit=writer.submit)
+    run_log = RunLog(path, submit=lambda job: writer.submit(lambda: (disk.require(), job())))
     components = Components(
         model=model,
         tasks=tasks,
@@ -113,7 +126,7 @@ def _built(settings: Settings, random: Generators, reporter: Reporter, stop: Sto
         router=_router(settings, model, under_way) if settings.use_router else None,
         cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
-    checkpointer = _checkpointer(settings, components, base, writer, reporter)
+    checkpointer = _checkpointer(settings, components, base, writer, reporter, disk)
     measurement = Measurement(
         Scorer(
             model,
@@ -129,7 +142,7 @@ def _built(settings: Settings, random: Generators, reporter: Reporter, stop: Sto
         base_digest=lambda: checkpointer.base_digest,
         router=components.router,
     )
-    return Run(components, measurement, checkpointer, reporter, stop)
+    return Run(components, measurement, checkpointer, reporter, stop, disk)
 
 
 def _model(settings: Settings) -> ContinualClassifier:
@@ -191,8 +204,14 @@ def _checkpointer(
     base: Future[ObjectRef],
     writer: Writer,
     reporter: Reporter,
+    disk: GuardedFilesystem,
 ) -> Checkpointer:
-    store = CheckpointStore(experiment_folder(settings) / "checkpoints")
+    store = CheckpointStore(experiment_folder(settings) / "checkpoints", disk)
+
+    def before_commit() -> None:
+        disk.require()
+        components.run_log.sync()
+
     return Checkpointer(
         store if settings.checkpoint_every else None,
         writer=writer,
@@ -203,7 +222,7 @@ def _checkpointer(
         settings=settings.model_dump(mode="json"),
         identity={**identity(settings), **_content(components.model, components.tasks)},
         environment=components.accelerator.environment(),
-        before_commit=components.run_log.sync,
+        before_commit=before_commit,
         reporter=reporter,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from plora_cl.checkpoint.lock import ExperimentLock
@@ -40,12 +41,12 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
     Raises:
         DataError: A task cannot be read.
         ExperimentExistsError: The folder holds a run, whose results would be overwritten.
-        ExperimentLockedError: Another process works in the folder.
+        ExperimentLockedError: Another process works in the folder, or it was moved meanwhile.
         OutputError: The disk refused.
     """
     settings = anchored(settings)
     folder = experiment_folder(settings)
-    with ExperimentLock.acquire(folder):
+    with ExperimentLock.acquire(folder) as lock:
         _require_no_run(folder)
         tokenizer = load_tokenizer(settings.model_name)
         tasks = load_stream(settings, tokenizer, reporter.activity)
@@ -62,9 +63,10 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
         )
         by_class = {found["task"]: found.pop("by_class") for found in chosen}
         results = {**results, "floor": chosen, "by_class": by_class}
-        write_output(folder / RECORD, dump(settings).encode())
+        write = partial(write_output, filesystem=lock.filesystem)
+        write(folder / RECORD, dump(settings).encode())
         target = folder / "results"
-        write_results(target, results, matrix, costs.summary(), write_output)
+        write_results(target, results, matrix, costs.summary(), write)
     reporter.message(f"Average accuracy: {results['average_accuracy']:.1%}. Results in {target}")
     return results
 

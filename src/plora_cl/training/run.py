@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from plora_cl.checkpoint.guarded_filesystem import GuardedFilesystem
 from plora_cl.checkpoint.store import CheckpointEntry
 from plora_cl.data.notes import largest_share
 from plora_cl.errors import CheckpointError, TrainingError
@@ -38,6 +39,7 @@ class Run:
         checkpointer: Saves.
         reporter: Told about progress.
         stop: Polled at every instant at which the run can stop.
+        disk: What it writes with; see `GuardedFilesystem`.
         clock: Seconds from any fixed origin; decides how often long work between training steps is
             saved, nothing else.
     """
@@ -47,6 +49,7 @@ class Run:
     checkpointer: Checkpointer
     reporter: Reporter
     stop: StopRequest
+    disk: GuardedFilesystem = field(default_factory=GuardedFilesystem)
     clock: Callable[[], float] = time.monotonic
     _saved: float = field(default=0.0, init=False)
     _has_saved_scores: bool = field(default=False, init=False)
@@ -65,6 +68,7 @@ class Run:
             MethodError: A method cannot have an effect.
             DataError: The tokens of a task changed while it was learned.
             CheckpointError: The last checkpoint could not be written.
+            ExperimentMovedError: The folder is not the run's any more; also raised by `save`.
         """
         with self._at_work():
             self._learn()
@@ -143,6 +147,7 @@ class Run:
         Args:
             last_done: Epoch and batch that it is named after; by default the last ones done.
         """
+        self.disk.require()  # here, since what a save raises surfaces only with the next one
         parts, self._saved = self.components, self.clock()
         self._has_saved_scores = bool(parts.under_way)
         if not self.checkpointer.enabled:
@@ -156,6 +161,16 @@ class Run:
                 loss=parts.loss,
                 trained_tasks=parts.trained_tasks(),
             )
+
+    def sync_log(self) -> None:
+        """Make every record of the run log durable.
+
+        Raises:
+            ExperimentMovedError: The folder is not the run's any more.
+            OSError: The disk refused.
+        """
+        self.disk.require()
+        self.components.run_log.sync()
 
     def _finish_current_task(self) -> None:
         actions = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
         final: What was measured when everything was learned.
 
     Raises:
+        ExperimentMovedError: The folder is not the run's any more.
         OutputError: The disk refused; ``final_results.json`` appears only with all the others.
     """
     costs, matrix = run.components.costs.summary(), run.components.matrix
@@ -58,11 +60,10 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
             "accuracy": measured,
         }
     results["by_class"] = final.by_class
-    run_log = run.components.run_log
-    with recording(run_log.path):
-        run_log.sync()
+    with recording(run.components.run_log.path):
+        run.sync_log()
     target = folder / "results"
-    write_results(target, results, matrix, costs, write_output)
+    write_results(target, results, matrix, costs, partial(write_output, filesystem=run.disk))
     _show(run, results)
     run.reporter.message(f"Results: {target / 'final_results.json'}")
     return results

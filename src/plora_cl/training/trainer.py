@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from plora_cl.checkpoint.fork import accepted_by_fork
-from plora_cl.checkpoint.lock import ExperimentLock
 from plora_cl.checkpoint.output_files import recording, retire_results, write_output
 from plora_cl.checkpoint.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.resume import Resumable, load, newest_usable
@@ -24,6 +23,7 @@ from plora_cl.errors import CheckpointError
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.build import build_run
 from plora_cl.training.measurement import FinalScores
+from plora_cl.training.own_folder import OwnFolder
 from plora_cl.training.reporting import Reporter, SilentReporter
 from plora_cl.training.resuming import Held, go_on_from, log_changes
 from plora_cl.training.run import Run
@@ -79,7 +79,7 @@ class CLTrainer:
         self.settings, self._reporter = anchored(settings), reporter or SilentReporter()
         self._stop = stop or StopRequest()
         self._run: Run | None = None
-        self._has_lock = False
+        self._own = OwnFolder(self.folder)
         self.undone = False
 
     @property
@@ -94,7 +94,7 @@ class CLTrainer:
         The random generators of the process begin at its seed, unless another run is learning.
         """
         if self._run is None:
-            self._run = build_run(self.settings, self._reporter, self._stop)
+            self._run = build_run(self.settings, self._reporter, self._stop, self._own.disk)
             self._run.components.random.hand_over()
         return self._run
 
@@ -123,28 +123,16 @@ class CLTrainer:
             IncompatibleCheckpointError: The checkpoint was made with other settings, data or
                 libraries, and that was not accepted or cannot be.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
+            ExperimentMovedError: The folder was moved, removed or replaced meanwhile.
             OutputError: The disk refused a file beside the checkpoints.
         """
-        with self._alone():
+        with self._own.locked():
             return self._train_alone(resume, overwrite=overwrite, accept=accept_changes)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of the experiment, unless this trainer does already."""
-        if self._has_lock:
-            yield
-            return
-        with ExperimentLock.acquire(self.folder):
-            self._has_lock = True
-            try:
-                yield
-            finally:
-                self._has_lock = False
 
     def _train_alone(
         self, resume: bool | str | Path, *, overwrite: bool, accept: bool
     ) -> StateDict:
-        store = CheckpointStore(self.folder / "checkpoints")
+        store = CheckpointStore(self.folder / "checkpoints", self._own.disk)
         recover(store)
         require_startable(store, resume=resume, overwrite=overwrite)
         self._run, self.undone = None, True  # a sequence starts from fresh components
@@ -176,7 +164,8 @@ class CLTrainer:
 
     def _run_to_its_end(self, run: Run, *, resumed: bool) -> StateDict:
         branch = run.checkpointer.trajectory.branch
-        write_output(self.folder / RECORD, record(dump(self.settings), branch=branch))
+        text = record(dump(self.settings), branch=branch)
+        write_output(self.folder / RECORD, text, self._own.disk)
         if not resumed:
             with recording(run.components.run_log.path):
                 run.components.run_log.clear()
@@ -215,7 +204,7 @@ class CLTrainer:
             CheckpointError: Checkpoints are disabled, or the disk refused.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
         """
-        with self._alone():
+        with self._own.locked():
             return self._save_alone(
                 Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, self.run.components.cursor.step),
                 {"optimizer": optimizer, "scheduler": scheduler},
@@ -283,7 +272,7 @@ class CLTrainer:
         resumable, run = self._read(Path(path)), self.run
         if run.model.tasks > resumable.snapshot.cursor["task"] + 1:
             # What later tasks added has to go, unless the checkpoint is refused.
-            run = build_run(self.settings, self._reporter, self._stop)
+            run = build_run(self.settings, self._reporter, self._stop, self._own.disk)
         go_on_from(
             resumable,
             run,
@@ -306,7 +295,7 @@ class CLTrainer:
             with suppress(CheckpointError):
                 run.checkpointer.flush()
             with suppress(OSError):
-                run.components.run_log.sync()
+                run.sync_log()
             raise
 
     def _resumable(self, store: CheckpointStore, resume: bool | str | Path) -> Resumable | None:
@@ -318,6 +307,7 @@ class CLTrainer:
 
     def _resume(self, resumable: Resumable, *, accept: bool) -> None:
         self._reporter.message(f"Loading checkpoint from {resumable.entry.path}...")
+        self._own.disk.require()  # what was loaded took its time
         accepted = accept or accepted_by_fork(self.folder, resumable.entry)
         resumed = go_on_from(resumable, self.run, self.settings, accept=accepted)
         if resumed.is_branch:
@@ -331,7 +321,7 @@ class CLTrainer:
             entry = self.run.begin_branch(entry)
         self.run.checkpointer.tidy(entry)
         branch = self.run.checkpointer.trajectory.branch
-        retire_results(self.folder / "results", branch=branch)
+        retire_results(self.folder / "results", branch=branch, filesystem=self._own.disk)
         if not self.run.components.finished:
             cursor = self.run.components.cursor
             self._reporter.message(

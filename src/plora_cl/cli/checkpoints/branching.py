@@ -123,13 +123,14 @@ def _fork(arguments: argparse.Namespace) -> None:
     values = {**manifest.settings, **settings_by_fork(source)}
     settings = _settings(values, folder, arguments.assignments)
     accepted = _acceptable(source, manifest, settings)
-    with ExperimentLock.acquire(folder):
+    with ExperimentLock.acquire(folder) as lock:
         made = fork(
             source,
             folder,
             settings=settings.model_dump(mode="json"),
             accepted=[change.difference for change in accepted],
             config=dump(settings),
+            filesystem=lock.filesystem,
         )
     _show(
         arguments,
@@ -209,9 +210,12 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.absolute()
-    with ExperimentLock.acquire(folder):
+    with ExperimentLock.acquire(folder) as lock:
         entry = import_bundle(
-            arguments.file, folder, config=lambda manifest: dump(_imported(manifest, folder))
+            arguments.file,
+            folder,
+            config=lambda manifest: dump(_imported(manifest, folder)),
+            filesystem=lock.filesystem,
         )
     named = _named(validate(CheckpointStore(entry.path.parent).manifest(entry).settings))
     _show(

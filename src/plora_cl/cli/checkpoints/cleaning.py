@@ -76,5 +76,8 @@ def _clean(store: CheckpointStore, *, retired: bool, dry_run: bool, as_json: boo
 
 
 def _remove(store: CheckpointStore, *, retired: bool) -> list[Path]:
-    with ExperimentLock.acquire(store.directory.parent):  # a run may be about to refer to an object
-        return [*(discard_retired(store) if retired else ()), *collect_garbage(store)]
+    folder = store.directory.parent
+    # A run may be about to refer to an object.
+    with ExperimentLock.acquire(folder, only_to_remove=True) as lock:
+        ours = CheckpointStore(store.directory, lock.filesystem)
+        return [*(discard_retired(ours) if retired else ()), *collect_garbage(ours)]

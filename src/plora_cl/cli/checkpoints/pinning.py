@@ -52,5 +52,6 @@ def _pin(target: Target, *, as_json: bool) -> int:
 def _undo_replacement(store: CheckpointStore) -> None:
     """Settle what a run left that was killed while it took the place of an earlier one."""
     if has_list(store):
-        with suppress(ExperimentLockedError), ExperimentLock.acquire(store.directory.parent):
-            recover(store)
+        folder = store.directory.parent
+        with suppress(ExperimentLockedError), ExperimentLock.acquire(folder) as lock:
+            recover(CheckpointStore(store.directory, lock.filesystem))
