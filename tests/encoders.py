@@ -109,4 +109,6 @@ def token_task(folder: Path, index: int, *, classes: int = 2, rows: int = 12) ->
         )
     split = Split(TokenFile(path), task=index, pad_token_id=1)
     names = tuple(f"class {c}" for c in range(classes))
-    return Task(index, f"task {index}", names, split, split, split, digest=f"digest {index}")
+    return Task(
+        index, f"task {index}", names, split, split, split, f"digest {index}", f"source {index}"
+    )

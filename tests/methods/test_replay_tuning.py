@@ -34,7 +34,7 @@ def empty_texts(folder: Path) -> Task:
     with TokenFileWriter(folder / "empty.arrow") as writer:
         writer.append([[2, 3]] * 2, [0, 1], [" \n", ""])
     split = Split(TokenFile(folder / "empty.arrow"), task=0, pad_token_id=1)
-    return Task(0, "empty", ("a", "b"), split, split, split, digest="empty")
+    return Task(0, "empty", ("a", "b"), split, split, split, digest="empty", source="empty")
 
 
 def test_texts_come_in_one_line_with_the_prompts_of_their_class_in_turn() -> None:

@@ -46,12 +46,14 @@ class TokenisedTask:
     """An entry of the cache.
 
     Attributes:
+        source: The `content_digest` of what it was made from.
         classes: Class names in label order.
         files: Token file of each split.
         digests: SHA-256 of each split's texts, labels and token ids.
         duplicates: ``"first/second"`` -> rows of the second split whose text the first also has.
     """
 
+    source: str
     classes: tuple[str, ...]
     files: Mapping[str, TokenFile]
     digests: Mapping[str, str]
@@ -107,10 +109,10 @@ def tokenised(
     )
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
     with suppress(_UnusableEntryError):
-        return _open(folder)
+        return _open(folder, content)
     with _locked(folder):
         try:
-            return _open(folder)
+            return _open(folder, content)
         except _AbsentEntryError:
             pass
         except _UnusableEntryError as error:
@@ -121,7 +123,7 @@ def tokenised(
         except OSError as error:
             raise _refused(error) from error
         try:
-            return _open(folder)
+            return _open(folder, content)
         except _UnusableEntryError as error:
             raise DataError(
                 f"{error} reads back differently from what was just written; the disk may be "
@@ -137,8 +139,8 @@ class _AbsentEntryError(_UnusableEntryError):
     """There is no entry yet."""
 
 
-def _open(folder: Path) -> TokenisedTask:
-    """Return the entry in ``folder``, all of it compared with its digests."""
+def _open(folder: Path, source: str) -> TokenisedTask:
+    """Return the entry in ``folder``, made from ``source``, all of it compared with its digests."""
     try:
         seal, _, content = read_small(folder / _INDEX, _MOST_INDEX_BYTES).partition(b"\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -148,7 +150,7 @@ def _open(folder: Path) -> TokenisedTask:
     if seal.decode("latin-1") != hashlib.sha256(content).hexdigest():
         raise _UnusableEntryError(folder / _INDEX)
     try:
-        return _entry(folder, parse_json(content))
+        return _entry(folder, source, parse_json(content))
     except (
         OSError,
         ValueError,
@@ -159,7 +161,7 @@ def _open(folder: Path) -> TokenisedTask:
         raise _UnusableEntryError(folder) from None
 
 
-def _entry(folder: Path, index: dict[str, Any]) -> TokenisedTask:
+def _entry(folder: Path, source: str, index: dict[str, Any]) -> TokenisedTask:
     files = {}
     for split in SPLITS:
         path, expected = _token_file(folder, split), str(index["files"][split])
@@ -170,6 +172,7 @@ def _entry(folder: Path, index: dict[str, Any]) -> TokenisedTask:
         except (OSError, pa.ArrowException):
             raise _UnusableEntryError(path) from None
     return TokenisedTask(
+        source=source,
         classes=tuple(index["classes"]),
         files=files,
         digests=index["digests"],

@@ -102,6 +102,7 @@ def load_tasks(
                 validation=validation,
                 test=test,
                 digest=hashlib.sha256(content.encode()).hexdigest(),
+                source=entry.source,
                 duplicates=entry.duplicates,
                 held_out=len(entry.files["validation"])
                 if "validation" not in source.splits()

@@ -20,6 +20,8 @@ class Task:
         validation: Examples for early stopping and tuning; none where nothing wants them.
         test: Examples to be measured on.
         digest: SHA-256 over texts, labels, classes and tokenisation of all three splits.
+        source: SHA-256 of what the task was read from, before any subset is taken and whatever the
+            tokenizer; see `TaskSource.content_digest`.
         duplicates: ``"first/second"`` -> examples of the second split whose text the first also
             has, counted before any subset is taken.
         held_out: Training texts that were held out for validation, counted before any subset is
@@ -34,6 +36,7 @@ class Task:
     validation: Split
     test: Split
     digest: str
+    source: str
     duplicates: Mapping[str, int] = field(default_factory=dict, compare=False)
     held_out: int = 0
     kept: int = 0

@@ -68,12 +68,16 @@ class Validation:
     """What a trial measured.
 
     Attributes:
+        run: The trial.
         accuracy: On the validation texts, mean over tasks after the last one, in [0, 1].
         texts: How many there are, at least 1.
+        data: Digests of the examples of each task.
     """
 
+    run: PlannedRun
     accuracy: float
     texts: int
+    data: Sequence[Mapping[str, Any]]
 
 
 def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
@@ -100,13 +104,14 @@ def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
         ProtocolError: Its results are damaged.
     """
     with _damage_refused(run):
-        _task_names(run, results)
+        data = _data(results, _task_names(run, results))
         measured = mapping_at(results, "validation").get("average_accuracy")
         texts = [
             number(task.get("validation"), "validation texts", 1, 2**53)
             for task in mappings_at(results, "tasks")
         ]
-        return Validation(number(measured, "validation accuracy", 0, 1), int(sum(texts)))
+        accuracy = number(measured, "validation accuracy", 0, 1)
+        return Validation(run, accuracy, int(sum(texts)), data)
 
 
 @contextmanager
@@ -157,8 +162,11 @@ def _data(results: Mapping[str, Any], tasks: Sequence[str]) -> list[Mapping[str,
     names = [string_at(task, "name") for task in data]
     if names != tasks:
         raise DamagedError(f"identity.data is of the tasks {shown(names)}; expected {shown(tasks)}")
-    for task, split in product(data, ("train", "test")):
-        string_at(task, split)
+    for task, key in product(data, ("train", "test")):
+        string_at(task, key)
+    for task in data:
+        if "source" in task:  # earlier versions did not record it
+            string_at(task, "source")
     return data
 
 

@@ -29,6 +29,7 @@ from plora_cl.impact import Impact
 from plora_cl.protocol.plan import PlannedRun
 from plora_cl.protocol.records import Validation, validation
 from plora_cl.protocol.run_folder import results_of
+from plora_cl.protocol.sources import check_same_sources
 
 FOLDER, FILE = "tuning", "tuning.json"
 
@@ -164,7 +165,7 @@ def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], lis
     """Put what trials measured into ``choice``.
 
     Returns:
-        Names of those without results, and what is wrong with results that are damaged.
+        Names of those without results, and what is wrong with results that cannot be used.
     """
     missing, damaged = [], []
     for run in made:
@@ -176,6 +177,10 @@ def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], lis
             choice.measured[run.name] = validation(run, results)
         except ProtocolError as error:
             damaged.append(str(error))
+    try:
+        check_same_sources(choice.measured.values())
+    except ProtocolError as error:
+        damaged.append(str(error))
     return missing, damaged
 
 

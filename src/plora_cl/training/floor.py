@@ -23,7 +23,7 @@ from plora_cl.model.encoder import load_tokenizer
 from plora_cl.state import StateDict
 from plora_cl.training.build import data_identity, load_stream
 from plora_cl.training.reporting import Reporter
-from plora_cl.training.summary import description
+from plora_cl.training.summary import description, with_sources
 
 _ALONE = "each task has a model of its own, which nothing changes later"
 
@@ -59,7 +59,7 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
             parameters={},
             methods={},
             zero_by_construction=dict.fromkeys(("backward_transfer", "forgetting"), _ALONE),
-            identity={**identity(settings), "data": data_identity(tasks)},
+            identity=with_sources({**identity(settings), "data": data_identity(tasks)}, tasks),
         )
         by_class = {found["task"]: found.pop("by_class") for found in chosen}
         results = {**results, "floor": chosen, "by_class": by_class}

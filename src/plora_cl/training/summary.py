@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
             shared=bool(run.model.shared_parameters()),
             joint=run.model.joint,
         ),
-        identity=run.checkpointer.identity,
+        identity=with_sources(run.checkpointer.identity, run.components.tasks),
         trajectory=run.checkpointer.trajectory.to_plain(),
     )
     if final.validation is not None:
@@ -67,6 +67,16 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
     _show(run, results)
     run.reporter.message(f"Results: {target / 'final_results.json'}")
     return results
+
+
+def with_sources(identity: StateDict, tasks: Sequence[Task]) -> StateDict:
+    """Return an identity whose data say, too, what each task was read from.
+
+    Checkpoints do without: which examples were picked from there decides what can be resumed, and
+    runs that pick others by their seed are compared by where these come from.
+    """
+    data = zip(identity["data"], tasks, strict=True)
+    return {**identity, "data": [{**one, "source": task.source} for one, task in data]}
 
 
 def description(task: Task) -> StateDict:

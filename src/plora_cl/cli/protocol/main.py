@@ -25,6 +25,7 @@ from plora_cl.protocol.plan import (
     protocol_folder,
 )
 from plora_cl.protocol.run_folder import State, results_of, status_of
+from plora_cl.protocol.sources import check_same_sources
 from plora_cl.protocol.supervisor import Supervisor
 from plora_cl.protocol.tuning import Choice, choose, write_choice
 
@@ -85,13 +86,14 @@ def _command(arguments: argparse.Namespace) -> bool:
     looks_only = arguments.status or arguments.summarise
     if not looks_only:
         experiment.work()
-    runs, trials, notes = experiment.so_far()
+    runs, choice, notes = experiment.so_far()
+    trials = choice.runs()
     statuses = [status_of(run) for run in runs]
     print(overview([*trials, *runs], [*map(status_of, trials), *statuses]))
     for note in notes:
         print(f"Note: {note}")
     if not arguments.status:
-        _summarise(experiment.protocol, runs)
+        _summarise(experiment.protocol, runs, choice)
     return looks_only or all(status.state is State.DONE for status in statuses)
 
 
@@ -118,12 +120,12 @@ class _Experiment:
         left = [run for run in self._untuned if status_of(run).state not in nothing_to_do]
         require_inputs(run.settings for run in left)
 
-    def so_far(self) -> tuple[list[PlannedRun], list[PlannedRun], list[str]]:
-        """Return runs, trials, and notes on what is not tuned."""
+    def so_far(self) -> tuple[list[PlannedRun], Choice, list[str]]:
+        """Return runs, what tuning has chosen, and notes on what is not tuned."""
         choice = self._choice()
         if not choice.complete:
-            return [], choice.runs(), [*choice.notes, "the runs begin when all trials are done"]
-        return self._tuned(choice), choice.runs(), list(dict.fromkeys(choice.notes))
+            return [], choice, [*choice.notes, "the runs begin when all trials are done"]
+        return self._tuned(choice), choice, list(dict.fromkeys(choice.notes))
 
     def work(self) -> None:
         """Run trials, then runs."""
@@ -154,7 +156,7 @@ class _Experiment:
         return planned_runs(self.protocol, self._source, choice.values)
 
 
-def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> None:
+def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
     # SciPy takes long to load and is not needed to look or to start.
     from plora_cl.protocol.records import record
     from plora_cl.protocol.summary import summarised, write_summary
@@ -171,6 +173,7 @@ def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> None:
             problems.append(str(error))
     if problems:
         raise ProtocolError("; ".join(problems))
+    check_same_sources([*choice.measured.values(), *records])
     groups = summarised(records, protocol.baseline)
     folder = protocol_folder(protocol)
     header = {"name": protocol.name, "planned": len(runs), "done": len(found)}

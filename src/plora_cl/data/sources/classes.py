@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from plora_cl.data.sources.base import Row, TaskSource
@@ -38,8 +38,7 @@ class OnlyClasses:
 
     def content_digest(self) -> str:
         """Return a SHA-256 of the source's content and of the classes."""
-        parts = [self.source.content_digest(), sorted(self.classes)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return digest_of_part(self.source.content_digest(), self.classes)
 
     def rows(self, split: str) -> Iterator[Row]:
         """Yield the rows of ``split`` that have one of the classes.
@@ -64,3 +63,14 @@ class OnlyClasses:
         """Return the source's order of these classes, or None if it has none."""
         order = self.source.class_order()
         return None if order is None else tuple(name for name in order if name in self.classes)
+
+
+def digest_of_part(whole: str, classes: Sequence[str]) -> str:
+    """Return the `content_digest` of some classes of a source.
+
+    Args:
+        whole: The `content_digest` of the source.
+        classes: Names of the classes.
+    """
+    parts = [whole, sorted(classes)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
