@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -112,13 +114,26 @@ class ScoreMatrix:
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`."""
-        self._cells = {(row, column): tuple(cell) for row, column, *cell in state["cells"]}
-        self._untrained = {column: tuple(cell) for column, *cell in state["untrained"]}
+        """Restore `state_dict`.
+
+        Raises:
+            ValueError: A cell is not a place in the matrix with two scores and a digest.
+            TypeError: A digest is not a string.
+        """
+        self._cells = {
+            (self._index(row), self._index(column)): _cell(cell)
+            for row, column, *cell in state["cells"]
+        }
+        self._untrained = {self._index(column): _cell(cell) for column, *cell in state["untrained"]}
         self._routed = {
-            (row, column): Routed(tuple(chosen), abstained, right, accuracy, f1)
+            (self._index(row), self._index(column)): _routed(chosen, abstained, right, accuracy, f1)
             for row, chosen, abstained, right, column, accuracy, f1, _ in state.get("routed", [])
         }
+
+    def _index(self, index: object) -> int:
+        if type(index) is not int or index not in self._columns:
+            raise ValueError(f"a score of task {index!r}; expected 0 to {self._tasks - 1}")
+        return index
 
     @property
     def _columns(self) -> range:
@@ -135,3 +150,28 @@ class ScoreMatrix:
         for column, cell in self._untrained.items():
             array[column] = cell[field]
         return array
+
+
+def _cell(values: Sequence[object]) -> Cell:
+    accuracy, f1, digest = values
+    if not isinstance(digest, str):
+        raise TypeError(f"the digest of a score is {digest!r}; expected a string")
+    return _score(accuracy), _score(f1), digest
+
+
+def _routed(chosen: Sequence[object], *values: object) -> Routed:
+    abstained, right, accuracy, f1 = values
+    counts = tuple(map(_count, chosen))
+    return Routed(counts, _count(abstained), _count(right), _score(accuracy), _score(f1))
+
+
+def _score(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise ValueError(f"a score is {value!r}; expected a number in [0, 1]")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a count of texts is {value!r}; expected a whole number")
+    return value

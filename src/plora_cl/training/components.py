@@ -23,6 +23,7 @@ from plora_cl.training.devices import Accelerator
 from plora_cl.training.early_stopping import EarlyStopping
 from plora_cl.training.generators import Generators
 from plora_cl.training.optimization import AccumulatedGradients, Optimization, ScalerState
+from plora_cl.training.optimizer_state import require_usable
 from plora_cl.training.routing import Router
 from plora_cl.training.under_way import UnderWay
 
@@ -102,18 +103,31 @@ class Components:
     @property
     def stream(self) -> Stream:
         """The training batches of the tasks in training."""
+        return self._stream_of(self.task)
+
+    def _stream_of(self, task: Task) -> Stream:
+        size, seed = self.plan.batch_size, self.plan.seed
         if self.model.joint:
-            return MixtureStream(
-                [task.train for task in self.tasks],
-                batch_size=self.plan.batch_size,
-                seed=self.plan.seed,
+            return MixtureStream([task.train for task in self.tasks], batch_size=size, seed=seed)
+        return BatchStream(task.train, task=task.index, batch_size=size, seed=seed)
+
+    def require_position(self, cursor: Cursor) -> None:
+        """Refuse a cursor that points at no batch of these tasks.
+
+        Raises:
+            IncompatibleCheckpointError: It does not.
+        """
+        if not 0 <= cursor.task < len(self.tasks):
+            raise IncompatibleCheckpointError(
+                f"task {cursor.task} of a stream of {len(self.tasks)}; expected 0 to "
+                f"{len(self.tasks) - 1}"
             )
-        return BatchStream(
-            self.task.train,
-            task=self.cursor.task,
-            batch_size=self.plan.batch_size,
-            seed=self.plan.seed,
-        )
+        batches = len(self._stream_of(self.tasks[cursor.task]))
+        if cursor.epoch < 0 or not 0 <= cursor.batch < batches:
+            raise IncompatibleCheckpointError(
+                f"epoch {cursor.epoch}, batch {cursor.batch} of task {cursor.task}; expected an "
+                f"epoch of at least 0 and a batch of 0 to {batches - 1}"
+            )
 
     @property
     def finished(self) -> bool:
@@ -222,6 +236,7 @@ class Components:
         snapshot, objects = resumable.snapshot, resumable.objects
         cursor = Cursor()
         cursor.load_state_dict(snapshot.cursor)
+        self.require_position(cursor)
         if self.model.tasks > cursor.task + 1:
             raise IncompatibleCheckpointError(
                 f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
@@ -243,6 +258,8 @@ class Components:
         self.under_way.clear()
         there = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
         snapshot.restore({**there, **self.live(), **(in_place_of or {})})
+        assert self.optimization is not None
+        require_usable(self.optimization.optimizer, self.optimization.scheduler)
         self.loss = snapshot.loss
 
     def _grow_to_cursor(self) -> None:

@@ -201,15 +201,15 @@ class CLTrainer:
             loss: Loss of that batch.
 
         Raises:
-            CheckpointError: Checkpoints are disabled, or the disk refused.
+            CheckpointError: There is no such batch, checkpoints are disabled, or the disk refused.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
         """
         with self._own.locked():
-            return self._save_alone(
-                Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, self.run.components.cursor.step),
-                {"optimizer": optimizer, "scheduler": scheduler},
-                loss=loss,
-            )
+            parts = self.run.components
+            cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, parts.cursor.step)
+            parts.require_position(cursor)
+            given = {"optimizer": optimizer, "scheduler": scheduler}
+            return self._save_alone(cursor, given, loss=loss)
 
     def _save_alone(
         self, cursor: Cursor, given: Mapping[str, Stateful], *, loss: float | None
