@@ -10,7 +10,9 @@ from contextlib import suppress
 import pytest
 
 from cli.closed_pipe import unread
+from plora_cl.cli.exit import exit_code
 from plora_cl.cli.output import going_on_without_output
+from plora_cl.errors import DataError
 
 
 def test_help_that_nobody_reads_ends_quietly() -> None:
@@ -60,3 +62,14 @@ def test_ctrl_c_pressed_twice_leaves_the_terminal_as_it_was() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -2
     assert shown.rfind(b"\x1b[?25l") <= shown.rfind(b"\x1b[?25h")
     assert shown.endswith(b"\n")
+
+
+def test_an_error_stays_one_line_of_bounded_length(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise DataError(f"begin {'x' * 1_000_000} way out")
+
+    assert exit_code(refuse) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: begin xxx")
+    assert said.endswith("xxx way out\n")
+    assert len(said) < 5000

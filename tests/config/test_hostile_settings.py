@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from plora_cl.config.fields import SettingFields
 from plora_cl.config.sources import dump, resolve, validate
 from plora_cl.config.yaml_file import MAX_BYTES, parse, read_mapping
 from plora_cl.errors import SettingsError
@@ -112,3 +113,54 @@ def test_the_name_of_a_task_is_one_that_a_terminal_shows_as_it_is(task: object) 
         validate({"tasks": ["data/food", task]})
     assert str(caught.value).isprintable()
     validate({"tasks": ["data/comida ção 食べ物"]})
+
+
+NUMBERS = [
+    name
+    for name, field in SettingFields.model_fields.items()
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+] + ["checkpoint_disk_budget"]
+
+
+@pytest.mark.parametrize(
+    "digits",
+    ["1" + "0" * 30, "1" + "0" * 400, "0x" + "f" * 6000, str(2**63)],
+    ids=lambda digits: f"{len(digits)} digits",
+)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_nothing_can_be_computed_with_is_refused(name: str, digits: str) -> None:
+    value = int(digits, 0)
+    is_a_rate = isinstance(SettingFields.model_fields[name].default, float)
+    if is_a_rate and value < 1 << 1000:
+        return  # a float of this size is computed with, and found out where it breaks something
+    with pytest.raises(SettingsError) as raised:
+        validate({name: value})
+    assert all(len(problem) < 300 for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize("name", ["lora_r", "lateral_rank", "replay_tuning_r"])
+def test_a_rank_that_no_layer_has_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: 2147483647; expected at most 65536"):
+        validate({name: 2**31 - 1})
+
+
+@pytest.mark.parametrize("size", ["9" * 400 + ".5 TB", "9" * 5000, "1." + "9" * 5000 + " kB"])
+def test_a_size_of_hundreds_of_digits_is_refused(size: str) -> None:
+    with pytest.raises(SettingsError, match="expected a size"):
+        validate({"checkpoint_disk_budget": size})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({name: "\ud800"} for name in ("experiment_name", "experiment_dir", "cache_dir")),
+        *({name: "x\udfff"} for name in ("model_name", "generation_model", "shared")),
+        {"tasks": ["\ud800"]},
+        {"tasks": [{"path": "a", "name": "\ud800"}]},
+        {"tasks": [{"path": "a", "text_column": ["\ud800"]}]},
+    ],
+    ids=ascii,
+)
+def test_half_a_surrogate_pair_is_no_text(values: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="half of a surrogate pair; expected text"):
+        validate(values)

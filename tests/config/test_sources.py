@@ -346,7 +346,7 @@ VALUES = st.fixed_dictionaries(
         "experiment_dir": NAMES,
         "cache_dir": st.none() | NAMES,
         "seed": st.integers(0, 2**63 - 1),
-        "epochs": st.integers(min_value=1),
+        "epochs": st.integers(1, 2**31 - 1),
         "learning_rate": NUMBERS,
         "lambda_ewc": NUMBERS,
         "warmup_ratio": st.floats(0, 1),

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -93,3 +95,53 @@ def test_a_pipe_in_place_of_the_index_holds_nobody_up(
     path.unlink()
     os.mkfifo(path)
     assert entry_of(source, tokenizer, tmp_path / "cache").digests == first.digests
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**31 - 1] * 4, pa.int32()).cast(pa.date32()),
+        pa.array([2**63 - 1] * 4, pa.int64()).cast(pa.timestamp("us")),
+        pa.array([2**63 - 1] * 4, pa.int64()).cast(pa.duration("s")),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("name", ["text", "label"])
+def test_a_time_that_python_cannot_hold_is_named(
+    source: FolderSource, name: str, column: pa.Array
+) -> None:
+    (source.folder / "train.jsonl").unlink()
+    path = source.folder / "train.parquet"
+    columns = {"text": ["a", "b", "c", "d"], "label": ["x", "y", "x", "y"], name: column}
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(DataError, match=rf"^{path}:1: .*strings"):
+        scan(source)
+
+
+def test_labels_of_thousands_of_digits_are_names(source: FolderSource) -> None:
+    long = "9" * 5000
+    for split in ("train", "validation", "test"):
+        rows = [(text, long if label == "cat" else "7") for text, label in numbered(20)]
+        write_split(source.folder / f"{split}.jsonl", rows)
+    assert scan(source).classes == ("7", long)
+
+
+def test_errors_are_short_whatever_is_in_the_file(source: FolderSource) -> None:
+    train, test = source.folder / "train.jsonl", source.folder / "test.jsonl"
+    good = test.read_bytes()
+    contents = {
+        train: b'{"text": "a", "label": [' + b"1," * 100_000 + b"1]}\n",
+        test: b'{"text": "a", "label": "' + b"x" * 100_000 + b'"}\n',
+    }
+    for path, content in contents.items():
+        path.write_bytes(content)
+        with pytest.raises(DataError) as raised:
+            scan(source)
+        assert len(str(raised.value)) < 1000
+        path.write_bytes(good)
+    train.unlink()
+    names = ",".join(f"column{number}" for number in range(100_000))
+    (source.folder / "train.csv").write_text(f"{names}\n")
+    with pytest.raises(DataError, match="column49 and 99950 more") as raised:
+        scan(source)
+    assert len(str(raised.value)) < 1000

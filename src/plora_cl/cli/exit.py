@@ -12,6 +12,18 @@ REFUSED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+_LONGEST = 4000  # characters: a message may list names, and name files
+
+
+def error_line(problem: object) -> str:
+    """Return the ``Error:`` line that tells of a problem, its middle left out where it is long."""
+    text = f"Error: {problem}"
+    if len(text) <= _LONGEST:
+        return text
+    left = len(text) - _LONGEST
+    return f"{text[: _LONGEST // 2]} [{left} characters left out] {text[-_LONGEST // 2 :]}"
+
+
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command and return what the process exits with.
 
@@ -22,13 +34,13 @@ def exit_code(command: Callable[[], object]) -> int:
         command()
     except SettingsError as error:
         for problem in error.problems:
-            print(f"Error: {problem}", file=sys.stderr)
+            print(error_line(problem), file=sys.stderr)
         return REFUSED
     except RunStoppedError as error:
         print(f"Run {error}", file=sys.stderr)
         return error.exit_code
     except PloraError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
         return REFUSED
     except OSError as error:
         if error.filename is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _PREFIXES = "kmgt"
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 def as_bytes(value: object) -> object:

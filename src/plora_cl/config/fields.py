@@ -18,7 +18,7 @@ from pydantic import (
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded, recognised
-from plora_cl.config.task_source import LIST, MAPPING, TaskEntry, as_text
+from plora_cl.config.task_source import LIST, MAPPING, TaskEntry, Text
 from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
 
@@ -74,14 +74,15 @@ def _valid_prompts(value: _Prompts) -> _Prompts:
 
 
 _Switch = Annotated[bool, Field(strict=True)]
-_Count = Annotated[int, Field(strict=True, ge=0)]
-_Positive = Annotated[int, Field(strict=True, ge=1)]
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+_Positive = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+_Rank = Annotated[int, Field(strict=True, ge=1, le=2**16)]  # of layers with so many inputs
+_Bytes = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 _Number = Annotated[float, BeforeValidator(_not_a_truth_value), Field(allow_inf_nan=False)]
 _NotNegative = Annotated[_Number, Field(ge=0)]
 _AboveZero = Annotated[_Number, Field(gt=0)]
 _Ratio = Annotated[_Number, Field(ge=0, le=1)]
-_Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
-_Templates: TypeAlias = Annotated[tuple[_Text, ...], AfterValidator(_not_empty)]
+_Templates: TypeAlias = Annotated[tuple[Text, ...], AfterValidator(_not_empty)]
 _Prompts: TypeAlias = (
     Annotated[
         Annotated[_Templates, Tag(LIST)] | Annotated[dict[str, _Templates], Tag(MAPPING)],
@@ -89,7 +90,7 @@ _Prompts: TypeAlias = (
     ]
     | None
 )
-_Place = Annotated[_Text, AfterValidator(_path), AfterValidator(os.path.expanduser)]
+_Place = Annotated[Text, AfterValidator(_path), AfterValidator(os.path.expanduser)]
 
 # What another value does to a run that is resumed; every setting below carries one of them.
 _HARMLESS, _TRAJECTORY, _STRUCTURAL = Impact.HARMLESS, Impact.TRAJECTORY, Impact.STRUCTURAL
@@ -115,11 +116,11 @@ class SettingFields(BaseModel):
         _HARMLESS,
     ] = STREAMS["plora5"]
     """Tasks in order: a stream, or names, folders, mappings (name, path|hub|packaged, columns)."""
-    experiment_name: Annotated[_Text, AfterValidator(_plain_folder_name), _HARMLESS] = "default"
+    experiment_name: Annotated[Text, AfterValidator(_plain_folder_name), _HARMLESS] = "default"
     """Folder below experiment_dir that holds everything of the run."""
     experiment_dir: Annotated[_Place, _HARMLESS] = "experiments"
     """Folder that holds the experiments."""
-    seed: Annotated[_Count, Field(lt=2**63), _TRAJECTORY] = 42
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63), _TRAJECTORY] = 42
     """Fixes data order, initial values and dropout."""
     device: Annotated[str, AfterValidator(_known_device), _HARMLESS] = "auto"
     """Where to compute: auto, cpu, cuda, cuda:N or mps."""
@@ -173,18 +174,18 @@ class SettingFields(BaseModel):
     """Which adapters act: isolated takes the task's own, cumulative the sum of all so far."""
     task_adapters: Annotated[_Switch, _STRUCTURAL] = True
     """Each task has a LoRA adapter of its own; off: a head alone, beside what is shared."""
-    shared: Annotated[_Text, AfterValidator(_regular_expression), _STRUCTURAL] = "layernorm"
+    shared: Annotated[Text, AfterValidator(_regular_expression), _STRUCTURAL] = "layernorm"
     """What all tasks change: none, layernorm, embeddings, all, lora (an adapter) or a regex."""
     joint: Annotated[_Switch, _STRUCTURAL] = False
     """Learn all tasks together, in batches of equal share: the bound of what a stream can reach."""
-    lora_r: Annotated[_Positive, _STRUCTURAL] = 8
+    lora_r: Annotated[_Rank, _STRUCTURAL] = 8
     """Rank of the adapters."""
     lora_alpha: Annotated[_Positive, _TRAJECTORY] = 16
     """Scale of the adapters; they contribute lora_alpha / lora_r."""
     lora_dropout: Annotated[_NotNegative, Field(lt=1), _TRAJECTORY] = 0.05
     """Dropout in front of the adapter in training, in [0, 1)."""
     lora_target_modules: Annotated[
-        Annotated[tuple[_Text, ...], AfterValidator(_not_empty)] | None, _STRUCTURAL
+        Annotated[tuple[Text, ...], AfterValidator(_not_empty)] | None, _STRUCTURAL
     ] = None
     """Endings of layer names to adapt; null takes the attention projections."""
 
@@ -230,7 +231,7 @@ class SettingFields(BaseModel):
     """Passes over them."""
     replay_tuning_learning_rate: Annotated[_AboveZero, _TRAJECTORY] = 1e-3
     """Learning rate of the generator's LoRA at first; it falls linearly to 0."""
-    replay_tuning_r: Annotated[_Positive, _TRAJECTORY] = 8
+    replay_tuning_r: Annotated[_Rank, _TRAJECTORY] = 8
     """Rank of the generator's LoRA; a checkpoint holds one for each finished task."""
     generation_model: Annotated[_Place, _TRAJECTORY] = "gpt2"
     """Language model that writes replay examples: hub id, folder, .gguf file, packaged:smollm2."""
@@ -244,7 +245,7 @@ class SettingFields(BaseModel):
     """Nucleus sampling threshold of the generator, in (0, 1]."""
     use_lateral: Annotated[_Switch, _STRUCTURAL] = False
     """Lateral connections: each task also reads the features of earlier adapters."""
-    lateral_rank: Annotated[_Positive, _STRUCTURAL] = 32
+    lateral_rank: Annotated[_Rank, _STRUCTURAL] = 32
     """Inner size of the network of a lateral connection."""
 
     use_router: Annotated[_Switch, _TRAJECTORY] = True
@@ -261,7 +262,7 @@ class SettingFields(BaseModel):
     async_checkpoint: Annotated[_Switch, _HARMLESS] = True
     """Write checkpoints while training goes on; off: each save returns when it is durable."""
     checkpoint_disk_budget: Annotated[
-        Annotated[_Positive, BeforeValidator(as_bytes)] | None, _HARMLESS
+        Annotated[_Bytes, BeforeValidator(as_bytes)] | None, _HARMLESS
     ] = None
     """Most that checkpoints may take, in bytes or like 500 MB; null for no bound."""
     cache_dir: Annotated[_Place | None, _HARMLESS] = None

@@ -20,7 +20,19 @@ def as_text(value: object) -> object:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-_Text = Annotated[str, BeforeValidator(as_text), Field(min_length=1)]
+def _writable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"has {half!r}, half of a surrogate pair; expected text") from None
+    return value
+
+
+Text: TypeAlias = Annotated[
+    str, BeforeValidator(as_text), AfterValidator(_writable), Field(min_length=1)
+]
+"""Text that is not empty; a path object counts as its text."""
 
 
 def _form(value: object) -> str:
@@ -29,9 +41,9 @@ def _form(value: object) -> str:
     return LIST if isinstance(value, list | tuple) else TEXT
 
 
-_OneText = Annotated[_Text, Tag(TEXT)]
+_OneText = Annotated[Text, Tag(TEXT)]
 _TextColumn = Annotated[
-    _OneText | Annotated[list[_Text], Field(min_length=1), Tag(LIST)], Discriminator(_form)
+    _OneText | Annotated[list[Text], Field(min_length=1), Tag(LIST)], Discriminator(_form)
 ]
 
 
@@ -54,14 +66,14 @@ class TaskSource(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
-    name: _Text
-    path: _Text
-    hub: _Text
-    packaged: _Text
+    name: Text
+    path: Text
+    hub: Text
+    packaged: Text
     text_column: _TextColumn
-    label_column: _Text
-    splits: dict[Literal["train", "validation", "test"], _Text]
-    classes: Annotated[list[_Text], Field(min_length=2)]
+    label_column: Text
+    splits: dict[Literal["train", "validation", "test"], Text]
+    classes: Annotated[list[Text], Field(min_length=2)]
 
 
 def _one_place(source: TaskSource) -> TaskSource:

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from plora_cl.data.sampling import held_out
-from plora_cl.data.sources.base import SPLITS, Row, TaskSource
+from plora_cl.data.sources.base import SPLITS, Row, TaskSource, short
 from plora_cl.data.token_file import text_digest
 from plora_cl.errors import DataError
 
 VALIDATION_FRACTION = 0.1
 """Share of the distinct training texts of each class that validates where no split does."""
 
-_INTEGER = re.compile(r"-?[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]{1,600}")  # Python makes no numbers of thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,11 @@ def _known(source: TaskSource, split: str, classes: tuple[str, ...]) -> Iterable
     for row in source.rows(split):
         if row.label not in known:
             alike = [name for name in classes if folded(name) == folded(row.label)]
-            near = f" (but for white space or case it is {alike[0]!r})" if alike else ""
-            shown = ", ".join(map(repr, classes[:20])) + (", ..." if len(classes) > 20 else "")
+            near = f" (but for white space or case it is {short(alike[0])})" if alike else ""
+            shown = ", ".join(map(short, classes[:20])) + (", ..." if len(classes) > 20 else "")
             raise DataError(
-                f"{source.place(split)}:{row.line}: label {row.label!r}{near} does not occur in "
-                f"the training split, whose classes are {shown}; correct it, remove the row, or "
+                f"{source.place(split)}:{row.line}: label {short(row.label)}{near} does not occur "
+                f"in the training split, whose classes are {shown}; correct it, remove the row, or "
                 "add examples of it to training"
             )
         yield row
@@ -116,7 +116,7 @@ def _check_training(source: TaskSource, seen: Mapping[str, int]) -> None:
         raise no_rows(source, "train")
     if len(seen) == 1:
         raise DataError(
-            f"{source.place('train')}: every row has the label {next(iter(seen))!r}; "
+            f"{source.place('train')}: every row has the label {short(next(iter(seen)))}; "
             "classification needs at least two classes"
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 from plora_cl.checkpoint.policy import is_checkpoint
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.verification import resume_point
-from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.exit import OK, error_line, exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
 
@@ -109,7 +109,7 @@ def finish(command: Callable[[], int]) -> int:
         try:
             codes.append(command())
         except CorruptCheckpointError as error:
-            print(f"Error: {error}", file=sys.stderr)
+            print(error_line(error), file=sys.stderr)
             codes.append(FOUND)
 
     return exit_code(run) or next(iter(codes), OK)

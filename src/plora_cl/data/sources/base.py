@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -11,6 +12,10 @@ from typing import NamedTuple, Protocol
 from plora_cl.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+
+_MOST_NAMES = 50
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 class Row(NamedTuple):
@@ -86,7 +91,7 @@ class Columns:
         missing = [name for name in self.names if name not in found]
         if missing:
             raise DataError(
-                f"{place}: no column {missing[0]!r}; it has {', '.join(found)}. Name the right "
+                f"{place}: no column {missing[0]!r}; it has {_listed(found)}. Name the right "
                 "ones with text_column and label_column in the task's entry, for instance "
                 "{name: ..., path: ..., text_column: body, label_column: topic}"
             )
@@ -103,8 +108,8 @@ class Columns:
             )
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise DataError(
-                f"{place}:{line}: label {label!r} is a {type(label).__name__}; labels are class "
-                "names (strings) or integers"
+                f"{place}:{line}: label {short(label)} is a {type(label).__name__}; labels are "
+                "class names (strings) or integers"
             )
         try:
             f"{text}{label}".encode()
@@ -131,6 +136,17 @@ class Columns:
                 f"{place}:{line}: empty text in column {named}; fill the row in or remove it"
             )
         return " ".join(parts)
+
+
+def short(value: object) -> str:
+    """Return ``value`` as a message can show it, however long it is."""
+    return _short.repr(value)
+
+
+def _listed(names: list[str]) -> str:
+    shown = [name if len(name) <= _short.maxstring else short(name) for name in names[:_MOST_NAMES]]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(shown) + more
 
 
 def rows_digest(source: TaskSource) -> str:

@@ -189,6 +189,12 @@ def _parquet_records(batch: pa.RecordBatch, path: Path, before: int) -> Iterator
             yield {name: batch[name][index].as_py() for name in batch.schema.names}
         except UnicodeDecodeError as error:
             raise _not_utf8(path, before + index + 1, error) from None
+        except (OverflowError, ValueError) as error:  # a date after the year 9999, for instance
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{path}:{before + index + 1}: a value that Python cannot hold ({reason}); texts "
+                "are strings, and labels class names (strings) or integers"
+            ) from None
 
 
 def _first_not_utf8(path: Path) -> DataError:
