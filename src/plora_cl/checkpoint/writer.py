@@ -49,9 +49,12 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Its own methods are no Python code, in which an interrupt could leave it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._jobs: deque[tuple[Job, Job]] = deque()
-        self._is_alive = self._is_working = self._is_to_end = False
+        self._worker: threading.Thread | None = None
+        self._has_begun = self._is_working = self._is_to_end = False
         self._failure: BaseException | None = None
 
     def submit(self, job: Job, /, *, dropped: Job = _nothing) -> None:
@@ -64,21 +67,26 @@ class BackgroundWriter:
         Raises:
             BaseException: Whatever an earlier job raised; ``job`` is dropped then.
         """
-        with self._changed:
-            if self._failure is not None:
-                dropped()
-            self._raise_failure()
-            self._jobs.append((job, dropped))
-            self._is_working, self._is_to_end = True, False
-            if self._is_alive:
-                self._changed.notify_all()
-                return
-            self._is_alive = True
+        is_ours = True
         try:
-            threading.Thread(target=self._work, name="checkpoint-writer").start()
-        except RuntimeError:  # the system has no thread to give: training waits instead
-            self._is_to_end = True
-            self._work()
+            with self._lock:
+                is_ours = False
+                if self._failure is not None:
+                    dropped()
+                self._raise_failure()
+                self._jobs.append((job, dropped))
+                self._is_working, self._is_to_end = True, False
+                if self._worker is not None:
+                    self._changed.notify_all()
+                    return
+                self._has_begun = False
+                self._worker = threading.Thread(target=self._work, name="checkpoint-writer")
+            self._start(self._worker)
+        except BaseException:
+            if is_ours:
+                dropped()
+            self._give_up()
+            raise
 
     def flush(self) -> None:
         """Return when every job is done.
@@ -92,7 +100,34 @@ class BackgroundWriter:
             self._changed.notify_all()
             self._raise_failure()
 
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread to give: training waits instead
+            self._worker, self._is_to_end = threading.current_thread(), True
+            try:
+                self._work()
+            finally:
+                self._worker, self._is_working = None, False
+
+    def _give_up(self) -> None:
+        """Drop all jobs where nobody is going to do them: the thread for them did not begin."""
+        with self._changed:
+            if self._worker is not None and self._has_begun:
+                return
+            self._worker, self._is_working = None, False
+            self._drop_all()
+            self._changed.notify_all()
+
+    def _drop_all(self) -> None:
+        while self._jobs:
+            self._jobs.popleft()[1]()
+
     def _work(self) -> None:
+        with self._changed:
+            if self._worker is not threading.current_thread():
+                return  # given up before it began
+            self._has_begun = True
         while (job := self._next_job()) is not None:
             try:
                 with _polite:
@@ -100,9 +135,7 @@ class BackgroundWriter:
             except BaseException as error:  # noqa: BLE001 - raised again in the other thread
                 with self._changed:
                     self._failure = error
-                    for _, dropped in self._jobs:
-                        dropped()
-                    self._jobs.clear()
+                    self._drop_all()
 
     def _next_job(self) -> Job | None:
         with self._changed:
@@ -111,7 +144,7 @@ class BackgroundWriter:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._jobs or self._is_to_end, _LINGER_SECONDS)
             if not self._jobs:
-                self._is_alive = False
+                self._worker = None
                 return None
             return self._jobs.popleft()[0]
 
