@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import random
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -145,3 +148,66 @@ def test_errors_are_short_whatever_is_in_the_file(source: FolderSource) -> None:
     with pytest.raises(DataError, match="column49 and 99950 more") as raised:
         scan(source)
     assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_giant_text_has_the_tokens_of_its_beginning_and_costs_no_more(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, side: str
+) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.truncation_side = side
+    giant = f"cat dog {'red green ' * 200_000}blue bird"
+    small = f"cat dog {'red green ' * 2_000}blue bird"
+    rows = [(text, label) for text, label in numbered(20)]
+    write_split(source.folder / "train.jsonl", [(giant, "cat"), (small, "dog"), *rows])
+    read: list[int] = []
+
+    class Counting(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, texts: str | list[str], **options: Any) -> Any:
+            read.extend(map(len, [texts] if isinstance(texts, str) else texts))
+            return super().__call__(texts, **options)
+
+    tokenizer.__class__ = Counting
+    found = tokenised(
+        source, tokenizer, max_length=16, cache_dir=tmp_path / "cache", progress=lambda *_: None
+    )
+    first, second = found.files["train"].tokens(np.arange(2))
+    assert first.tolist() == second.tolist()
+    assert len(first) == 16
+    assert found.files["train"].texts(np.arange(1)) == [giant]
+    assert max(read) <= 1 << 16
+
+
+def test_a_text_whose_tokens_begin_late_is_read_further_and_refused_in_the_end(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    def entry(spaces: int) -> list[int]:
+        late = " " * spaces + "cat dog"
+        write_split(source.folder / "train.jsonl", [(late, "cat"), *numbered(20)])
+        found = tokenised(
+            source, tokenizer, max_length=16, cache_dir=tmp_path, progress=lambda *_: None
+        )
+        return found.files["train"].tokens(np.arange(1))[0].tolist()
+
+    assert entry(500_000) == entry(1)
+    message = (
+        rf"train\.jsonl:1: a text of {(1 << 20) + 7} characters, and the tokenizer finds too few"
+    )
+    with pytest.raises(DataError, match=message):
+        entry(1 << 20)
+
+
+def test_what_blocks_take_is_bounded_by_their_characters(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    long = pa.array(["red cat " * 250_000])
+    entries = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), long)
+    (source.folder / "train.jsonl").unlink()
+    columns = {"text": entries, "label": ["cat", "dog"] * 32}
+    pq.write_table(pa.table(columns), source.folder / "train.parquet")
+    tracemalloc.start()
+    try:
+        tokenised(source, tokenizer, max_length=8, cache_dir=tmp_path, progress=lambda *_: None)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20  # and the texts 128 MB
+    finally:
+        tracemalloc.stop()

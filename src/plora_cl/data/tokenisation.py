@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +22,13 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Told ``(what, done, total)`` now and then."""
 
 _ROWS_AT_ONCE = 2048
+_CHARACTERS_AT_ONCE = 8 << 20
+
+# A tokenizer reads the whole of a text before it cuts the tokens, in a hundred times its memory.
+# Of a longer text so many characters are read, at least and for each token that is wanted: first
+# the fewer; the more, where those do not have twice the tokens and some to spare.
+_SHARES = ((1 << 16, 16), (1 << 20, 64))
+_SPARE_TOKENS = 1024
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -84,7 +90,7 @@ def write_token_files(
         SHA-256 of each split's texts, labels and token ids.
 
     Raises:
-        DataError: A text has no tokens at all.
+        DataError: A text has no tokens at all, or too few for its length.
     """
     labels = {name: index for index, name in enumerate(scanned.classes)}
     total, done = sum(scanned.rows.values()), 0
@@ -96,7 +102,8 @@ def write_token_files(
             validates = scanned.validates if split == "train" else None
             first = 0
             for rows in _blocks(source.rows(split)):
-                ids = token_ids(tokenizer, [row.text for row in rows], max_length)
+                texts = _readable(tokenizer, rows, max_length, source.place(split))
+                ids = token_ids(tokenizer, texts, max_length)
                 _check_not_empty(ids, rows, source.place(split))
                 for target, kept in _targets(split, validates, first, len(rows)):
                     writers[target].append(
@@ -112,8 +119,51 @@ def write_token_files(
 
 
 def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while block := list(islice(rows, _ROWS_AT_ONCE)):
+    block: list[Row] = []
+    characters = 0
+    for row in rows:
+        block.append(row)
+        characters += len(row.text)
+        if len(block) == _ROWS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield block
+            block, characters = [], 0
+    if block:
         yield block
+
+
+def _readable(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, place: str
+) -> list[str]:
+    """Return the text of each row, or as much of it as its first ``max_length`` tokens need.
+
+    The tokens next to a cut are not those of the whole text, so that some are left to spare.
+
+    Raises:
+        DataError: A text is too long to be read, and what is read of it has too few tokens.
+    """
+    shares = [max(least, of_a_token * max_length) for least, of_a_token in _SHARES]
+    texts = []
+    for row in rows:
+        part = next(
+            (p for share in shares if (p := _part(tokenizer, row.text, share, max_length))), None
+        )
+        if part is None:
+            raise DataError(
+                f"{place}:{row.line}: a text of {len(row.text)} characters, and the tokenizer "
+                f"finds too few tokens in {shares[-1]} of them to fill max_length; cut it to the "
+                "part that matters or remove the row"
+            )
+        texts.append(part)
+    return texts
+
+
+def _part(tokenizer: PreTrainedTokenizerBase, text: str, share: int, max_length: int) -> str | None:
+    """Return ``share`` characters of a longer text, unless they have too few tokens."""
+    if len(text) <= share:
+        return text
+    part = text[:share] if tokenizer.truncation_side == "right" else text[-share:]
+    ids = tokenizer(part, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return part if len(ids) >= 2 * max_length + _SPARE_TOKENS else None
 
 
 def _targets(

@@ -13,6 +13,9 @@ from plora_cl.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
+LONGEST_TEXT = 1 << 28
+"""Characters of one column of a row."""
+
 _MOST_NAMES = 50
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -127,6 +130,11 @@ class Columns:
                 raise DataError(
                     f"{place}:{line}: column {name!r} holds a {type(value).__name__}; texts are "
                     "strings: name another one with text_column"
+                )
+            if value is not None and len(value) > LONGEST_TEXT:
+                raise DataError(
+                    f"{place}:{line}: a text of {len(value)} characters in column {name!r}; "
+                    f"expected at most {LONGEST_TEXT}: cut it to the part that matters"
                 )
             if value is not None and value.strip():
                 parts.append(value)

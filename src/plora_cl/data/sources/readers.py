@@ -22,7 +22,7 @@ Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
 
 _LARGEST_FIELD = 2**31 - 1
 _LONGEST_LINE = 1 << 28
-_PARQUET_ROWS = 1024
+_PARQUET_ROWS = 64  # a small file may have large ones: each may be the same entry of a dictionary
 _HEAD = 64
 _WIDE_MARKS = (
     *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),  # before their beginnings
@@ -69,7 +69,7 @@ def read_jsonl(
 def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
     """Yield ``(line, fields by column)`` of a CSV file with a header line.
 
-    Quoted fields may span lines (the first of them is the row's line) and be of any size.
+    Quoted fields may span lines (the first of them is the row's line).
     """
     csv.field_size_limit(_LARGEST_FIELD)
     _require_bytes_of_utf8(path)
