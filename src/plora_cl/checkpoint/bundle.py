@@ -27,6 +27,7 @@ from plora_cl.checkpoint.new_folder import (
     RUN_LOG,
     chunks_of,
     claim,
+    committing,
     object_chunks,
     put,
     require_new_file,
@@ -173,8 +174,8 @@ def _commit(
     entry = CheckpointEntry.at(store.directory / contents.checkpoint)
     waiting = partial_path(entry.path)
     name = f"checkpoints/{contents.checkpoint}"
-    stream(disk, waiting, _content(bundle, name, contents.checkpoint_bytes))
     try:
+        stream(disk, waiting, _content(bundle, name, contents.checkpoint_bytes))
         _skip_padding(bundle, contents.checkpoint_bytes)
         if bundle.tell() != os.fstat(bundle.fileno()).st_size - _DIGEST_BYTES:
             raise CorruptCheckpointError("something follows its last member")
@@ -183,7 +184,7 @@ def _commit(
         if set(manifest.objects.values()) != set(contents.refs):
             raise CorruptCheckpointError("its objects are not those of its checkpoint")
         put(disk, folder / _CONFIG, config(manifest).encode())
-        with writing(entry.path):
+        with committing(disk, entry.path), writing(entry.path):
             store.objects.sync()
             disk.rename(waiting, entry.path)
             disk.sync_directory(store.directory)

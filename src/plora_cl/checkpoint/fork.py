@@ -19,6 +19,7 @@ from plora_cl.checkpoint.manifest import ObjectRef
 from plora_cl.checkpoint.new_folder import (
     RUN_LOG,
     claim,
+    committing,
     lineage_of,
     object_chunks,
     put,
@@ -101,7 +102,8 @@ def fork(
     with writing(store.objects.directory):
         store.objects.make_directories()
     copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
-    entry = store.commit(source.name, data)
+    with committing(disk, store.directory / source.name):
+        entry = store.commit(source.name, data)
     return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,6 +135,20 @@ def stream(filesystem: Filesystem, path: Path, chunks: Iterable[bytes]) -> None:
                 filesystem.remove(partial)
             raise
         filesystem.sync_directory(path.parent)
+
+
+@contextmanager
+def committing(filesystem: Filesystem, checkpoint: Path) -> Iterator[None]:
+    """Take ``checkpoint`` away again if what makes it durable fails, so that a next try is one.
+
+    Only its last flush has failed then; while the lock is held nobody has gone on from it.
+    """
+    try:
+        yield
+    except CheckpointError:
+        with suppress(OSError):
+            filesystem.remove(checkpoint)
+        raise
 
 
 def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
