@@ -17,7 +17,12 @@ from plora_cl.checkpoint import bundle
 from plora_cl.checkpoint.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.encoding import encode
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
+from plora_cl.errors import (
+    CheckpointError,
+    CorruptCheckpointError,
+    ExperimentExistsError,
+    IncompatibleCheckpointError,
+)
 from plora_cl.evaluation.runlog import RunLog
 
 NAME = "checkpoint_task1_epoch2_batch2.pt"
@@ -236,3 +241,14 @@ def test_no_folder_is_made_for_an_export(tmp_path: Path, exported: Path) -> None
     with pytest.raises(CheckpointError, match="is not a file: name the file"):
         export_bundle(entry, tmp_path / "a", config="", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.tar"]
+
+
+def test_settings_that_no_import_reads_are_not_exported(tmp_path: Path) -> None:
+    entry, out = make_checkpoint(tmp_path / "a"), tmp_path / "out.tar"
+    longest = "#" * (1 << 20)
+    export_bundle(entry, out, config=longest)
+    read_back(out, tmp_path / "b")
+    out.unlink()
+    with pytest.raises(IncompatibleCheckpointError, match="no import reads more than 1048576"):
+        export_bundle(entry, out, config=longest + "#")
+    assert not list(tmp_path.glob("out*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from plora_cl.config.fields import SettingFields
+from plora_cl.config.record import record
 from plora_cl.config.sources import dump, resolve, validate
 from plora_cl.config.yaml_file import MAX_BYTES, parse, read_mapping
 from plora_cl.errors import SettingsError
@@ -164,3 +165,17 @@ def test_a_size_of_hundreds_of_digits_is_refused(size: str) -> None:
 def test_half_a_surrogate_pair_is_no_text(values: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="half of a surrogate pair; expected text"):
         validate(values)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\x7f", "\U000e0001", "'"], ids=ascii)
+def test_settings_whose_record_could_not_be_read_are_refused(tmp_path: Path, letter: str) -> None:
+    prompt = f"{letter * 500} {{label}}"
+    settings = validate({"replay_prompts": [prompt]})
+    each = len(dump(validate({"replay_prompts": [prompt] * 2}))) - len(dump(settings))
+    each = max(each, len(prompt.encode()))
+    with pytest.raises(SettingsError, match=r"replay_prompts: .* would have \d+ bytes"):
+        validate({"replay_prompts": [prompt] * (MAX_BYTES // each + 1)})
+    most = [prompt] * ((MAX_BYTES - 8000) // (each + 16))
+    accepted = validate({"replay_prompts": most})
+    (tmp_path / "config.yaml").write_bytes(record(dump(accepted), branch=999_999_999))
+    assert read_mapping(tmp_path / "config.yaml")["replay_prompts"] == most

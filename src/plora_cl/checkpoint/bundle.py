@@ -89,6 +89,7 @@ def export_bundle(
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
         CorruptCheckpointError: It, or an object of it, is damaged.
+        IncompatibleCheckpointError: Its settings are too long for a bundle.
         CheckpointError: Something is at ``out``, its folder is not there, or the disk refused.
     """
     require_new_file(out, overwrite=overwrite)
@@ -106,6 +107,11 @@ def export_bundle(
         run_log_bytes=run_log_length(_disk, run_log, position),
         objects=[ref.to_plain() for ref in refs],
     )
+    if contents.config_bytes > _LONGEST_CONFIG:
+        raise IncompatibleCheckpointError(
+            f"{source.path}: its settings take {contents.config_bytes} bytes as {_CONFIG}, and no "
+            f"import reads more than {_LONGEST_CONFIG}; copy the folder of the experiment instead"
+        )
     text = contents.to_json()
 
     def members() -> Iterator[bytes]:

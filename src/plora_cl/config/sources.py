@@ -14,14 +14,15 @@ from pydantic import ValidationError
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.fields import SettingFields
-from plora_cl.config.places import RECORD, experiment_recorded_in, found_again
+from plora_cl.config.places import RECORD, anchored, experiment_recorded_in, found_again
 from plora_cl.config.presets import read_preset
-from plora_cl.config.problems import contradiction_problems, field_problems
+from plora_cl.config.problems import contradiction_problems, field_problems, located
 from plora_cl.config.record import Resume, recorded_in
 from plora_cl.config.schema import Settings, as_recorded
-from plora_cl.config.yaml_file import read_mapping
+from plora_cl.config.yaml_file import MAX_BYTES, read_mapping
 from plora_cl.errors import SettingsError
 
+_HEADER_BYTES = 256  # of a record, more than its first line takes
 _PLACE = ("experiment_dir", "experiment_name")
 
 
@@ -67,9 +68,32 @@ class _Layers:
         if self.problems:
             raise SettingsError(self.problems)
         try:
-            return Settings.model_validate(self.values)
+            found = Settings.model_validate(self.values)
         except ValidationError as error:
             raise SettingsError(contradiction_problems(error, self.origins)) from error
+        _require_recordable(found, self.origins)
+        return found
+
+
+def _require_recordable(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Refuse settings whose record could not be read back.
+
+    Raises:
+        SettingsError: It would be too long; names the setting that takes most of it.
+    """
+    # No character takes more than four times its bytes in JSON; paths become absolute.
+    absolute = len(settings.tasks) * len(os.fsencode(Path.cwd()))
+    if 4 * (len(settings.model_dump_json().encode()) + absolute) + _HEADER_BYTES <= MAX_BYTES:
+        return
+    size = len(dump(anchored(settings)).encode()) + _HEADER_BYTES
+    if size > MAX_BYTES:
+        sizes = {name: len(str(getattr(settings, name))) for name in SettingFields.model_fields}
+        longest = max(sizes, key=sizes.__getitem__)
+        text = (
+            f"takes most of settings whose {RECORD} would have {size} bytes; expected at most "
+            f"{MAX_BYTES}: shorten it"
+        )
+        raise SettingsError([located(origins.get(longest, "settings"), longest, text)])
 
 
 def resolve(
