@@ -15,8 +15,10 @@ import yaml
 from plora_cl.checkpoint.encoding import decode
 from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.main import main
-from plora_cl.errors import OutputError
+from plora_cl.config.sources import validate
+from plora_cl.errors import OutputError, RunStoppedError
 from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 
@@ -91,6 +93,39 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing_and_no_record_is_lost(
     assert all("No space left on device" in text for text in refused)
     assert any(str(log) in text for text in refused)
     assert evidence(folder) == expected
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_a_stop_on_a_full_disk_says_what_is_lost_and_where_the_next_start_begins(
+    tmp_path: Path, small_disk: Path, settings: dict[str, Any], background: bool, stop_at: int
+) -> None:
+    stop = StopRequest()
+
+    def at_step(step: int) -> None:
+        if step == stop_at:
+            trainer.run.checkpointer.flush()
+            fill(small_disk)
+            stop.request("SIGTEST", 99)
+
+    reporter = Watching(at_step)
+    changes = {"async_checkpoint": background, "experiment_dir": str(small_disk)}
+    trainer = CLTrainer.from_settings(
+        validate({**settings, **changes}), reporter=reporter, stop=stop
+    )
+    with pytest.raises(RunStoppedError):
+        trainer.train_sequence()
+    assert not any("training goes on" in text for text in reporter.messages)
+    refused, last = reporter.messages[-2:]
+    assert refused.startswith("Warning: no checkpoint ")
+    begins = trainer.get_latest_checkpoint()
+    assert (begins is None) is (stop_at == 2)
+    start = "begins anew" if begins is None else f"goes on from {begins}"
+    assert last.endswith(f"lost; the next start {start}")
+    (small_disk / "filler").unlink()
+    expected = evidence(train(tmp_path / "whole", settings, async_checkpoint=background))
+    assert evidence(train(small_disk, settings, async_checkpoint=background)) == expected
 
 
 @pytest.mark.parametrize("background", [True, False])

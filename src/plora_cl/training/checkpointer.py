@@ -58,6 +58,9 @@ class Checkpointer:
         environment: Fingerprint of the machine and the libraries.
         before_commit: Makes durable what a checkpoint relies on outside the store.
         reporter: Told about each durable checkpoint, and each one that failed.
+
+    Attributes:
+        newest: The last durable checkpoint that was saved here, or gone on from.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Checkpointer:
         self._unsettled: HostArena | None = None
         self._trajectory: Trajectory | None = None
         self._is_alone = False
+        self.newest: CheckpointEntry | None = None
         # The rest belongs to the writer.
         self._written: Moment | None = None
         self._refs: dict[str, ObjectRef] = {}
@@ -237,6 +241,7 @@ class Checkpointer:
         """
         if self.store is not None and self.store.holds(entry):
             tidy(self.store, entry, self._keep_last)
+            self.newest = entry
 
     def _write(self, arena: HostArena, snapshot: Snapshot, moment: Moment, path: Path) -> None:
         assert self.store is not None
@@ -252,13 +257,11 @@ class Checkpointer:
         except (CheckpointError, OSError, MemoryError) as error:
             self._written, self._refs = None, {}  # whatever is gone is put again next time
             self._failure = CheckpointError(f"no checkpoint {path}: {error}")
-            self._reporter.message(
-                f"Warning: {self._failure}; training goes on, the next save tries again"
-            )
+            self._reporter.message(f"Warning: {self._failure}; the next save, if any, tries again")
             return
         finally:
             self._arenas.put(arena)
-        self._failure = None
+        self._failure, self.newest = None, entry
         self._reporter.message(f"{SAVED}{entry.path} ({standing(snapshot.cursor)})")
         try:
             complete(self.store, entry)

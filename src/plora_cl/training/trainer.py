@@ -292,11 +292,20 @@ class CLTrainer:
             return run.final_scores(validation=self.settings.measure_validation)
         except BaseException:
             # What was asked to be saved is worth more than a fast exit.
-            with suppress(CheckpointError):
+            try:
                 run.checkpointer.flush()
+            except CheckpointError:
+                self._tell_of_loss(run.checkpointer.newest)
             with suppress(OSError):
                 run.sync_log()
             raise
+
+    def _tell_of_loss(self, newest: CheckpointEntry | None) -> None:
+        start = "begins anew" if newest is None else f"goes on from {newest.path}"
+        self._reporter.message(
+            "Warning: that save was the last one, and what was learned since the one before is "
+            f"lost; the next start {start}"
+        )
 
     def _resumable(self, store: CheckpointStore, resume: bool | str | Path) -> Resumable | None:
         if not resume:
