@@ -234,6 +234,33 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_overwritten(
     assert exported.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"checkpoints/{NAME}",
+        "checkpoints/checkpoint_task9_epoch0_batch0.pt",
+        "checkpoints/objects/a.tar",
+        "results/run_log.jsonl",
+        "config.yaml",
+        "lineage.json",
+        ".lock",
+    ],
+)
+def test_no_file_of_an_experiment_is_replaced_by_an_export(
+    tmp_path: Path, exported: Path, name: str
+) -> None:
+    entry = CheckpointEntry.at(tmp_path / "a" / "checkpoints" / NAME)
+    (tmp_path / "a" / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in (tmp_path / "a", tmp_path / "linked"):
+        with pytest.raises(CheckpointError, match="keeps its own files: name a file elsewhere"):
+            export_bundle(entry, folder / name, config="seed: 1\n", overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    export_bundle(entry, tmp_path / "a" / "a.tar", config="seed: 1\n")
+    assert (tmp_path / "a" / "a.tar").read_bytes() == exported.read_bytes()
+
+
 def test_no_folder_is_made_for_an_export(tmp_path: Path, exported: Path) -> None:
     entry = CheckpointEntry.at(tmp_path / "a" / "checkpoints" / NAME)
     with pytest.raises(CheckpointError, match="is not a folder: make it"):

@@ -37,6 +37,7 @@ LINEAGE = "lineage.json"
 RUN_LOG = "results/run_log.jsonl"
 
 _CHUNK = 1 << 20
+_RECORDS = ("config.yaml", LINEAGE, LOCK_NAME)
 log = logging.getLogger(__name__)
 
 
@@ -101,10 +102,23 @@ def require_new_file(path: Path, *, overwrite: bool) -> None:
             raise CheckpointError(f"{path} is not a file: name the file to write")
         if not path.parent.is_dir():
             raise CheckpointError(f"{path.parent} is not a folder: make it, or name another one")
+        if _is_of_an_experiment(path):
+            raise CheckpointError(
+                f"{path} is where an experiment keeps its own files: name a file elsewhere"
+            )
         if os.path.lexists(path) and not overwrite:
             raise CheckpointError(
                 f"{path} is there already: choose another file, or replace it with --overwrite"
             )
+
+
+def _is_of_an_experiment(path: Path) -> bool:
+    """Tell whether an experiment has, or would look for, something of its own at ``path``."""
+    folder = path.parent.resolve()
+    if path.name in _RECORDS:
+        return (folder / "checkpoints").is_dir()
+    near = folder.parent if folder.name == "objects" else folder
+    return near.name in ("checkpoints", "results") and (near.parent / "checkpoints").is_dir()
 
 
 def put(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
