@@ -75,9 +75,7 @@ class Place:
 
     def _is_within(self, base: reading.Checkpoint, history: History) -> bool:
         """Tell whether some but not all units of a phase are done in a checkpoint."""
-        assert base.manifest is not None
-        phase = base.manifest["cursor"]["phase"]
-        if phase in ("train", "done"):
+        if not reading.is_within_a_phase(base):
             return False
         expected = self.bench.reference(self.variant, history).checkpoints.get(base.cursor)
         return digests(base.path.read_bytes()) != expected

@@ -87,6 +87,14 @@ def is_done(path: Path) -> bool:
     return plain is not None and plain["cursor"]["phase"] == "done"
 
 
+def is_within_a_phase(found: Checkpoint) -> bool:
+    """Tell whether a checkpoint may have been taken between two units of a phase.
+
+    Its cursor does not say how many of them are done.
+    """
+    return found.manifest is not None and found.manifest["cursor"]["phase"] not in ("train", "done")
+
+
 def digest(file: Path) -> str:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -115,9 +123,14 @@ def pinned(folder: Path) -> list[Path]:
     return [c.path for c in there if c.path.with_name(c.path.name + ".pin").exists()]
 
 
+def live(folder: Path) -> list[Checkpoint]:
+    """Return all checkpoints, but for those of a run that another one has replaced."""
+    return _of_the_new_run(folder, checkpoints(folder))
+
+
 def named(folder: Path) -> list[Path]:
     """Return what somebody may resume by its path: nothing of a run that another one replaced."""
-    found = _of_the_new_run(folder, checkpoints(folder))
+    found = live(folder)
     is_replaced = len(found) < len(checkpoints(folder))
     return [c.path for c in (*found, *([] if is_replaced else retired(folder)))]
 

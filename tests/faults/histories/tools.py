@@ -28,9 +28,9 @@ class Tools(Place):
 
     def pin(self, which: int) -> None:
         """Pin one of the checkpoints that are there."""
-        if names := self.here.names():
-            name = names[which % len(names)]
-            found = reading.checkpoint(self.here.folder / "checkpoints" / name)
+        if there := reading.live(self.here.folder):
+            found = there[which % len(there)]
+            name = found.path.name
             status, _ = self.tool("pin", str(found.path))
             assert status == (0 if found.manifest is not None else 1), self.said
             if found.is_intact:
