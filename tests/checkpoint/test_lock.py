@@ -22,7 +22,7 @@ import pytest
 from plora_cl.checkpoint.lock import ExperimentLock, holder_of, is_held
 from plora_cl.checkpoint.lock_holder import STALE_SECONDS, Holder
 from plora_cl.cli.exit import REFUSED, exit_code
-from plora_cl.errors import ExperimentLockedError
+from plora_cl.errors import CheckpointError, ExperimentLockedError
 from plora_cl.training.trainer import CLTrainer
 
 
@@ -243,3 +243,18 @@ def test_a_record_that_is_torn_or_none_holds_nobody_back(tmp_path: Path, record:
 def test_looking_at_a_folder_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_the_lock_keeps_no_folder_that_was_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EFBIG, "File too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(CheckpointError, match="File too large"):
+            ExperimentLock.acquire(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with ExperimentLock.acquire(tmp_path / "run"):
+        pass

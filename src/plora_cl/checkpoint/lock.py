@@ -69,6 +69,7 @@ class ExperimentLock:
             CheckpointError: The disk refused.
         """
         file, whole = LockFile(folder / LOCK_NAME), LockFile(folder)
+        made_folder = False
         try:
             with writing(file.path):
                 made_folder = not folder.exists()
@@ -80,6 +81,9 @@ class ExperimentLock:
         except BaseException:
             for opened in (file, whole):
                 opened.close()
+            with suppress(OSError):
+                if made_folder:
+                    folder.rmdir()
             raise
 
     @property
