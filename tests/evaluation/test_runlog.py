@@ -140,6 +140,24 @@ def test_a_log_that_only_a_copy_holds_is_put_in_place_before_a_checkpoint_commit
     assert not caplog.records
 
 
+def test_a_run_that_ends_earlier_than_another_branch_leaves_no_line_of_that(path: Path) -> None:
+    log = RunLog(path)
+    states = []
+    for step in range(4):
+        log.append({"step": step})
+        states.append(log.state_dict())
+    log.sync()
+    again = RunLog(path)
+    again.load_state_dict(states[1])
+    again.append({"step": 2})  # the same as in the other branch, so that it stays as it is
+    again.sync()
+    assert again.state_dict() == states[2]
+    again.settle()
+    assert len(path.read_bytes()) == states[2]["bytes"]
+    again.settle()
+    assert len(path.read_bytes()) == states[2]["bytes"]
+
+
 def test_a_run_that_restores_nothing_starts_an_empty_log(path: Path) -> None:
     killed_after(path, 3, 3)
     log = RunLog(path)

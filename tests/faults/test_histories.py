@@ -64,6 +64,11 @@ FOUND: dict[str, tuple[str, list[Action]]] = {
          ("train", {"resume": "overwrite", "ending": ("kill disk", 15)}),
          ("pin", {"which": 0}), ("train", {"resume": "overwrite"}), ("unpin", {"which": 0})],
     ),
+    "a run that ends before the branch that it leaves": (
+        "routed",
+        [("train", {}), ("train", {"resume": 0, "changes": {"tasks": 3}, "accept": True}),
+         ("train", {"resume": 4, "bare": True})],
+    ),
     **{
         f"file {which} damaged while a task is learned": (
             "plain",

@@ -64,6 +64,21 @@ class PendingLines:
                 reason = error.strerror or str(error)
                 raise OSError(error.errno, reason, str(self._path)) from error
 
+    def cut(self) -> None:
+        """Remove what the file has after its last line that was written, since no line follows.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        with self._writing:
+            if self._path.exists() and self._path.stat().st_size > self._end:
+                os.truncate(self._path, self._end)
+                descriptor = os.open(self._path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
     def _write(self, *, durably: bool) -> None:
         with self._changing:
             lines = self._lines[self._written :]

@@ -152,17 +152,18 @@ class RunLog:
         self._expected, self._in_place = dict(state), False
 
     def settle(self) -> None:
-        """Leave the file as the restored state has it, since no record follows.
+        """Leave the file as the last record, or the restored state, has it: no record follows.
 
-        What stands after that was never committed and goes. A log that was lost or edited is
-        reported, and stays as it is.
+        What stands after that was never committed, or is the end of another branch, and goes. A log
+        that was lost or edited is reported, and stays as it is.
 
         Raises:
             CheckpointError: The disk refused.
         """
-        if self._expected is None:
-            return
         try:
+            if self._expected is None:
+                self._pending.cut()
+                return
             self._find_end(self._expected)
             if self._digest.hexdigest() != self._expected["sha256"]:
                 self._warn_of_gap(self._expected)

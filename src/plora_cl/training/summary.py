@@ -62,6 +62,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
     results["by_class"] = final.by_class
     with recording(run.components.run_log.path):
         run.sync_log()
+    run.components.run_log.settle()
     target = folder / "results"
     write_results(target, results, matrix, costs, partial(write_output, filesystem=run.disk))
     _show(run, results)

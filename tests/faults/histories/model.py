@@ -57,14 +57,6 @@ class Experiment:
         self.pinned -= gone
         self.promised = {key: phase for key, phase in self.promised.items() if key not in gone}
 
-    def replace(self, name: str, history: History) -> None:
-        """Note that a later phase took the place of an earlier one, of fewer tasks perhaps."""
-        for key in [k for k in self.promised if k[0] == name and only_appends(k[1], history)]:
-            del self.promised[key]
-            if key in self.pinned:  # a pin belongs to the name
-                self.pinned.remove(key)
-                self.pinned.add((name, history))
-
     def names(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "checkpoints").glob("*.pt"))
 
@@ -96,9 +88,9 @@ def going_on(history: History, cursor: str, settings: Mapping[str, Any]) -> Hist
     return history if now == history[-1][1] else (*history, (cursor, now))
 
 
-def only_appends(before: History, after: History) -> bool:
-    """Tell whether ``after`` goes on with ``before`` and more tasks: that makes no branch."""
-    if len(before) >= len(after) or after[: len(before)] != before:
+def is_of(after: History, before: History) -> bool:
+    """Tell whether ``after`` is ``before``, or goes on with it and has nothing but more tasks."""
+    if after[: len(before)] != before:
         return False
     then, now = settings_of(before), settings_of(after)
     tasks = then.pop("tasks")
@@ -167,7 +159,9 @@ def broken_promises(experiment: Experiment, known: Knowledge) -> dict[tuple[str,
 
     def is_kept(name: str, history: History, phase: str) -> bool:
         there = [c for c in found if reading.name_of(c.path.name) == name]
-        right = [c for c in there if known.histories.get(c.sha256) == history]
+        of = [(c, known.histories.get(c.sha256)) for c in there]
+        # A later phase takes the place of an earlier one, with more tasks perhaps.
+        right = [c for c, its in of if its is not None and is_of(its, history)]
         return any(c.is_intact and not is_before(c, phase) for c in right)
 
     promised = experiment.promised.items()

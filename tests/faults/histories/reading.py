@@ -180,6 +180,14 @@ def unneeded(folder: Path) -> list[Path]:
     return sorted([*folder.rglob("*.partial"), *(objects - needed)])
 
 
+def branch_of(record: Path) -> int | None:
+    """Return the branch whose settings a ``config.yaml`` holds; None where there is none."""
+    found = (
+        re.match(r"# Settings of branch (\d+);", record.read_text()) if record.exists() else None
+    )
+    return int(found[1]) if found else None
+
+
 def tree(folder: Path) -> dict[str, str]:
     """Return the digest of each file, by its path; the lock aside."""
     return {

@@ -105,7 +105,9 @@ class Training(Place):
         """Return what a run wants that is told nothing: what it had, whichever file says so."""
         assert base.manifest is not None
         saved = base.manifest["settings"]
-        last = yaml.safe_load(record.read_text()) if record.exists() else saved
+        last = saved
+        if reading.branch_of(record) == base.trajectory["branch"]:
+            last = yaml.safe_load(record.read_text())
         before = settings_of(self.known.histories[base.sha256])
         if base.sha256 == self.here.accepted[1]:
             return self.here.wanted | json.loads(self.here.accepted[0])
@@ -193,7 +195,6 @@ class Training(Place):
                 saved = note["saved"]
                 assert saved["is_intact"], f"{saved['name']} was announced and is damaged"
                 phase = json.loads(saved["cursor"])["phase"]
-                me.replace(saved["name"], history)
                 me.promised[saved["name"], history] = phase
                 self.known.histories[saved["sha256"]] = history
                 done = phase == "done"
@@ -234,7 +235,8 @@ class Training(Place):
         wrong = [k for k in RELEVANT if k != "tasks" and identity[k] != made_by[k]]
         assert not wrong, f"results name other settings than made them: {wrong}"
         recorded = yaml.safe_load((me.folder / "config.yaml").read_text())
-        assert relevant(recorded) == relevant(wanted), "config.yaml is not what was in force"
+        kept = {name: recorded[name] for name in RELEVANT if recorded[name] != wanted[name]}
+        assert not kept, f"config.yaml is not what was in force: {kept}"
         me.config_is_ours = True
         left = [str(p) for p in reading.unneeded(me.folder) if p.name.endswith(".partial")]
         assert not left, f"unfinished writes stay: {left}"
