@@ -335,8 +335,9 @@ MUTANTS = {
     ),
     "results that name other settings": Mutant(
         "training/summary.py",
-        "identity=run.checkpointer.identity,",
-        "identity=run.checkpointer.identity | {'learning_rate': 0.01},",
+        "identity=with_sources(run.checkpointer.identity, run.components.tasks),",
+        "identity={**with_sources(run.checkpointer.identity, run.components.tasks),"
+        " 'learning_rate': 0.01},",
         HISTORIES,
     ),
     "epochs without improvement forgotten": Mutant(

@@ -127,12 +127,12 @@ def test_code_in_a_model_folder_is_refused_even_if_somebody_says_yes(
 def test_an_import_says_what_its_settings_name_and_writes_nowhere_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = make_bundle(tmp_path / "theirs", tmp_path / "\x1b[31mmodel", ["data/\x1b[2Jnews"])
+    bundle = make_bundle(tmp_path / "theirs", tmp_path / "\x1b[31mmodel", ["data\x1b[2J/news"])
     assert checkpoints(["import", str(bundle), str(tmp_path / "mine")]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert r"\u001b[31mmodel" in said
-    assert r"data/\u001b[2Jnews" in said
+    assert r"data\u001b[2J/news" in said
     settings = (tmp_path / "mine" / "config.yaml").read_text()
     assert "cache_dir: null" in settings
     assert "elsewhere" not in settings

@@ -110,6 +110,7 @@ SCENARIOS: dict[str, Callable[[list[str], Path], tuple[int, bytes]]] = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     os.environ["TERM"] = "xterm"
     for line in sys.stdin:
         request = json.loads(line)
