@@ -61,7 +61,7 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
 
     def held_write(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
         if path.name.startswith(".") and ".pt." in path.name:
-            steps.acquire(timeout=5)  # a step of training, or the end of it, comes first
+            steps.acquire(timeout=1)  # a step of training, or the end of it, comes first
             snapshot = decode(bytes(data))
             state = {k: v for k, v in snapshot.state.items() if k != "costs"}
             name = path.name.split(".pt.")[0].lstrip(".") + ".pt"

@@ -18,7 +18,7 @@ import yaml
 
 from training.evidence import evidence
 
-KILLS = int(os.environ.get("PLORA_CL_KILLS", "12"))
+KILLS = int(os.environ.get("PLORA_CL_KILLS", "6"))
 """Set it to hundreds for a long trial; `-s` prints how many were survived."""
 
 
