@@ -348,7 +348,7 @@ MUTANTS = {
         "        require_startable(store, resume=resume, overwrite=overwrite)\n",
         "        set_aside(store) if overwrite else None\n"
         "        require_startable(store, resume=resume, overwrite=overwrite)\n",
-        HISTORIES,
+        "tests/training/test_overwriting.py",
     ),
     "unfinished results that stay": Mutant(
         "checkpoint/retention.py",

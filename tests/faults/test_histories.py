@@ -64,6 +64,15 @@ FOUND: dict[str, tuple[str, list[Action]]] = {
          ("train", {"resume": "overwrite", "ending": ("kill disk", 15)}),
          ("pin", {"which": 0}), ("train", {"resume": "overwrite"}), ("unpin", {"which": 0})],
     ),
+    "a pin that rotation comes by": (
+        "plain",
+        [("train", {"ending": ("signal", 12, "SIGTERM")}), ("pin", {"which": 0}), ("train", {})],
+    ),
+    "epochs without improvement before a kill": (
+        "plain",
+        [("train", {"changes": {"epochs": 5, "early_stopping_patience": 2},
+                    "ending": ("kill saved", 6)}), ("train", {})],
+    ),
     "a run that ends before the branch that it leaves": (
         "routed",
         [("train", {}), ("train", {"resume": 0, "changes": {"tasks": 3}, "accept": True}),
