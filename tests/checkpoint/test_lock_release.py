@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from checkpoint.test_lock import another_holder
 from plora_cl.checkpoint import lock, lock_file
 from plora_cl.checkpoint.lock import ExperimentLock, is_held
 from plora_cl.errors import CheckpointError, ExperimentLockedError, ExperimentMovedError
+from tmpfs import tmpfs
 
 _HOLDING = ("__enter__", "__exit__", "release", "is_open", "close")
 
@@ -121,15 +121,9 @@ def test_a_holder_says_once_that_its_folder_is_gone(
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs without an inode or a byte left but for one folder."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=16", "none", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    (place / "run").mkdir()
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with tmpfs(tmp_path / "disk", "size=64k,nr_inodes=16") as place:
+        (place / "run").mkdir()
+        yield place
 
 
 def fill(place: Path, *, inodes: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from faults.scenario import newest_note, older_run, partial_files, save
 from plora_cl.checkpoint.store import CheckpointStore
 from plora_cl.errors import CheckpointError
+from tmpfs import tmpfs
 
 PADDING = "x" * 20_000
 PAGE = 4096
@@ -21,14 +21,8 @@ PAGE = 4096
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 64 pages."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={64 * PAGE}", "none", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with tmpfs(tmp_path / "disk", f"size={64 * PAGE}") as place:
+        yield place
 
 
 @pytest.mark.fault

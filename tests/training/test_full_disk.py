@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from plora_cl.errors import OutputError, RunStoppedError
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
+from tmpfs import tmpfs
 from training.evidence import evidence
 
 
@@ -39,14 +39,8 @@ class Watching(SilentReporter):
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs with room for one run."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with tmpfs(tmp_path / "disk", "size=32m") as place:
+        yield place
 
 
 def fill(place: Path) -> None:

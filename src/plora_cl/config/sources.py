@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from plora_cl.config.yaml_file import MAX_BYTES, read_mapping
 from plora_cl.errors import SettingsError
 
 _HEADER_BYTES = 256  # of a record, more than its first line takes
+_Recorded: TypeAlias = Callable[[Path], tuple[str, dict[Any, Any]]]
 _PLACE = ("experiment_dir", "experiment_name")
 
 
@@ -126,8 +128,13 @@ def resolve(
     """
     layers = _Layers()
     typed = flags or {}
+    recorded = cache(lambda folder: recorded_in(folder, resume))  # it may read every checkpoint
     packaged = layers.read(lambda: read_preset(preset)) if preset is not None else {}
-    written = layers.read(lambda: _file(config, resume)) if config is not None else {}
+    written = (
+        layers.read(lambda: _file(config, recorded if resume else None))
+        if config is not None
+        else {}
+    )
     sources: list[tuple[str, Mapping[Any, Any]]] = [
         (f"preset {preset}", packaged),
         (str(config), written),
@@ -139,7 +146,7 @@ def resolve(
         for _, values in sources:
             asked |= values
         asked |= {path: value for path, value in filter(None, split) if path in _PLACE}
-        _add_recorded(layers, asked, resume)
+        _add_recorded(layers, _resumed_folder(asked, resume), recorded)
     for source, values in sources:
         layers.add(source, values)
     for assignment in filter(None, split):
@@ -148,12 +155,12 @@ def resolve(
     return Resolved(layers.settings(), frozenset({*map(str, written), *typed, *paths}))
 
 
-def _file(config: Path, resume: Resume) -> Mapping[Any, Any]:
+def _file(config: Path, recorded: _Recorded | None) -> Mapping[Any, Any]:
     folder = experiment_recorded_in(config)
     if folder is None:
         return read_mapping(config)
-    if resume:
-        return recorded_in(folder, resume)[1]
+    if recorded is not None:
+        return recorded(folder)[1]
     return as_recorded(found_again(read_mapping(config), folder))
 
 
@@ -202,15 +209,14 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _add_recorded(layers: _Layers, asked: Mapping[Any, Any], resume: bool | str) -> None:
-    folder = _resumed_folder(asked, resume)
+def _add_recorded(layers: _Layers, folder: Path | None, recorded: _Recorded) -> None:
     if folder is None:
         return
     source = str(folder / RECORD)
 
     def read() -> Mapping[Any, Any]:
         nonlocal source
-        source, values = recorded_in(folder, resume)
+        source, values = recorded(folder)
         return values
 
     values = layers.read(read)

@@ -170,7 +170,6 @@ class CLTrainer:
             with recording(run.components.run_log.path):
                 run.components.run_log.clear()
         if run.components.finished:
-            run.components.run_log.settle()
             self._reporter.message(
                 f"{self.folder}: all {len(run.components.tasks)} tasks are already learned; "
                 "nothing to train"
