@@ -13,7 +13,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from plora_cl.evaluation.statistics import (
+from plora_cl.study.statistics import (
     Estimate,
     PairedComparison,
     compare,

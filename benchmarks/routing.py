@@ -13,10 +13,10 @@ import argparse
 import numpy as np
 
 from plora_cl.data.loading import load_tasks
+from plora_cl.evaluation.routing.router import Router
+from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import load_encoder, load_tokenizer
-from plora_cl.training.routing import Router
-from plora_cl.training.under_way import UnderWay
 from plora_cl.units import run_through
 
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from plora_cl.data.batches import Batch
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.data.token_file import TokenFile, TokenFileWriter
+from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
 from plora_cl.model.classifier import ContinualClassifier
 
 FAMILIES = ("distilbert", "bert", "roberta", "electra", "deberta-v2", "mpnet", "albert")

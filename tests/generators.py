@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from plora_cl.generation.generator import Generated
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.generation.lora_tuning import Tuned, TuningExample, TuningPlan, TuningState
 from plora_cl.units import Unit, Units
 
 CHAT_TEMPLATE = (

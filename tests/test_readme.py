@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.cli.flags import floor_parser, train_parser
-from plora_cl.cli.protocol.main import protocol_parser
+from plora_cl.cli.study.command import protocol_parser
+from plora_cl.cli.train.flags import floor_parser, train_parser
 from plora_cl.quickstart import how_to_install
 
 README = Path(__file__).parents[1] / "README.md"
@@ -67,7 +67,7 @@ def test_the_quickstart_runs_and_its_resume_trains_no_step(tmp_path: Path) -> No
     first, resume = TRAINING[0], TRAINING[1]
     for command, expected in ((first, "average accuracy"), (resume, "already learned")):
         outcome = subprocess.run(
-            [sys.executable, "-m", "plora_cl.cli.train", *arguments(command)],
+            [sys.executable, "-m", "plora_cl.cli.train.command", *arguments(command)],
             cwd=tmp_path,
             capture_output=True,
             text=True,

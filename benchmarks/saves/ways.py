@@ -9,8 +9,8 @@ from typing import Protocol
 
 import torch
 
-from plora_cl.checkpoint.resume import load
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.loading import load
+from plora_cl.checkpoint.store.store import CheckpointStore
 from saves.subject import Subject
 from saves.timing import sync, sync_tree, tree_bytes
 

@@ -9,7 +9,7 @@ class Impact(StrEnum):
     """Class of a difference; where nothing differs, going on is bitwise exact.
 
     Whatever is compared declares its class where it is declared itself: a setting in the metadata
-    of its field, a fact about the machine in `plora_cl.checkpoint.environment.FACTS`. Whatever
+    of its field, a fact about the machine in `plora_cl.compute.environment.FACTS`. Whatever
     declares none is TRAJECTORY.
     """
 

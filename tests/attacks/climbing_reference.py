@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from attacks.trial import honest, main, manifest, newest
-from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.format.manifest import ObjectRef
 
 
 def attack(folder: Path) -> Path:

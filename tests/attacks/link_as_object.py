@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from attacks.trial import main, refer_to
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import encode_object
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.tensor_object import encode_object
 
 
 def attack(folder: Path) -> Path:

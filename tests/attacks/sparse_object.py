@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from attacks.trial import main, refer_to
-from plora_cl.checkpoint.manifest import ObjectRef
+from plora_cl.checkpoint.format.manifest import ObjectRef
 
 
 def attack(folder: Path) -> Path:

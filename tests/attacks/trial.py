@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from checkpoint.components import Holder, capture
-from plora_cl.checkpoint.container import open_sealed, seal
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.resume import load, newest_usable
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.format.sealed_zip import open_sealed, seal
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.snapshot.loading import load, newest_usable
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
 
 ALLOWANCE = 1 << 30

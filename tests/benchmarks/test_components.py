@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components import tables
-from plora_cl.cli.protocol.main import protocol_parser
+from plora_cl.cli.study.command import protocol_parser
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
 
 

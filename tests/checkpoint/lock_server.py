@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.disk.lock import ExperimentLock
 
 with ExperimentLock.acquire(Path(sys.argv[1])):
     print("held", flush=True)

@@ -6,9 +6,9 @@ import io
 import zipfile
 from collections.abc import Mapping
 
-from plora_cl.checkpoint.container import seal
-from plora_cl.checkpoint.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
+from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
+from plora_cl.checkpoint.format.sealed_zip import seal
+from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 
 
 def manifest(

@@ -10,7 +10,7 @@ from itertools import chain, combinations, permutations, product
 from pathlib import Path
 from typing import BinaryIO
 
-from plora_cl.checkpoint.filesystem import ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import ReadableBytes
 
 Image = dict[Path, bytes]
 

@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from checkpoint.components import Holder, Learner, capture
-from plora_cl.checkpoint.anatomy import TensorInfo, object_tensors, read_content, tensors_in
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.objects import encode_object
+from plora_cl.checkpoint.format.inspection import (
+    TensorInfo,
+    object_tensors,
+    read_content,
+    tensors_in,
+)
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import decode, encode
 from plora_cl.errors import CorruptCheckpointError
 
 DTYPES = [

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from checkpoint.samples import manifest
-from plora_cl.checkpoint.archive import records_of
-from plora_cl.checkpoint.container import seal
-from plora_cl.checkpoint.digest import state_digest
+from plora_cl.checkpoint.format.sealed_zip import seal
+from plora_cl.checkpoint.format.torch_archive import records_of
+from plora_cl.state_digest import state_digest
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),

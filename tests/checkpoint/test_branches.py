@@ -12,20 +12,20 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint.branches import (
+from plora_cl.checkpoint.disk.filesystem import Filesystem
+from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
+from plora_cl.checkpoint.store.branches import (
     Continuation,
     continuation,
     line_of,
     newest_that,
     started_afresh,
 )
-from plora_cl.checkpoint.filesystem import Filesystem
-from plora_cl.checkpoint.pins import is_pinned, pin, pinned
-from plora_cl.checkpoint.retention import collect_garbage, garbage, rotate, tidy
-from plora_cl.checkpoint.retiring import commit, retire
-from plora_cl.checkpoint.space import keep_within, kept_bytes
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.trajectory import UNKNOWN, Trajectory
+from plora_cl.checkpoint.store.pins import is_pinned, pin, pinned
+from plora_cl.checkpoint.store.retention import collect_garbage, garbage, rotate, tidy
+from plora_cl.checkpoint.store.retiring import commit, retire
+from plora_cl.checkpoint.store.space import keep_within, kept_bytes
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 HOME = Path("/experiments/run/checkpoints")

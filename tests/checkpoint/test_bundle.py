@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, capture
-from plora_cl.checkpoint import bundle
-from plora_cl.checkpoint.bundle import export_bundle, import_bundle
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools import bundle
+from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -209,7 +209,7 @@ def test_no_tensor_library_is_imported(tmp_path: Path, exported: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "import plora_cl.cli.checkpoints.branching\n"
-        "from plora_cl.checkpoint.bundle import export_bundle, import_bundle\n"
+        "from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle\n"
         "source, out = map(Path, sys.argv[1:])\n"
         "entry = import_bundle(source, out, config=lambda manifest: '')\n"
         "export_bundle(entry, out.with_suffix('.tar'), config='')\n"

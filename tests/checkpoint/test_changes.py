@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.changes import (
+from plora_cl.checkpoint.snapshot.compatibility import (
     Change,
     as_structural,
     require_acceptable,

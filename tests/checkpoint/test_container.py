@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import archive, manifest, sealed
-from plora_cl.checkpoint.container import (
+from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
+from plora_cl.checkpoint.format.sealed_zip import (
     MANIFEST_RECORD,
     manifest_of,
     open_sealed,
     read_manifest,
     seal,
 )
-from plora_cl.checkpoint.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
 
@@ -235,8 +235,8 @@ def test_store_and_manifest_work_without_importing_torch_or_numpy(tmp_path: Path
     path.write_bytes(sealed(note="light"))
     program = (
         "import sys; from pathlib import Path\n"
-        "from plora_cl.checkpoint.container import read_manifest\n"
-        "from plora_cl.checkpoint.store import CheckpointStore\n"
+        "from plora_cl.checkpoint.format.sealed_zip import read_manifest\n"
+        "from plora_cl.checkpoint.store.store import CheckpointStore\n"
         "path = Path(sys.argv[1])\n"
         "assert read_manifest(path, verify=True).settings['note'] == 'light'\n"
         "assert len(CheckpointStore(path.parent).entries()) == 1\n"

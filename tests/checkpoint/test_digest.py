@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from plora_cl.checkpoint.digest import state_digest
+from plora_cl.state_digest import state_digest
 
 
 def test_the_digest_is_the_documented_merkle_tree() -> None:

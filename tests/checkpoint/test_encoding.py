@@ -14,13 +14,13 @@ from torch import nn
 from torch.optim import AdamW
 
 from checkpoint.components import Holder, Learner, capture
-from plora_cl.checkpoint.container import open_sealed, read_manifest, seal
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.snapshot import Snapshot
+from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
+from plora_cl.checkpoint.format.sealed_zip import open_sealed, read_manifest, seal
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 from plora_cl.state import Stateful, TensorPart
+from plora_cl.state_digest import state_digest
 
 PLAIN = (dict, list, str, int, float, bool, type(None), torch.Tensor)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from plora_cl.checkpoint.changes import value_changes
-from plora_cl.checkpoint.environment import FACTS, environment, instruction_sets
+from plora_cl.checkpoint.snapshot.compatibility import value_changes
+from plora_cl.compute.environment import FACTS, environment, instruction_sets
 from plora_cl.impact import Impact
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.filesystem import LocalFilesystem, is_partial, write_durably
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, is_partial, write_durably
 
 
 class Recording(LocalFilesystem):

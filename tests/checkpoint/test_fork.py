@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, Plain, capture
-from plora_cl.checkpoint.bundle import export_bundle
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.fork import fork
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.bundle import export_bundle
+from plora_cl.checkpoint.tools.fork import fork
 from plora_cl.errors import CorruptCheckpointError
 from plora_cl.state import Stateful
 

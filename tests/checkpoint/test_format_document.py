@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoint.components import Learner, capture
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 SEAL_BYTES = 193
 

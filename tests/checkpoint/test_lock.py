@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.lock import ExperimentLock, holder_of, is_held
-from plora_cl.checkpoint.lock_holder import STALE_SECONDS, Holder
+from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of, is_held
+from plora_cl.checkpoint.disk.lock_holder import STALE_SECONDS, Holder
 from plora_cl.cli.exit import REFUSED, exit_code
 from plora_cl.errors import CheckpointError, ExperimentLockedError
 from plora_cl.training.trainer import CLTrainer
@@ -207,7 +207,7 @@ def test_a_process_on_another_machine_counts_as_alive_until_it_is_silent_for_lon
 
 
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plora_cl.checkpoint.lock.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("plora_cl.checkpoint.disk.lock.HEARTBEAT_SECONDS", 0.01)
     with ExperimentLock.acquire(tmp_path):
         path = tmp_path / ".lock"
         os.utime(path, (1_000_000_000, 1_000_000_000))

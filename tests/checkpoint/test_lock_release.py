@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from checkpoint.test_lock import another_holder
-from plora_cl.checkpoint import lock, lock_file
-from plora_cl.checkpoint.lock import ExperimentLock, is_held
+from plora_cl.checkpoint.disk import lock, lock_file
+from plora_cl.checkpoint.disk.lock import ExperimentLock, is_held
 from plora_cl.errors import CheckpointError, ExperimentLockedError, ExperimentMovedError
 from tmpfs import tmpfs
 
@@ -109,7 +109,7 @@ def test_a_holder_says_once_that_its_folder_is_gone(
         show_life(file)
         beaten.release()
 
-    monkeypatch.setattr("plora_cl.checkpoint.lock.HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr("plora_cl.checkpoint.disk.lock.HEARTBEAT_SECONDS", 0.001)
     monkeypatch.setattr(lock_file.LockFile, "show_life", counted)
     with ExperimentLock.acquire(tmp_path / "run"):
         (tmp_path / "run").rename(tmp_path / "old")

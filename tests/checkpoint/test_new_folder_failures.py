@@ -11,10 +11,10 @@ from typing import TypeAlias
 import pytest
 
 from checkpoint.test_bundle import exported, make_checkpoint
-from plora_cl.checkpoint.bundle import import_bundle
-from plora_cl.checkpoint.filesystem import Filesystem, LocalFilesystem
-from plora_cl.checkpoint.fork import fork
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.bundle import import_bundle
+from plora_cl.checkpoint.tools.fork import fork
 from plora_cl.errors import CheckpointError
 
 Making: TypeAlias = Callable[[Path, Filesystem], CheckpointEntry]

@@ -14,13 +14,14 @@ import torch
 
 from checkpoint.components import Holder, Plain, capture
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint import bundle, new_folder
-from plora_cl.checkpoint import fork as forking
-from plora_cl.checkpoint.bundle import export_bundle, import_bundle
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.filesystem import Filesystem, LocalFilesystem
-from plora_cl.checkpoint.fork import fork
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools import bundle
+from plora_cl.checkpoint.tools import fork as forking
+from plora_cl.checkpoint.tools import new_experiment as new_folder
+from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
+from plora_cl.checkpoint.tools.fork import fork
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.state import Stateful
 

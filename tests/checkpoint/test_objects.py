@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import decode_object, encode_object, object_ref
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.tensor_object import decode_object, encode_object, object_ref
 from plora_cl.errors import CorruptCheckpointError
 
 

@@ -15,11 +15,11 @@ import torch
 from attacks.trial import archive
 from checkpoint.components import Holder, capture
 from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory, parse_json
-from plora_cl.checkpoint import pickle_gate
-from plora_cl.checkpoint.anatomy import read_content
-from plora_cl.checkpoint.encoding import _require_plain, decode, encode
-from plora_cl.checkpoint.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.pickle_gate import PICKLE_RECORD, harmless_pickle
+from plora_cl.checkpoint.format import pickle_gate
+from plora_cl.checkpoint.format.inspection import read_content
+from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
+from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD, harmless_pickle
+from plora_cl.checkpoint.snapshot.codec import _require_plain, decode, encode
 from plora_cl.errors import CorruptCheckpointError
 
 TASKS = 1000

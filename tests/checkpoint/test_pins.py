@@ -8,12 +8,12 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import SimulatedDisk
-from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
-from plora_cl.checkpoint.pins import pin, pinned, unpin
-from plora_cl.checkpoint.replacement import complete, set_aside
-from plora_cl.checkpoint.retention import collect_garbage, garbage, rotate
-from plora_cl.checkpoint.space import keep_within
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.store.pins import pin, pinned, unpin
+from plora_cl.checkpoint.store.replacement import complete, set_aside
+from plora_cl.checkpoint.store.retention import collect_garbage, garbage, rotate
+from plora_cl.checkpoint.store.space import keep_within
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
 HOME = Path("/experiments/run/checkpoints")

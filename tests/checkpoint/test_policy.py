@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from plora_cl.checkpoint.policy import (
+from plora_cl.checkpoint.format.naming import (
     Position,
     checkpoint_name,
     parse_name,

@@ -10,10 +10,10 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint import container
-from plora_cl.checkpoint.filesystem import Filesystem, ReadableBytes
-from plora_cl.checkpoint.retention import collect_garbage, rotate
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.store.retention import collect_garbage, rotate
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
 
 HOME = Path("/experiments/run/checkpoints")
@@ -191,7 +191,7 @@ def renames_before_writing(filesystem: Filesystem, path: Path, data: ReadableByt
 def test_a_store_that_does_not_rename_last_is_caught(
     mutant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plora_cl.checkpoint.store.write_durably", mutant)
+    monkeypatch.setattr("plora_cl.checkpoint.store.store.write_durably", mutant)
     with pytest.raises(LostCheckpointError):
         watched_run(SimulatedDisk())
 

@@ -10,11 +10,11 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint.filesystem import is_partial, write_durably
-from plora_cl.checkpoint.outgoing import LIST
-from plora_cl.checkpoint.pins import pin, pinned
-from plora_cl.checkpoint.replacement import complete, recover, set_aside
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import is_partial, write_durably
+from plora_cl.checkpoint.store.outgoing import LIST
+from plora_cl.checkpoint.store.pins import pin, pinned
+from plora_cl.checkpoint.store.replacement import complete, recover, set_aside
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 
 RUN = Path("/experiments/run")

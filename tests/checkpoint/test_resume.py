@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from checkpoint.components import Holder, capture
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.resume import load, newest_usable
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.snapshot.loading import load, newest_usable
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -124,7 +124,7 @@ def test_an_object_that_is_intact_but_no_tensors_is_damage(tmp_path: Path) -> No
 def test_a_checkpoint_of_a_later_version_stops_the_run_instead_of_being_skipped(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plora_cl.checkpoint.encoding.FORMAT_VERSION", 2)
+    monkeypatch.setattr("plora_cl.checkpoint.snapshot.codec.FORMAT_VERSION", 2)
     save(store, 101)
     with pytest.raises(IncompatibleCheckpointError, match=r"batch101\.pt: format version 2"):
         newest_usable(store)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from checkpoint.test_branches import active, aside, at, branch_off, entry, save
-from plora_cl.checkpoint.branches import line_of
-from plora_cl.checkpoint.pins import is_pinned, pin
-from plora_cl.checkpoint.retiring import retire
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.pins import is_pinned, pin
+from plora_cl.checkpoint.store.retiring import retire
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import File, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint import container, sharing
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.retention import collect_garbage
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
 ONE, TWO = Path("/experiments/one/checkpoints"), Path("/experiments/two/checkpoints")

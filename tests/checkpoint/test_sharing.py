@@ -13,12 +13,12 @@ from typing import BinaryIO
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint import sharing
-from plora_cl.checkpoint.filesystem import LocalFilesystem
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.retention import collect_garbage
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.verification import verify
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.verification import verify
 
 BASE = bytes(range(256)) * (sharing.SHARED_FROM_BYTES // 256)
 REF = ObjectRef.of(BASE)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, Learner, capture
-from plora_cl.checkpoint.copies import HostArena
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.snapshot import json_copy
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.snapshot.snapshot import json_copy
+from plora_cl.checkpoint.snapshot.staging import HostArena
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import RandomState
+from plora_cl.state_digest import state_digest
 
 
 def trained(steps: int) -> Learner:

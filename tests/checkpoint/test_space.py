@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.pins import pin
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.space import keep_within, kept_bytes, shortage
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.store.pins import pin
+from plora_cl.checkpoint.store.space import keep_within, kept_bytes, shortage
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 
 
 def save(

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.policy import Position
-from plora_cl.checkpoint.retention import collect_garbage, rotate
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.naming import Position
+from plora_cl.checkpoint.store.retention import collect_garbage, rotate
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import (
     CheckpointError,
     CheckpointNotFoundError,

@@ -8,10 +8,10 @@ from typing import BinaryIO
 import pytest
 
 from checkpoint.samples import archive, manifest, sealed
-from plora_cl.checkpoint.container import seal
-from plora_cl.checkpoint.filesystem import LocalFilesystem
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.verification import verify
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem
+from plora_cl.checkpoint.format.sealed_zip import seal
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.verification import verify
 
 NAMES = [f"checkpoint_task0_epoch0_batch{batch}.pt" for batch in (8, 9, 10)]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint import writer as writer_module
-from plora_cl.checkpoint.writer import BackgroundWriter
+from plora_cl.checkpoint.snapshot import writer as writer_module
+from plora_cl.checkpoint.snapshot.writer import BackgroundWriter
 
 
 def test_jobs_are_done_in_order_on_another_thread() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import transformers.models.bert.modeling_bert  # noqa: F401
 
 import plora_cl.training.trainer  # noqa: F401
-from plora_cl.cli.train import main
+from plora_cl.cli.train.command import main
 
 for line in sys.stdin:
     request = json.loads(line)

@@ -14,11 +14,11 @@ import torch
 
 from checkpoint.components import Holder, capture
 from generators import make_generator
-from plora_cl.checkpoint.bundle import export_bundle
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.bundle import export_bundle
 from plora_cl.cli.checkpoints.main import main as checkpoints
-from plora_cl.config.sources import dump, validate
+from plora_cl.config.precedence import dump, validate
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.errors import DataError, ModelError
 from plora_cl.evaluation.runlog import RunLog

@@ -77,7 +77,7 @@ def test_flags_after_the_command_belong_to_the_command(capsys: pytest.CaptureFix
 
 def test_the_module_is_the_same_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "plora_cl.cli.train", "--set", "lora.r=3"],
+        [sys.executable, "-m", "plora_cl.cli.train.command", "--set", "lora.r=3"],
         capture_output=True,
         text=True,
         check=False,

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import pytest
 
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.cli.flags import flag_of, flag_settings, train_parser
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.cli.train.command import main
+from plora_cl.cli.train.flags import flag_of, flag_settings, train_parser
 from plora_cl.config.schema import Settings
 from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
 from plora_cl.training.reporting import Reporter, TaskScore
@@ -230,7 +230,7 @@ def test_nothing_heavy_is_imported_to_find_that_another_process_has_the_experime
     tmp_path: Path,
 ) -> None:
     script = (
-        "import sys; from plora_cl.cli.train import main; code = main(sys.argv[1:]); "
+        "import sys; from plora_cl.cli.train.command import main; code = main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'plora_cl.training.trainer'} & sys.modules.keys(); "
         "print(sorted(heavy)); sys.exit(code)"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from plora_cl.config.fields import SettingFields
+from plora_cl.config.precedence import dump, resolve, validate
 from plora_cl.config.record import record
-from plora_cl.config.sources import dump, resolve, validate
 from plora_cl.config.yaml_file import MAX_BYTES, parse, read_mapping
 from plora_cl.errors import SettingsError
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from checkpoint.samples import archive, manifest
-from plora_cl.checkpoint.container import seal
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.trajectory import Trajectory
+from plora_cl.checkpoint.format.sealed_zip import seal
+from plora_cl.checkpoint.format.trajectory import Trajectory
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.config.precedence import dump, resolve, validate
 from plora_cl.config.record import record
 from plora_cl.config.schema import Settings
-from plora_cl.config.sources import dump, resolve, validate
 from plora_cl.errors import CorruptCheckpointError
 
 NAME = "checkpoint_task0_epoch0_batch{}.pt"

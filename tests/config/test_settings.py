@@ -10,8 +10,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from plora_cl.config.consistency import ineffective
+from plora_cl.config.precedence import validate
 from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, identity, impact_of
-from plora_cl.config.sources import validate
 from plora_cl.config.streams import STREAMS
 from plora_cl.errors import SettingsError
 from plora_cl.impact import Impact

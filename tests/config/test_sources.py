@@ -11,9 +11,9 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from plora_cl.config.precedence import dump, resolve, validate
 from plora_cl.config.presets import preset_names, read_preset
 from plora_cl.config.schema import Settings
-from plora_cl.config.sources import dump, resolve, validate
 from plora_cl.errors import SettingsError
 
 SOURCES = ("default", "recorded", "preset", "file", "flag")

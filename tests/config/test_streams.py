@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from plora_cl.cli.flags import train_parser
+from plora_cl.cli.train.flags import train_parser
+from plora_cl.config.precedence import resolve, validate
 from plora_cl.config.presets import preset_names
-from plora_cl.config.sources import resolve, validate
 from plora_cl.config.streams import STREAMS
-from plora_cl.data.declaration import parse_tasks
+from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.errors import SettingsError
 
 PUBLISHED = {

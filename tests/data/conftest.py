@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.samples import WORDS, Rows, WriteTask, build_tokenizer, numbered, write_split
 from plora_cl.data.split import Split
-from plora_cl.data.token_file import TokenFile, TokenFileWriter
+from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
 
 
 @pytest.fixture(scope="session")

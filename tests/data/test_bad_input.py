@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.samples import Rows, WriteTask, write_split
-from plora_cl.data.declaration import parse_task
-from plora_cl.data.scan import scan
+from plora_cl.data.sources.declaration import parse_task
+from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import DataError
 
 GOOD = b'{"text": "red cat", "label": "a"}\n{"text": "blue dog", "label": "b"}\n'

@@ -20,9 +20,9 @@ from tokenizers import Tokenizer, models
 from transformers import BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data.samples import Rows, WriteTask, numbered
-from plora_cl.data.cache import TokenisedTask, default_cache_dir, tokenised
-from plora_cl.data.declaration import parse_task
 from plora_cl.data.sources.base import Row, TaskSource
+from plora_cl.data.sources.declaration import parse_task
+from plora_cl.data.tokens.cache import TokenisedTask, default_cache_dir, tokenised
 from plora_cl.errors import DataError
 
 

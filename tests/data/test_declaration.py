@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.data.declaration import HUB_TASKS, parse_task, parse_tasks, spelled_out
 from plora_cl.data.sources.base import Columns
 from plora_cl.data.sources.classes import OnlyClasses
+from plora_cl.data.sources.declaration import HUB_TASKS, parse_task, parse_tasks, spelled_out
 from plora_cl.data.sources.folder import FolderSource
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource

@@ -19,10 +19,10 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from data.samples import numbered, write_split
-from plora_cl.data.cache import tokenised
-from plora_cl.data.scan import scan
 from plora_cl.data.sources import readers
 from plora_cl.data.sources.folder import FolderSource
+from plora_cl.data.tokens.cache import tokenised
+from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import DataError
 
 

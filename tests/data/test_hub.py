@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from plora_cl.data.scan import scan
 from plora_cl.data.sources.base import Columns
 from plora_cl.data.sources.hub import HubSource
+from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import DataError
 
 NAMES = ["world", "sports", "business", "unused"]
@@ -99,7 +99,7 @@ def test_the_content_digest_depends_on_rows_and_columns_and_not_on_the_place(
 @pytest.mark.slow
 def test_a_hub_out_of_reach_is_an_error_that_names_the_quickstart(tmp_path: Path) -> None:
     code = (
-        "from plora_cl.data.declaration import parse_task\n"
+        "from plora_cl.data.sources.declaration import parse_task\n"
         "from plora_cl.errors import DataError\n"
         "try: parse_task('ag_news').splits()\n"
         "except DataError as error: print(error)"

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.data.cache import tokenised
-from plora_cl.data.declaration import parse_task
+from plora_cl.data.sources.declaration import parse_task
 from plora_cl.data.split import Split
-from plora_cl.data.token_file import SCHEMA, TokenFile
+from plora_cl.data.tokens.cache import tokenised
+from plora_cl.data.tokens.token_file import SCHEMA, TokenFile
 
 MIB = 2**20
 

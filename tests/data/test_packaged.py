@@ -6,8 +6,8 @@ from importlib import metadata
 
 import pytest
 
-from plora_cl.data.scan import scan
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource
+from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import DataError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plora_cl.data.sampling import held_out, rows_per_class, stratified_rows
-from plora_cl.data.token_file import text_digest
+from plora_cl.data.tokens.token_file import text_digest
 
 labellings = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(
     lambda labels: np.array(labels, dtype=np.int64)

@@ -10,7 +10,7 @@ import torch
 
 from plora_cl.data.batches import BatchStream
 from plora_cl.data.split import Split
-from plora_cl.data.token_file import TokenFile, TokenFileWriter
+from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
 
 MakeSplit = Callable[..., Split]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plora_cl.evaluation.floor import STRENGTHS, Examples, tfidf_predictions
+from plora_cl.baselines.tfidf import STRENGTHS, Examples, tfidf_predictions
 
 RAIN, SUN = "a wet grey cloud over the hill", "a bright hot beach by the sea"
 

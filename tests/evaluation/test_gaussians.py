@@ -6,7 +6,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from plora_cl.errors import IncompatibleCheckpointError
-from plora_cl.evaluation.gaussians import TaskModel, TaskStatistics, shrunk_covariance
+from plora_cl.evaluation.routing.task_lda import TaskModel, TaskStatistics, shrunk_covariance
 
 LAYERS, HIDDEN = 2, 12
 

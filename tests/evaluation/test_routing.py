@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plora_cl.checkpoint.digest import state_digest
 from plora_cl.evaluation.matrix import ScoreMatrix
-from plora_cl.evaluation.routing import Routed, routed_scores, side_by_side
+from plora_cl.evaluation.routing.scores import Routed, routed_scores, side_by_side
+from plora_cl.state_digest import state_digest
 
 
 def score(routes: list[int], doubtful: list[bool], predicted: list[int]) -> Routed:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plora_cl.evaluation.statistics import MOST_EXACT_PAIRS, compare, estimate, independent
+from plora_cl.study.statistics import MOST_EXACT_PAIRS, compare, estimate, independent
 
 MINE = [0.71, 0.74, 0.69, 0.77, 0.72, 0.70]
 BASELINE = [0.75, 0.76, 0.74, 0.78, 0.71, 0.75]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from faults.scenario import save
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.retention import collect_garbage, rotate
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.store.retention import collect_garbage, rotate
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 
 def older_run(directory: Path, padding: str = "") -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, capture
-from plora_cl.checkpoint.container import manifest_of, open_sealed
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.resume import newest_usable
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.format.sealed_zip import manifest_of, open_sealed
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.snapshot.loading import newest_usable
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "format1"

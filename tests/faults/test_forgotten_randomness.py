@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from checkpoint.components import Learner, capture
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode, encode
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.state_digest import state_digest
 
 
 def ends_with(*, stopped: bool, forgotten: str = "") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.scenario import newest_note, older_run, partial_files, save
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 from tmpfs import tmpfs
 

@@ -13,10 +13,10 @@ import pytest
 from checkpoint.samples import sealed
 from faults.faulty_calls import FaultyCalls
 from faults.scenario import newest_note, older_run, partial_files, save
-from plora_cl.checkpoint import sharing
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.retention import collect_garbage
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
 

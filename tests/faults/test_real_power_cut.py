@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from faults.scenario import newest_note, older_run, save
-from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
 FS_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2

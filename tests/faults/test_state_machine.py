@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint.policy import checkpoint_name
-from plora_cl.checkpoint.retention import collect_garbage, rotate
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.naming import checkpoint_name
+from plora_cl.checkpoint.store.retention import collect_garbage, rotate
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 HOME = Path("/experiments/run/checkpoints")
 KEEP = 2

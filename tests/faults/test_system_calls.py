@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from faults.scenario import newest_note, older_run, partial_files, save
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 TESTS = Path(__file__).parents[1]
 REFUSED = 3

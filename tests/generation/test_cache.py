@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from generators import ScriptedGenerator
-from plora_cl.generation.cache import CachedGenerator
+from plora_cl.generation.text_cache import CachedGenerator
 
 
 def cached(

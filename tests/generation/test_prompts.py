@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from plora_cl.generation.cleaning import cleaned, normalised_digest
+from plora_cl.generation.postprocess import cleaned, normalised_digest
 from plora_cl.generation.prompts import (
     FOR_BASE_MODELS,
     FOR_INSTRUCTION_MODELS,

@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from generation.test_causal import saved
 from generators import ScriptedGenerator, make_generator
-from plora_cl.checkpoint.copies import separate_copy
+from plora_cl.checkpoint.snapshot.staging import separate_copy
 from plora_cl.errors import IncompatibleCheckpointError, ModelError, TrainingError
-from plora_cl.generation.cache import CachedGenerator
 from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import Row, Tuned, TuningExample, TuningPlan, TuningState, tune
+from plora_cl.generation.lora_tuning import Row, Tuned, TuningExample, TuningPlan, TuningState, tune
+from plora_cl.generation.text_cache import CachedGenerator
 from plora_cl.state import RandomState
 from plora_cl.units import run_through
 
@@ -126,7 +126,7 @@ def test_only_the_lora_learns_and_the_model_is_the_same_to_the_bit_afterwards(
         assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
         return original(parameters, limit)
 
-    monkeypatch.setattr("plora_cl.generation.tuning.clip_grad_norm_", clip)
+    monkeypatch.setattr("plora_cl.generation.lora_tuning.clip_grad_norm_", clip)
     tuned(mine)
     assert len(trained) == PLAN.epochs * 3
     assert all(".lora_" in name for names in trained for name in names)

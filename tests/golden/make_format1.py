@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.resume import Resumable, load
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.snapshot.loading import Resumable, load
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer
 

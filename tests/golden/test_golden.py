@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.resume import Resumable, newest_usable
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.snapshot.loading import Resumable, newest_usable
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.state_digest import state_digest
 
 FORMAT_1 = Path(__file__).with_name("format1")
 EXPECTED: dict[str, Any] = json.loads((FORMAT_1 / "expected.json").read_text(encoding="utf-8"))

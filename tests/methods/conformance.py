@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from encoders import learn_something, some_batch, tiny_model, token_task
-from plora_cl.checkpoint.digest import state_digest
+from plora_cl.compute.devices import make_accelerator
 from plora_cl.data.batches import Batch, BatchStream
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, RandomState
-from plora_cl.training.devices import make_accelerator
-from plora_cl.training.loop import train_epoch
-from plora_cl.training.optimization import Optimization
+from plora_cl.state_digest import state_digest
+from plora_cl.training.run.loop import train_epoch
+from plora_cl.training.run.optimization import Optimization
 from plora_cl.units import Unit
 
 Factory: TypeAlias = Callable[[], ContinualMethod]

@@ -10,11 +10,11 @@ import pytest
 import plora_cl.methods
 from generators import ScriptedGenerator, numbers
 from methods.conformance import CHECKS, Factory
-from plora_cl.generation.tuning import TuningPlan
+from plora_cl.generation.lora_tuning import TuningPlan
 from plora_cl.methods.base import ContinualMethod
-from plora_cl.methods.ewc import Ewc
+from plora_cl.methods.ewc.penalty import Ewc
 from plora_cl.methods.olora import OrthogonalLora
-from plora_cl.methods.replay import GenerativeReplay
+from plora_cl.methods.replay.method import GenerativeReplay
 
 
 def replay(*, filtered: bool, tuning: TuningPlan | None = None) -> GenerativeReplay:

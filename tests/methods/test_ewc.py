@@ -12,9 +12,9 @@ from methods.conformance import begin, copied
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
-from plora_cl.methods.ewc import Ewc
-from plora_cl.methods.fisher import Estimator, FisherSums, diagonal_fisher
-from plora_cl.methods.fisher_scale import fisher_scale, with_laplace_lambdas
+from plora_cl.methods.ewc.fisher import Estimator, FisherSums, diagonal_fisher
+from plora_cl.methods.ewc.penalty import Ewc
+from plora_cl.methods.ewc.scale import fisher_scale, with_laplace_lambdas
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict, derived_seed
 from plora_cl.units import run_through

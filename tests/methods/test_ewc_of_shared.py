@@ -10,7 +10,7 @@ import torch
 from encoders import learn_something, tiny_model, token_task
 from methods.conformance import begin
 from methods.test_ewc import closed_form
-from plora_cl.methods.ewc import Ewc
+from plora_cl.methods.ewc.penalty import Ewc
 
 
 @pytest.mark.parametrize("shared", ["lora", "all"])

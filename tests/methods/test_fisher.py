@@ -11,9 +11,9 @@ from torch import Tensor
 import encoders
 from encoders import learn_something, some_batch, tiny_model
 from methods.conformance import assert_same_random_state
-from plora_cl.checkpoint.copies import separate_copy
+from plora_cl.checkpoint.snapshot.staging import separate_copy
 from plora_cl.data.batches import Batch
-from plora_cl.methods.fisher import Estimator, FisherSums, diagonal_fisher
+from plora_cl.methods.ewc.fisher import Estimator, FisherSums, diagonal_fisher
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import RandomState
 from plora_cl.units import run_through

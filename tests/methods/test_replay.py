@@ -15,16 +15,16 @@ from torch.nn import functional
 
 from encoders import learn_something, some_batch, tiny_model, token_task
 from generators import ScriptedGenerator, numbers
+from plora_cl.compute.devices import make_accelerator
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
-from plora_cl.generation.cleaning import normalised_digest
+from plora_cl.generation.postprocess import normalised_digest
 from plora_cl.methods.base import MethodStack
-from plora_cl.methods.replay import GenerativeReplay
-from plora_cl.methods.replay_draft import as_digests, quotas
-from plora_cl.methods.replay_pool import ReplayPool
-from plora_cl.methods.replay_schedule import ReplaySchedule
+from plora_cl.methods.replay.draft import as_digests, quotas
+from plora_cl.methods.replay.method import GenerativeReplay
+from plora_cl.methods.replay.pool import ReplayPool
+from plora_cl.methods.replay.schedule import ReplaySchedule
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.training.devices import make_accelerator
-from plora_cl.training.optimization import Optimization
+from plora_cl.training.run.optimization import Optimization
 
 
 def replay(generator: ScriptedGenerator | None = None, **changes: Any) -> GenerativeReplay:

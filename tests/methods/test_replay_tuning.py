@@ -13,12 +13,12 @@ from generators import ScriptedGenerator, numbers
 from methods.test_replay import model_of, prepared
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.data.token_file import TokenFile, TokenFileWriter
+from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
+from plora_cl.generation.lora_tuning import TuningPlan
 from plora_cl.generation.prompts import FOR_BASE_MODELS, Prompts
-from plora_cl.generation.tuning import TuningPlan
-from plora_cl.methods.replay import GenerativeReplay
-from plora_cl.methods.replay_tuning import tuning_examples
+from plora_cl.methods.replay.generator_tuning import tuning_examples
+from plora_cl.methods.replay.method import GenerativeReplay
 
 PLAN = TuningPlan(examples=8, epochs=2, batch_size=4, learning_rate=1e-2, r=2)
 

@@ -19,7 +19,7 @@ from plora_cl.model.encoder import (
     require_positions,
     shared_names,
 )
-from plora_cl.model.places import resolve_packaged
+from plora_cl.model.locations import resolve_packaged
 from plora_cl.pretrained import longest_input
 
 LAYERS = {

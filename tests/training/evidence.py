@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.state_digest import state_digest
 
 TIMED = {"costs", "run_log"}
 """Components that hold wall-clock times, and the log that is compared as a file."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.snapshot import Snapshot
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer

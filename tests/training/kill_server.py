@@ -22,7 +22,7 @@ import peft  # noqa: F401
 import transformers.models.bert.modeling_bert  # noqa: F401
 
 import plora_cl.training.trainer  # noqa: F401
-from plora_cl.cli.train import main
+from plora_cl.cli.train.command import main
 
 CHANGES = ("fsync", "link", "rename", "replace", "truncate", "ftruncate", "unlink", "write")
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.copies import HostArena
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.filesystem import LocalFilesystem, ReadableBytes
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.writer import BackgroundWriter
+from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.snapshot.staging import HostArena
+from plora_cl.checkpoint.snapshot.writer import BackgroundWriter
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
-from plora_cl.training import checkpointer
-from plora_cl.training.checkpointer import Checkpointer
-from plora_cl.training.optimization import Optimization
+from plora_cl.finite import StepResult
+from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import SilentReporter
-from plora_cl.training.run import Run
-from plora_cl.training.step_result import StepResult
+from plora_cl.training.run import checkpointer
+from plora_cl.training.run.checkpointer import Checkpointer
+from plora_cl.training.run.optimization import Optimization
+from plora_cl.training.run.run import Run
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.config.sources import resolve
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.config.precedence import resolve
 from training.evidence import evidence
 from training.going_on import cut
 from training.test_kills import Runs

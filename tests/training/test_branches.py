@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import main
-from plora_cl.config.sources import dump, resolve, validate
+from plora_cl.config.precedence import dump, resolve, validate
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.objects import decode_object
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.format.tensor_object import decode_object
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.train.command import main
 from plora_cl.training.resuming import moved_generators
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
@@ -286,7 +286,7 @@ def test_another_number_of_threads_is_refused_and_accepted_on_demand(
 def test_another_version_of_a_library_is_refused(
     settings: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plora_cl.checkpoint.environment.version", lambda name: f"{name} 0")
+    monkeypatch.setattr("plora_cl.compute.environment.version", lambda name: f"{name} 0")
     said = refusal(settings, here)
     for library in ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers"):
         assert f"environment.{library}: saved in checkpoint" in said

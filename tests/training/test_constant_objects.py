@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.verification import verify
-from plora_cl.training.generators import Generators
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.verification import verify
+from plora_cl.compute.random_state import Generators
 from plora_cl.training.trainer import CLTrainer
 from training.going_on import DONE_0, cut, train
 
@@ -31,7 +31,7 @@ def test_no_group_is_encoded_twice_in_a_run(
         encoded[ObjectRef.of(data)] += 1
         return data
 
-    monkeypatch.setattr("plora_cl.training.checkpointer.encode_object", counted)
+    monkeypatch.setattr("plora_cl.training.run.checkpointer.encode_object", counted)
     changes: dict[str, Any] = {"early_stopping_patience": 9, "use_router": True, "ewc_mode": mode}
     experiment, _ = train(settings, tmp_path, **changes)
     assert max(encoded.values()) == 1

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from encoders import FAMILIES, some_batch, tiny_model
-from plora_cl.errors import ModelError
-from plora_cl.methods.base import MethodStack
-from plora_cl.training import determinism
-from plora_cl.training.determinism import (
+from plora_cl.compute import determinism
+from plora_cl.compute.determinism import (
     CUBLAS_VARIABLE,
     DETERMINISTIC,
     Switches,
@@ -23,9 +21,11 @@ from plora_cl.training.determinism import (
     recorded_variables,
     switched,
 )
-from plora_cl.training.devices import Accelerator, make_accelerator
-from plora_cl.training.optimization import Optimization
+from plora_cl.compute.devices import Accelerator, make_accelerator
+from plora_cl.errors import ModelError
+from plora_cl.methods.base import MethodStack
 from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import cut, train

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from plora_cl.errors import RunStoppedError
+from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
-from plora_cl.training.under_way import UnderWay
 from training.going_on import Listener, newest, train
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from plora_cl.checkpoint.branches import line_of
-from plora_cl.checkpoint.output_files import retire_results
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.output_files import retire_results
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.train.command import main
+from plora_cl.config.precedence import validate
 from plora_cl.config.schema import identity
-from plora_cl.config.sources import validate
 from plora_cl.errors import IncompatibleCheckpointError
 from training.going_on import DONE_0, Listener, cut, events, train
 from training.test_rewinds import go_on

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.cli.floor import planned
+from plora_cl.baselines.floor_run import learn_floor
 from plora_cl.cli.main import main
+from plora_cl.cli.train.floor import planned
 from plora_cl.config.schema import Settings
 from plora_cl.errors import ExperimentExistsError
-from plora_cl.training.floor import learn_floor
 from plora_cl.training.reporting import SilentReporter
 from training.going_on import train
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.main import main
-from plora_cl.cli.train import main as train_main
+from plora_cl.cli.train.command import main as train_main
 from plora_cl.config.schema import IMPACTS
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.impact import Impact

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.main import main
-from plora_cl.config.sources import validate
+from plora_cl.config.precedence import validate
 from plora_cl.errors import OutputError, RunStoppedError
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.stopping import StopRequest

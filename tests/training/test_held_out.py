@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.train.command import main
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import copied_tasks, cut, events, refusal, train

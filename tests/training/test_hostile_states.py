@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.snapshot import Snapshot
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.training.trainer import CLTrainer
 from training.going_on import train

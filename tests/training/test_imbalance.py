@@ -15,8 +15,8 @@ from torch.nn import functional
 
 import tiny
 from plora_cl.methods.base import MethodStack
-from plora_cl.training.class_weights import balanced_weights
-from plora_cl.training.early_stopping import EarlyStopping
+from plora_cl.training.run.class_weights import balanced_weights
+from plora_cl.training.run.early_stopping import EarlyStopping
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import copied_tasks, cut, events, newest, refusal, rewrite, train

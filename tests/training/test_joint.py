@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.learners import LEARNERS
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.training.reporting import SilentReporter

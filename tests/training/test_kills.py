@@ -113,7 +113,9 @@ def test_the_command_line_killed_again_and_again_ends_like_one_that_was_not(
     for lines in (2, 14, 31):
         with output.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "plora_cl.cli.train", *argv], stdout=file, stderr=file
+                [sys.executable, "-m", "plora_cl.cli.train.command", *argv],
+                stdout=file,
+                stderr=file,
             )
         while not log.exists() or log.read_bytes().count(b"\n") < lines:
             assert process.poll() is None, output.read_text()

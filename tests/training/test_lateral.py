@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from encoders import learn_something, tiny_model, token_task
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.resume import newest_usable
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.snapshot.loading import newest_usable
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.data.batches import Batch
+from plora_cl.evaluation.predictor import Scorer
+from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.training import checkpointer
-from plora_cl.training.scoring import Scorer
+from plora_cl.training.run import checkpointer
 from plora_cl.training.trainer import CLTrainer
-from plora_cl.training.under_way import UnderWay
 from plora_cl.units import run_through
 from training.evidence import evidence
 from training.going_on import Listener, cut, events, newest, refusal, train

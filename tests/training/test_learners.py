@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config import learners
 from plora_cl.model.encoder import load_encoder
 from plora_cl.training.trainer import CLTrainer

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import main
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence

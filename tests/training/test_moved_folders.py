@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.lock import ExperimentLock
+from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.cli.exit import REFUSED, exit_code
 from plora_cl.errors import ExperimentLockedError, ExperimentMovedError
 from plora_cl.training.reporting import SilentReporter

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from encoders import some_batch, tiny_model
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.compute.devices import Accelerator, make_accelerator
 from plora_cl.errors import TrainingError
+from plora_cl.finite import StepResult
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training import build
-from plora_cl.training.devices import Accelerator, make_accelerator
-from plora_cl.training.optimization import Optimization
-from plora_cl.training.step_result import StepResult
+from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import Listener, cut, events, train

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.pins import pin, unpin
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.store.pins import pin, unpin
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.train.command import main
 from plora_cl.errors import ExperimentExistsError, PloraError
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence

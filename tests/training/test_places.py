@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from plora_cl.cli.main import main
-from plora_cl.cli.train import main as train_main
+from plora_cl.cli.train.command import main as train_main
 from training.evidence import evidence
 from training.going_on import cut, newest
 

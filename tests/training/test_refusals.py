@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.pins import is_pinned, pin
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.config.sources import resolve
+from plora_cl.checkpoint.store.pins import is_pinned, pin
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.config.precedence import resolve
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence

@@ -13,9 +13,9 @@ import tiny
 from generators import make_generator
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.state import Phase
-from plora_cl.training import run as run_module
 from plora_cl.training.reporting import SilentReporter
-from plora_cl.training.run import Run
+from plora_cl.training.run import run as run_module
+from plora_cl.training.run.run import Run
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence

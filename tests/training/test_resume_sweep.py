@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.retention import rotate
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.training import checkpointer
+from plora_cl.checkpoint.store.retention import rotate
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.run import checkpointer
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.branches import line_of
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.verification import verify
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.verification import verify
+from plora_cl.config.precedence import dump, resolve
 from plora_cl.config.record import record
-from plora_cl.config.sources import dump, resolve
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import Listener, cut, events, train
@@ -259,10 +259,10 @@ def killed(*_: object, **__: object) -> None:
     ("where", "is_new"),
     [
         ("plora_cl.training.trainer.log_changes", False),
-        ("plora_cl.training.run.Run.begin_branch", False),
-        ("plora_cl.checkpoint.store.CheckpointStore.commit", False),
-        ("plora_cl.training.checkpointer.retire", True),
-        ("plora_cl.training.checkpointer.rotate", True),
+        ("plora_cl.training.run.run.Run.begin_branch", False),
+        ("plora_cl.checkpoint.store.store.CheckpointStore.commit", False),
+        ("plora_cl.training.run.checkpointer.retire", True),
+        ("plora_cl.training.run.checkpointer.rotate", True),
         ("plora_cl.training.trainer.write_output", True),
         ("plora_cl.training.trainer.CLTrainer._learn", True),
     ],
@@ -322,7 +322,7 @@ def test_verify_names_what_resuming_takes(
         damage(newest.path)
     if what == "abandoned":
         with monkeypatch.context() as patch:
-            patch.setattr("plora_cl.training.checkpointer.retire", killed)
+            patch.setattr("plora_cl.training.run.checkpointer.retire", killed)
             trainer = CLTrainer(
                 **{
                     **settings,

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from encoders import learn_something, tiny_model, token_task
-from plora_cl.checkpoint.copies import separate_copy
-from plora_cl.checkpoint.digest import state_digest
+from plora_cl.checkpoint.snapshot.staging import separate_copy
+from plora_cl.evaluation.routing.router import Router
+from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.state import RandomState
-from plora_cl.training.routing import Router
-from plora_cl.training.under_way import UnderWay
+from plora_cl.state_digest import state_digest
 from plora_cl.units import run_through
 from training.evidence import evidence
 from training.going_on import events, train

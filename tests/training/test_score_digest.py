@@ -10,8 +10,8 @@ import pytest
 
 from encoders import tiny_model, token_task
 from plora_cl.data.task import Task
-from plora_cl.training.scoring import Scorer
-from plora_cl.training.under_way import UnderWay
+from plora_cl.evaluation.predictor import Scorer
+from plora_cl.evaluation.under_way import UnderWay
 
 
 def digest(task: Task, *, precision: str = "fp32", batch_size: int = 4, **options: Any) -> str:

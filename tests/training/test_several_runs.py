@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from plora_cl.checkpoint.digest import state_digest
+from plora_cl.compute.random_state import Generators
 from plora_cl.errors import TrainingError
 from plora_cl.state import RandomState
-from plora_cl.training.generators import Generators
+from plora_cl.state_digest import state_digest
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import Listener, train

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.verification import verify
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.verification import verify
 from plora_cl.training.trainer import CLTrainer
 
 

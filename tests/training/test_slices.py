@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.cli import train as command
+from plora_cl.cli.train import command
 from plora_cl.config import learners
 from plora_cl.errors import RunStoppedError
-from plora_cl.training import run as run_module
 from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.run import run as run_module
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence

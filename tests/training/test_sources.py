@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.baselines.floor_run import learn_floor
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.schema import Settings
-from plora_cl.training.floor import learn_floor
 from plora_cl.training.reporting import SilentReporter
 from training.going_on import train
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.cli.train import main
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.train.command import main
 from plora_cl.errors import RunStoppedError
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.stopping import StopRequest
@@ -186,7 +186,7 @@ def test_a_real_process_that_gets_a_signal_ends_with_its_code_and_goes_on_exactl
     output, log = tmp_path / "output.txt", tmp_path / "run" / "results" / "run_log.jsonl"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "plora_cl.cli.train", *argv], stdout=file, stderr=file
+            [sys.executable, "-m", "plora_cl.cli.train.command", *argv], stdout=file, stderr=file
         )
     while not log.exists() or log.read_bytes().count(b"\n") < 2:
         assert process.poll() is None, output.read_text()

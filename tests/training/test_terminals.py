@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from training.evidence import evidence
 from training.going_on import train
 

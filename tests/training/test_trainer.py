@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.lock import ExperimentLock, is_held
+from plora_cl.checkpoint.disk.lock import ExperimentLock, is_held
 from plora_cl.errors import (
     CheckpointNotFoundError,
     ExperimentExistsError,
@@ -20,6 +19,7 @@ from plora_cl.errors import (
     IncompatibleCheckpointError,
     MethodError,
 )
+from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import TIMED, evidence
@@ -303,7 +303,7 @@ def test_other_ways_to_train_resume_exactly_too(
 
 def test_ewc_without_shared_parameters_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
     run = trainer(settings, tmp_path / "run", use_ewc=False, shared="none").run
-    from plora_cl.methods.ewc import Ewc
+    from plora_cl.methods.ewc.penalty import Ewc
 
     with pytest.raises(MethodError, match="layernorm"):
         Ewc(strength=1.0).check(run.model)

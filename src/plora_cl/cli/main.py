@@ -14,9 +14,9 @@ from plora_cl.cli.output import ending_without_output, open_standard_streams
 from plora_cl.cli.parser import Parser
 
 COMMANDS = {
-    "train": ("plora_cl.cli.train", "learn a stream of tasks, or go on with one"),
-    "floor": ("plora_cl.cli.floor", "learn the same tasks without an encoder, to compare"),
-    "protocol": ("plora_cl.cli.protocol.main", "run methods x orders x seeds, and compare them"),
+    "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or go on with one"),
+    "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
+    "protocol": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "look at checkpoints, and look after them"),
 }
 """Module and purpose of each command; the module has ``main(argv) -> int``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plora_cl.config.problems import setting_names, shown, unknown
+from plora_cl.config.errors import setting_names, shown, unknown
 from plora_cl.config.yaml_file import parse
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from plora_cl.config.fields import SettingFields
-from plora_cl.config.task_source import task_name
+from plora_cl.config.task_entry import task_name
 
 
 class Contradiction(NamedTuple):

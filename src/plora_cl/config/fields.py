@@ -18,7 +18,7 @@ from pydantic import (
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded, recognised
-from plora_cl.config.task_source import LIST, MAPPING, TaskEntry, Text
+from plora_cl.config.task_entry import LIST, MAPPING, TaskEntry, Text
 from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
 

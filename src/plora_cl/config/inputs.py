@@ -7,11 +7,11 @@ from pathlib import Path
 
 from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.config.fields import SettingFields
-from plora_cl.data.declaration import parse_tasks
-from plora_cl.data.presence import require_there
+from plora_cl.data.sources.declaration import parse_tasks
+from plora_cl.data.sources.presence import require_there
 from plora_cl.errors import DataError, ModelError, SettingsError
-from plora_cl.generation.places import place_of
-from plora_cl.model.places import resolve_packaged
+from plora_cl.generation.locations import place_of
+from plora_cl.model.locations import resolve_packaged
 
 _MOST_BYTES = 16 << 20
 _FOLDER_OF = {

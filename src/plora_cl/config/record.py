@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from plora_cl.checkpoint.branches import line_of
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.verification import resume_point
-from plora_cl.config.places import RECORD, found_again
+from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.verification import resume_point
+from plora_cl.config.locations import RECORD, found_again
 from plora_cl.config.schema import as_recorded
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import CheckpointError
@@ -32,7 +32,7 @@ def record(dumped: str, *, branch: int) -> bytes:
 
     Args:
         dumped: The settings as YAML.
-        branch: Of the experiment, see `plora_cl.checkpoint.branches`.
+        branch: Of the experiment, see `plora_cl.checkpoint.store.branches`.
     """
     digest = hashlib.sha256(dumped.encode()).hexdigest()
     return f"# Settings of branch {branch}; SHA-256 of what follows: {digest}\n{dumped}".encode()

@@ -54,7 +54,7 @@ SHAPE_SETTINGS = frozenset(
 class Settings(SettingFields):
     """The settings of one run: complete, in range and free of contradictions.
 
-    Build them with `plora_cl.config.sources.resolve` or `validate`, which explain every problem.
+    Build them with `plora_cl.config.precedence.resolve` or `validate`, which explain every problem.
 
     Raises:
         pydantic.ValidationError: A setting is unknown, ill-typed, out of range or contradicts

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from plora_cl.config.problems import shown
+from plora_cl.config.errors import shown
 from plora_cl.errors import SettingsError
 
 MAX_BYTES = 1 << 20

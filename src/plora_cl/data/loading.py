@@ -10,13 +10,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.data.cache import TokenisedTask, default_cache_dir, tokenised
-from plora_cl.data.declaration import parse_tasks
 from plora_cl.data.sampling import rows_per_class, stratified_rows
 from plora_cl.data.sources.base import SPLITS
+from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.data.tokenisation import Progress, check_tokenizer
+from plora_cl.data.tokens.cache import TokenisedTask, default_cache_dir, tokenised
+from plora_cl.data.tokens.tokenisation import Progress, check_tokenizer
 
 _EVALUATION_SEED = 0
 _logger = logging.getLogger(__name__)

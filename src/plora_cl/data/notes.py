@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from plora_cl.data.scan import folded
 from plora_cl.data.task import Task
+from plora_cl.data.tokens.scan import folded
 
 SKEWED = 4
 """A task is skewed whose largest class has so many times the texts of the others on average."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from plora_cl.data.batches import Batch
-from plora_cl.data.token_file import ContentDigest, TokenFile
+from plora_cl.data.tokens.token_file import ContentDigest, TokenFile
 
 _DIGEST_BLOCK = 4096
 

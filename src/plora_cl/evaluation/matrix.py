@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from plora_cl.evaluation.routing import Routed
+from plora_cl.evaluation.routing.scores import Routed
 from plora_cl.state import StateDict
 
 Cell = tuple[float, float, str]

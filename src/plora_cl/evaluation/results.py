@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from plora_cl.evaluation import metrics
 from plora_cl.evaluation.matrix import ScoreMatrix
-from plora_cl.evaluation.routing import side_by_side
+from plora_cl.evaluation.routing.scores import side_by_side
 from plora_cl.state import StateDict
 
 Write = Callable[[Path, bytes], None]

@@ -18,12 +18,11 @@ from transformers import (
 )
 
 from plora_cl.errors import ModelError
-from plora_cl.generation.cleaning import cleaned
-from plora_cl.generation.digest import Hash, add_tensors
 from plora_cl.generation.generator import Generated
+from plora_cl.generation.generator_digest import Hash, add_tensors
+from plora_cl.generation.locations import place_of
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.places import place_of
-from plora_cl.generation.tuning import (
+from plora_cl.generation.lora_tuning import (
     Row,
     Tuned,
     TuningExample,
@@ -31,6 +30,7 @@ from plora_cl.generation.tuning import (
     TuningState,
     tune,
 )
+from plora_cl.generation.postprocess import cleaned
 from plora_cl.pretrained import first_line, load_pretrained, longest_input
 from plora_cl.units import Units
 

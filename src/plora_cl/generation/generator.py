@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from plora_cl.generation.lora import Lora
-from plora_cl.generation.tuning import Tuned, TuningExample, TuningPlan, TuningState
+from plora_cl.generation.lora_tuning import Tuned, TuningExample, TuningPlan, TuningState
 from plora_cl.units import Units
 
 

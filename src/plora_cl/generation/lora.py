@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from plora_cl.errors import ModelError
-from plora_cl.generation.digest import add_tensors
+from plora_cl.generation.generator_digest import add_tensors
 from plora_cl.state import TensorPart
 
 _NAME, _SCALE = "tuned", 2

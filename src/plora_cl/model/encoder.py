@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from plora_cl.errors import ModelError
-from plora_cl.model.places import resolve_packaged
+from plora_cl.model.locations import resolve_packaged
 from plora_cl.pretrained import load_pretrained, longest_input
 
 ATTENTION_PROJECTIONS = re.compile(

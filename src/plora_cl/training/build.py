@@ -10,30 +10,36 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.checkpoint.environment import FACTS
-from plora_cl.checkpoint.guarded_filesystem import GuardedFilesystem
-from plora_cl.checkpoint.manifest import ObjectRef
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.writer import BackgroundWriter, InPlaceWriter, Writer
+from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.snapshot.writer import BackgroundWriter, InPlaceWriter, Writer
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.compute.devices import Accelerator, make_accelerator
+from plora_cl.compute.environment import FACTS
+from plora_cl.compute.random_state import Generators
 from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity
-from plora_cl.data.cache import default_cache_dir
-from plora_cl.data.declaration import parse_tasks
 from plora_cl.data.loading import load_tasks
-from plora_cl.data.presence import require_there
+from plora_cl.data.sources.declaration import parse_tasks
+from plora_cl.data.sources.presence import require_there
 from plora_cl.data.task import Task
-from plora_cl.data.tokenisation import token_ids
+from plora_cl.data.tokens.cache import default_cache_dir
+from plora_cl.data.tokens.tokenisation import token_ids
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.measurement import Measurement
+from plora_cl.evaluation.predictor import Scorer
+from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.runlog import RunLog
-from plora_cl.generation.cache import CachedGenerator
+from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.generator import TextGenerator
-from plora_cl.generation.tuning import TuningPlan
+from plora_cl.generation.lora_tuning import TuningPlan
+from plora_cl.generation.text_cache import CachedGenerator
 from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod, MethodStack
-from plora_cl.methods.ewc import Ewc
+from plora_cl.methods.ewc.penalty import Ewc
 from plora_cl.methods.olora import OrthogonalLora
-from plora_cl.methods.replay import GenerativeReplay
+from plora_cl.methods.replay.method import GenerativeReplay
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import (
     configuration_digest,
@@ -42,19 +48,13 @@ from plora_cl.model.encoder import (
     require_positions,
 )
 from plora_cl.state import Cursor, StateDict
-from plora_cl.training.checkpointer import Checkpointer, begin_hashing
-from plora_cl.training.components import Components, Plan
-from plora_cl.training.devices import Accelerator, make_accelerator
-from plora_cl.training.early_stopping import EarlyStopping
-from plora_cl.training.generators import Generators
-from plora_cl.training.measurement import Measurement
 from plora_cl.training.reporting import Reporter
-from plora_cl.training.routing import Router
-from plora_cl.training.run import Run
-from plora_cl.training.scoring import Scorer
+from plora_cl.training.run.checkpointer import Checkpointer, begin_hashing
+from plora_cl.training.run.components import Components, Plan
+from plora_cl.training.run.early_stopping import EarlyStopping
+from plora_cl.training.run.run import Run
 from plora_cl.training.stopping import Progress, StopRequest
 from plora_cl.training.task_notes import tell_of_tasks
-from plora_cl.training.under_way import UnderWay
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

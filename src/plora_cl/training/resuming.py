@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plora_cl.checkpoint.branches import Continuation, continuation
-from plora_cl.checkpoint.changes import (
+from plora_cl.checkpoint.snapshot.compatibility import (
     Acceptance,
     Change,
     require_acceptable,
@@ -16,17 +15,18 @@ from plora_cl.checkpoint.changes import (
     task_changes,
     value_changes,
 )
-from plora_cl.checkpoint.environment import FACTS
-from plora_cl.checkpoint.resume import Resumable
-from plora_cl.checkpoint.snapshot import Snapshot
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.snapshot.loading import Resumable
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.checkpoint.store.branches import Continuation, continuation
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.compute.environment import FACTS
 from plora_cl.config.schema import SHAPE_SETTINGS, Settings
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
-from plora_cl.training.components import UNDER_WAY
-from plora_cl.training.optimization import Optimization
-from plora_cl.training.run import Run
+from plora_cl.training.run.components import UNDER_WAY
+from plora_cl.training.run.optimization import Optimization
+from plora_cl.training.run.run import Run
 from plora_cl.training.setting_changes import compared, is_finished, setting_changes
 from plora_cl.training.task_notes import held_out_differently
 from plora_cl.training.unfit_state import refusing_what_does_not_fit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plora_cl.checkpoint import changes
-from plora_cl.checkpoint.changes import Change
-from plora_cl.config.places import anchored_values
+from plora_cl.checkpoint.snapshot import compatibility as changes
+from plora_cl.checkpoint.snapshot.compatibility import Change
+from plora_cl.config.locations import anchored_values
 from plora_cl.config.schema import IMPACTS, Settings, completed
 
 _DONE = "done"

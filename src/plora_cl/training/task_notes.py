@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plora_cl.checkpoint.changes import Change
+from plora_cl.checkpoint.snapshot.compatibility import Change
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.schema import Settings, holds_out
 from plora_cl.data.notes import held_out_note, lookalike_notes, skew_note

@@ -7,28 +7,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from plora_cl.checkpoint.fork import accepted_by_fork
-from plora_cl.checkpoint.output_files import recording, retire_results, write_output
-from plora_cl.checkpoint.replacement import complete, recover, set_aside
-from plora_cl.checkpoint.resume import Resumable, load, newest_usable
-from plora_cl.checkpoint.retention import collect_garbage
-from plora_cl.checkpoint.start import require_startable
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.verification import resume_point
-from plora_cl.config.places import RECORD, anchored
+from plora_cl.checkpoint.snapshot.loading import Resumable, load, newest_usable
+from plora_cl.checkpoint.store.output_files import recording, retire_results, write_output
+from plora_cl.checkpoint.store.preconditions import require_startable
+from plora_cl.checkpoint.store.replacement import complete, recover, set_aside
+from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.fork import accepted_by_fork
+from plora_cl.checkpoint.tools.verification import resume_point
+from plora_cl.config.locations import RECORD, anchored
+from plora_cl.config.precedence import dump, validate
 from plora_cl.config.record import record
 from plora_cl.config.schema import Settings, experiment_folder
-from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError
+from plora_cl.evaluation.measurement import FinalScores
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
 from plora_cl.training.build import build_run
-from plora_cl.training.measurement import FinalScores
-from plora_cl.training.own_folder import OwnFolder
+from plora_cl.training.publishing import publish
 from plora_cl.training.reporting import Reporter, SilentReporter
 from plora_cl.training.resuming import Held, go_on_from, log_changes
-from plora_cl.training.run import Run
+from plora_cl.training.run.own_folder import OwnFolder
+from plora_cl.training.run.run import Run
 from plora_cl.training.stopping import StopRequest
-from plora_cl.training.summary import publish
 
 
 class CLTrainer:

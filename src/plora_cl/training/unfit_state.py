@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from plora_cl.checkpoint.disk_errors import naming
+from plora_cl.checkpoint.disk.errors import naming
 from plora_cl.errors import IncompatibleCheckpointError
 
 _NOT_FITTING = (

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from checkpoint.components import Holder, Learner, capture
-from plora_cl.checkpoint.encoding import encode
-from plora_cl.checkpoint.objects import encode_object
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format.tensor_object import encode_object
+from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.config.precedence import dump, validate
 from plora_cl.config.schema import identity
-from plora_cl.config.sources import dump, validate
 
 
 @pytest.fixture

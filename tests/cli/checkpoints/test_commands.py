@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
-from plora_cl.checkpoint.branches import continuation
-from plora_cl.checkpoint.encoding import decode, encode
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.outgoing import has_list
-from plora_cl.checkpoint.pins import pinned
-from plora_cl.checkpoint.replacement import set_aside
-from plora_cl.checkpoint.retiring import commit, retire
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.store.branches import continuation
+from plora_cl.checkpoint.store.outgoing import has_list
+from plora_cl.checkpoint.store.pins import pinned
+from plora_cl.checkpoint.store.replacement import set_aside
+from plora_cl.checkpoint.store.retiring import commit, retire
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.main import COMMANDS
 
 pytestmark = pytest.mark.usefixtures("experiment")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.checkpoints.calls import Calls
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.main import COMMANDS
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint import container
-from plora_cl.checkpoint.archive import records_of
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode
-from plora_cl.checkpoint.manifest import Manifest
-from plora_cl.checkpoint.new_folder import LINEAGE
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.format.torch_archive import records_of
+from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.new_experiment import LINEAGE
 from plora_cl.cli.checkpoints.main import main
+from plora_cl.state_digest import state_digest
 
 DEMO = "experiments/demo"
 NEWEST = f"{DEMO}/checkpoints/checkpoint_task0_epoch0_batch19.pt"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.new_folder import lineage_of
-from plora_cl.checkpoint.store import CheckpointStore
-from plora_cl.checkpoint.verification import verify
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.new_experiment import lineage_of
+from plora_cl.checkpoint.tools.verification import verify
 
 
 @pytest.fixture

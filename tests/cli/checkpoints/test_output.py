@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.closed_pipe import PLORA_CL, unread
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 
 
 @pytest.mark.parametrize("command", ["list", "inspect", "verify"])

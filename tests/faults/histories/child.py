@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import plora_cl.cli.train
+import plora_cl.cli.train.command
 import plora_cl.training.trainer
 from faults.histories import reading
-from plora_cl.checkpoint.digest import state_digest
-from plora_cl.checkpoint.encoding import decode
+from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.cli.main import main
+from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import SilentReporter
 from plora_cl.training.stopping import StopRequest
 from training.evidence import TIMED
@@ -150,7 +150,7 @@ def _follow(ending: Ending, root: Path, notes: int) -> None:
             return super().requested
 
     reporter = _Notes(notes, ending)
-    train: Any = plora_cl.cli.train
+    train: Any = plora_cl.cli.train.command
     train.StopRequest = CountedPolls
     train.reporter_for = lambda **_: contextlib.nullcontext(reporter)
     if ending.kind == "cursor":

@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.bundle import export_bundle, import_bundle
-from plora_cl.checkpoint.changes import Change, require_acceptable, require_unchanged
-from plora_cl.checkpoint.disk_errors import naming
-from plora_cl.checkpoint.fork import accepted_by_fork, fork, settings_by_fork
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.manifest import Manifest
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.disk.errors import naming
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.snapshot.compatibility import Change, require_acceptable, require_unchanged
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
+from plora_cl.checkpoint.tools.fork import accepted_by_fork, fork, settings_by_fork
 from plora_cl.cli.checkpoints.command import locate, resume_hint
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.config.assignment import assign, split_assignment
+from plora_cl.config.precedence import dump, validate
 from plora_cl.config.schema import EXAMPLE_SETTINGS, SHAPE_SETTINGS, Settings
-from plora_cl.config.sources import dump, validate
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, SettingsError
 from plora_cl.training.setting_changes import is_finished, setting_changes
 
@@ -174,7 +174,9 @@ def _require_possible(changes: Sequence[Change]) -> list[Change]:
 
 def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
     """Return all differences but those of the machine, weights and texts compared as well."""
-    from plora_cl.checkpoint.encoding import decode  # takes seconds: not needed for most changes
+    from plora_cl.checkpoint.snapshot.codec import (
+        decode,  # takes seconds: not needed for most changes
+    )
     from plora_cl.training.build import build_run
     from plora_cl.training.reporting import SilentReporter
     from plora_cl.training.resuming import ENVIRONMENT, differences

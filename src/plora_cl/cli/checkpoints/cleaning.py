@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.retention import (
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.store.retention import (
     collect_garbage,
     discard_retired,
     disposable,
     garbage,
 )
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import (
     add_target,
     command_parser,

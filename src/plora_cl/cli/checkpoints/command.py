@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.policy import is_checkpoint
-from plora_cl.checkpoint.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.verification import resume_point
+from plora_cl.checkpoint.format.naming import is_checkpoint
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.verification import resume_point
 from plora_cl.cli.exit import OK, error_line, exit_code
 from plora_cl.cli.parser import Parser
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError

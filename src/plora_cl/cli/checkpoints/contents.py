@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plora_cl.config.task_source import task_name
+from plora_cl.config.task_entry import task_name
 from plora_cl.errors import CorruptCheckpointError
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last

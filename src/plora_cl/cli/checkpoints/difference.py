@@ -22,8 +22,8 @@ from plora_cl.cli.exit import OK
 from plora_cl.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
-    from plora_cl.checkpoint.comparison import Change, Comparison
-    from plora_cl.checkpoint.snapshot import Snapshot
+    from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+    from plora_cl.checkpoint.tools.comparison import Change, Comparison
 
 _SECTIONS = ("cursor", "settings", "identity", "values", "metrics", "environment", "timings")
 _LONG = ("values", "timings")
@@ -59,8 +59,8 @@ def _diff(first: str, second: str, *, as_json: bool, tensors: bool) -> int:
     one, two = locate(first), locate(second)
     entries = one.checkpoint, two.checkpoint
 
-    from plora_cl.checkpoint.comparison import compare  # takes a second: not needed to refuse
-    from plora_cl.checkpoint.resume import load
+    from plora_cl.checkpoint.snapshot.loading import load
+    from plora_cl.checkpoint.tools.comparison import compare  # takes a second: not needed to refuse
 
     read = [load(target.store, entry) for target, entry in zip((one, two), entries, strict=True)]
     try:

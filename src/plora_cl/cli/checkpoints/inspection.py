@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plora_cl.checkpoint import container
-from plora_cl.checkpoint.anatomy import TensorInfo, object_tensors, read_content, tensors_in
-from plora_cl.checkpoint.disk_errors import naming, reading
-from plora_cl.checkpoint.manifest import Manifest
-from plora_cl.checkpoint.new_folder import lineage_of
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.disk.errors import naming, reading
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format.inspection import (
+    TensorInfo,
+    object_tensors,
+    read_content,
+    tensors_in,
+)
+from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.tools.new_experiment import lineage_of
 from plora_cl.cli.checkpoints.command import (
     Target,
     add_target,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from plora_cl.checkpoint.inventory import Summary, summaries
+from plora_cl.checkpoint.tools.inventory import Summary, summaries
 from plora_cl.cli.checkpoints.command import (
     FOUND,
     Target,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from plora_cl.checkpoint.lock import ExperimentLock
-from plora_cl.checkpoint.outgoing import has_list
-from plora_cl.checkpoint.pins import pin
-from plora_cl.checkpoint.replacement import recover
-from plora_cl.checkpoint.store import CheckpointStore
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.store.outgoing import has_list
+from plora_cl.checkpoint.store.pins import pin
+from plora_cl.checkpoint.store.replacement import recover
+from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import (
     Target,
     add_target,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plora_cl.checkpoint.pins import unpin
+from plora_cl.checkpoint.store.pins import unpin
 from plora_cl.cli.checkpoints.command import (
     Target,
     add_target,

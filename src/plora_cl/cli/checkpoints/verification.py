@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plora_cl.checkpoint.verification import Verdict, Verification, verify
+from plora_cl.checkpoint.tools.verification import Verdict, Verification, verify
 from plora_cl.cli.checkpoints.command import (
     FOUND,
     Target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from plora_cl.config.problems import unknown
+from plora_cl.config.errors import unknown
 from plora_cl.config.yaml_file import parse_mapping
 from plora_cl.errors import SettingsError
 

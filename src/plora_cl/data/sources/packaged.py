@@ -17,7 +17,7 @@ import numpy as np
 from plora_cl.data.sampling import held_out
 from plora_cl.data.sources.base import Columns, Row, rows_digest
 from plora_cl.data.sources.readers import read_csv
-from plora_cl.data.token_file import text_digest
+from plora_cl.data.tokens.token_file import text_digest
 from plora_cl.errors import DataError
 from plora_cl.quickstart import how_to_install
 

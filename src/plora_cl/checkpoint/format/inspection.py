@@ -1,0 +1,172 @@
+"""What is in a checkpoint, read without PyTorch: plain values, and the shapes of tensors.
+
+Nothing is executed. A pickle is read only if every instruction in it is one that `torch.save` uses
+for plain containers and tensors, and the few names it may contain stand for descriptions here.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, BinaryIO
+
+from plora_cl.bounded_reading import parse_json
+from plora_cl.checkpoint.format.pickle_gate import (
+    DTYPE_BYTES,
+    PICKLE_RECORD,
+    STORAGES,
+    harmless_pickle,
+)
+from plora_cl.errors import CorruptCheckpointError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format."""
+
+_MAX_DEPTH = 64
+_END = object()
+_UNTYPED = "untyped"
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "BOOL": 8} | {
+    f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)
+}
+_MALFORMED = (
+    pickle.UnpicklingError, struct.error,
+    KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, EOFError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor without its elements.
+
+    Attributes:
+        dtype: Its name, such as ``float32``.
+        shape: Its dimensions.
+        bytes: Of its elements.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def read_content(file: BinaryIO) -> dict[str, Any]:
+    """Return the content of an open, verified checkpoint file, a `TensorInfo` for each tensor.
+
+    Raises:
+        CorruptCheckpointError: It is not what `encode` writes.
+    """
+    pickled = harmless_pickle(file)
+    try:
+        content = _Reader(io.BytesIO(pickled)).load()
+    except _MALFORMED as error:
+        raise CorruptCheckpointError(f"{PICKLE_RECORD} is malformed: {error}") from error
+    for _ in _leaves(content):
+        pass  # refuses what is no tree
+    if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
+        raise CorruptCheckpointError(f"{PICKLE_RECORD} is not a mapping with a state")
+    if not isinstance(content.get("environment", {}), dict):
+        raise CorruptCheckpointError(f"{PICKLE_RECORD} has no environment that is a mapping")
+    return content
+
+
+def tensors_in(tree: object) -> dict[str, TensorInfo]:
+    """Return the tensors of a tree that `read_content` read, by path.
+
+    Raises:
+        CorruptCheckpointError: It is nested endlessly.
+    """
+    return {path: leaf for path, leaf in _leaves(tree) if isinstance(leaf, TensorInfo)}
+
+
+def object_tensors(file: BinaryIO) -> dict[str, TensorInfo]:
+    """Return the tensors of an open object, a safetensors file, by name.
+
+    Raises:
+        CorruptCheckpointError: It is not one.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, MAX_HEADER_BYTES):
+            raise ValueError(f"a header of {length} bytes")
+        header: dict[str, Any] = parse_json(file.read(length))
+        return {name: _described(d) for name, d in header.items() if name != "__metadata__"}
+    except _MALFORMED as error:
+        raise CorruptCheckpointError(f"not a safetensors file: {error}") from error
+
+
+def _described(entry: dict[str, Any]) -> TensorInfo:
+    dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
+    begin, end = entry["data_offsets"]
+    if dtype in _BITS and prod(shape) * _BITS[dtype] != 8 * (end - begin):
+        raise ValueError(f"a tensor of {dtype} {list(shape)} in {end - begin} bytes")
+    return TensorInfo(_dtype_name(dtype), shape, end - begin)
+
+
+def _dtype_name(dtype: str) -> str:
+    if dtype == "BOOL":
+        return "bool"
+    long = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
+    kind = dtype.rstrip("0123456789")
+    return f"{long[kind]}{dtype.removeprefix(kind)}" if kind in long else dtype.lower()
+
+
+def _leaves(tree: object) -> Iterator[tuple[str, object]]:
+    containers: set[int] = set()
+    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter([("", tree)]))]
+    while levels:
+        parent, items = levels[-1]
+        key, node = next(items, (None, _END))
+        path = f"{parent}/{key}" if parent else str(key)
+        if node is _END:
+            levels.pop()
+        elif not isinstance(node, dict | list):
+            yield path, node
+        elif len(levels) > _MAX_DEPTH + 1 or id(node) in containers:
+            raise CorruptCheckpointError("its content is nested endlessly")
+        else:
+            containers.add(id(node))
+            items = iter(node.items()) if isinstance(node, dict) else enumerate(node)
+            levels.append((path, items))
+
+
+class _Reader(pickle.Unpickler):
+    """Knows only the names in `_KNOWN`; storages are their dtype and width."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name][0]
+        if module == "torch" and name in DTYPE_BYTES:
+            return name
+        raise pickle.UnpicklingError(f"the name {module}.{name[:100]}")
+
+    def persistent_load(self, pid: Any, /) -> str:
+        kind, dtype, _, _, _ = pid
+        if kind != "storage" or not isinstance(dtype, str):
+            raise pickle.UnpicklingError("a reference that is not a storage")
+        return dtype
+
+
+def _tensor(storage: str, _: object, size: tuple[int, ...], *rest: object) -> TensorInfo:
+    dtype = rest[3] if storage == _UNTYPED else storage  # after strides, gradient and hooks
+    shape = tuple(map(int, size))
+    return TensorInfo(str(dtype), shape, prod(shape) * DTYPE_BYTES[str(dtype)])
+
+
+def _hooks() -> dict[str, Any]:
+    return {}
+
+
+_KNOWN: dict[tuple[str, str], Callable[..., Any] | str] = {
+    ("collections", "OrderedDict"): _hooks,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor,
+    ("torch.storage", "UntypedStorage"): _UNTYPED,
+}

@@ -1,0 +1,102 @@
+"""Groups of tensors as immutable bytes, in the safetensors format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory
+from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.errors import CorruptCheckpointError
+
+_ALIGNMENT = 8
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+}
+
+
+def encode_object(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return ``tensors`` as the bytes of a safetensors file: equal tensors give equal bytes.
+
+    Raises:
+        TypeError: The format has no name for the type of a tensor.
+    """
+    return b"".join(_pieces(tensors))
+
+
+def object_ref(tensors: Mapping[str, Tensor]) -> ObjectRef:
+    """Return the reference to the object that `encode_object` makes, without making it.
+
+    Raises:
+        TypeError: The format has no name for the type of a tensor.
+    """
+    digest, size = hashlib.sha256(), 0
+    for piece in _pieces(tensors):
+        digest.update(piece)
+        size += memoryview(piece).nbytes
+    return ObjectRef(digest.hexdigest(), size)
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[ReadableBytes]:
+    # The layout is that of the safetensors library; the bytes, and with them the name of an object,
+    # must not depend on its version.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        if tensor.dtype not in _TYPES:
+            raise TypeError(f"{name} is a tensor of {tensor.dtype}, which safetensors cannot hold")
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    if json_memory(text) > MOST_JSON_MEMORY:
+        raise ValueError(f"an object of {len(names)} tensors is more than a reader accepts")
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for name in names:
+        plain = tensors[name].detach().to("cpu").resolve_conj().resolve_neg().contiguous()
+        yield plain.reshape(-1).view(torch.uint8).numpy().data
+
+
+def decode_object(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors that `encode_object` was given, by name.
+
+    Raises:
+        CorruptCheckpointError: These are not the bytes of a safetensors file.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) or json_memory(data[8 : 8 + length]) > MOST_JSON_MEMORY:
+        raise CorruptCheckpointError(f"not a safetensors file: a header of {length} bytes")
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CorruptCheckpointError(f"not a safetensors file: {error}") from error

@@ -1,0 +1,162 @@
+"""Snapshots as the bytes of a checkpoint file, and back without executing anything."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    ObjectRef,
+    require_known_version,
+)
+from plora_cl.checkpoint.format.pickle_gate import harmless_pickle
+from plora_cl.checkpoint.format.torch_archive import records_of
+from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
+from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.errors import CorruptCheckpointError
+from plora_cl.state_digest import state_digest
+
+FORMAT = "plora_cl.checkpoint"
+
+_MAX_DEPTH = 64
+_END = object()
+_METADATA = ("cursor", "trained_tasks", "seed", "loss", "settings", "identity", "environment")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "cursor": (dict,),
+    "trained_tasks": (list,),
+    "seed": (int,),
+    "loss": (float, int, type(None)),
+    "settings": (dict,),
+    "identity": (dict,),
+    "environment": (dict,),
+    "state": (dict,),
+    "objects": (dict,),
+    "state_digest": (str,),
+}
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """Return the bytes of the checkpoint file: equal snapshots give equal bytes.
+
+    Raises:
+        TypeError: The state is not plain.
+        ValueError: The manifest would be longer than readers accept.
+    """
+    digest = state_digest(snapshot.state)
+    tree: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "cursor": snapshot.cursor,
+        "trained_tasks": list(snapshot.trained_tasks),
+        "seed": snapshot.seed,
+        "loss": snapshot.loss,
+        "settings": snapshot.settings,
+        "identity": snapshot.identity,
+        "environment": snapshot.environment,
+        "objects": {name: ref.to_plain() for name, ref in snapshot.objects.items()},
+        "state": snapshot.state,
+        "state_digest": digest,
+    }
+    if snapshot.trajectory != UNKNOWN:
+        tree["trajectory"] = snapshot.trajectory.to_plain()
+    return container.seal(b"", _manifest(snapshot, digest), records_of(tree))
+
+
+def decode(data: bytes) -> Snapshot:
+    """Return the snapshot in a checkpoint file after verifying every byte of it.
+
+    Nothing in the file is executed, and what it unpacks to is no larger than itself.
+
+    Raises:
+        CorruptCheckpointError: It is damaged, or was made to deceive.
+        IncompatibleCheckpointError: It was written by a newer version of the format.
+    """
+    manifest = container.open_sealed(data)
+    harmless_pickle(io.BytesIO(data))
+    try:
+        tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CorruptCheckpointError(f"PyTorch does not read it: {error}") from error
+    _require_plain(tree)
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise CorruptCheckpointError(f"it is not a {FORMAT}")
+    if type(tree.get("format_version")) is not int:
+        raise CorruptCheckpointError("it has no format_version")
+    require_known_version(tree["format_version"])
+    wrong = [name for name, kinds in _KINDS.items() if type(tree.get(name, ...)) not in kinds]
+    if wrong:
+        raise CorruptCheckpointError(f"it has no valid {', '.join(wrong)}")
+    objects = {name: ObjectRef.from_plain(ref) for name, ref in tree["objects"].items()}
+    metadata = {name: tree[name] for name in _METADATA}
+    trajectory = Trajectory.from_plain(tree.get("trajectory"))
+    snapshot = Snapshot(state=tree["state"], objects=objects, trajectory=trajectory, **metadata)
+    try:
+        digest = state_digest(snapshot.state)
+        described = _manifest(snapshot, digest)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise CorruptCheckpointError(f"its content is not plain: {error}") from error
+    if digest != tree["state_digest"]:
+        raise CorruptCheckpointError("its state does not match its state_digest")
+    if described != manifest:
+        raise CorruptCheckpointError("its manifest contradicts its content")
+    return snapshot
+
+
+def _manifest(snapshot: Snapshot, digest: str) -> Manifest:
+    """Return the manifest as a reader gets it."""
+    manifest = Manifest(
+        cursor=snapshot.cursor,
+        trained_tasks=snapshot.trained_tasks,
+        seed=snapshot.seed,
+        loss=snapshot.loss,
+        objects=snapshot.objects,
+        settings=snapshot.settings,
+        state_digest=digest,
+        trajectory=snapshot.trajectory,
+    )
+    return Manifest.from_json(manifest.to_json())
+
+
+def _require_plain(tree: object) -> None:
+    """Refuse what `encode` never writes: other types, shared or endless nesting, odd tensors."""
+    containers: set[int] = set()
+    stack: list[Iterator[Any]] = [iter((tree,))]  # iterators: one a level, whatever it holds
+    while stack:
+        node: Any = next(stack[-1], _END)
+        kind = type(node)
+        if node is _END:
+            stack.pop()
+        elif kind in (dict, list):
+            if len(stack) > _MAX_DEPTH + 1 or id(node) in containers:
+                raise CorruptCheckpointError("it is nested endlessly")
+            containers.add(id(node))
+            if kind is dict:
+                if any(type(key) not in (str, int) for key in node):
+                    raise CorruptCheckpointError("it has a key that is neither text nor integer")
+                node = node.values()
+            stack.append(iter(node))
+        elif kind is Tensor:
+            _require_dense(node)
+        elif kind not in (str, int, float, bool, type(None)):
+            raise CorruptCheckpointError(f"it holds a {kind.__module__}.{kind.__qualname__}")
+
+
+def _require_dense(tensor: Tensor) -> None:
+    is_dense = (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.requires_grad
+        and tensor.is_contiguous()  # others may repeat a few bytes into any size
+    )
+    if not is_dense:
+        raise CorruptCheckpointError("it holds a tensor that is not dense")

@@ -1,0 +1,289 @@
+"""Copies of nested states that share nothing with the original."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from plora_cl.errors import CheckpointError
+from plora_cl.state_digest import unsupported
+
+_Slot: TypeAlias = tuple[Any, str | int]
+_Layout: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
+_Kind: TypeAlias = tuple[torch.dtype, torch.device]
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+_KEYS = frozenset({str, int})
+
+
+class HostArena:
+    """Host memory that one state after the other is copied into.
+
+    It is allocated for the layout (dtypes, shapes and devices, in order) of the first state and
+    used again as long as the layout stays, so that a copy costs little more than moving the bytes.
+    The tensors of one dtype lie in one block, which a checkpoint file holds as one record.
+
+    `hold` fixes everything but the bytes of tensors in host memory; `settle` copies those, on
+    whichever thread comes first. A forward or backward pass leaves them as they are, so that a
+    thread can copy beside it, and the one that trains calls `settle` before it changes them.
+
+    Tensors on a CUDA device are gathered on the device, in the order of the current stream, and
+    travel to pinned memory on a stream of their own: `wait` before reading.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Tensor] = []
+        self._layout: list[_Layout] = []
+        self._pieces: list[Tensor] = []
+        self._transfers: list[_Transfer] = []
+        self._held: _Held | None = None
+
+    def copy(self, state: Any) -> Any:
+        """Return a plain copy of ``state``: mappings as dicts, tuples as lists.
+
+        What the copy before this one holds is overwritten. Draws no random number.
+
+        Raises:
+            TypeError: Something in it is neither a tensor nor plain; the message names where.
+        """
+        copy = self.hold(state)
+        self.settle()
+        return copy
+
+    def hold(self, state: Any) -> Any:
+        """Return what `copy` does; the bytes of its tensors come with `settle`.
+
+        Raises:
+            TypeError: Something in it is neither a tensor nor plain; the message names where.
+        """
+        slots: list[_Slot] = []
+        sources: list[Tensor] = []
+        root = [_plain(state, slots, sources)] if not isinstance(state, Tensor) else [None]
+        if isinstance(state, Tensor):
+            slots.append((root, 0))
+            sources.append(state)
+        self._lay_out(sources, state)
+        for (container, key), piece in zip(slots, self._pieces, strict=True):
+            container[key] = piece
+        self._held = _Held(*self._start_transfers(sources))
+        return root[0]
+
+    def settle(self) -> None:
+        """Return when the tensors that are held may change.
+
+        Raises:
+            CheckpointError: One has changed already: the copy is of no use.
+        """
+        if self._held is not None:
+            self._held.settle()
+
+    def wait(self) -> None:
+        """Return when the bytes of the last copy have arrived in host memory."""
+        for transfer in self._transfers:
+            transfer.wait()
+
+    def _lay_out(self, sources: list[Tensor], state: Any) -> None:
+        # Most tensors are the same objects save after save: only at the others one has to look.
+        known = len(sources) == len(self._sources)
+        new = [i for i, source in enumerate(sources) if not known or source is not self._sources[i]]
+        for index in new:
+            if not _is_dense(sources[index]):
+                raise unsupported(sources[index], _path_to(sources[index], state))
+        if not known or any(_layout_of(sources[i]) != self._layout[i] for i in new):
+            self._allocate([_layout_of(source) for source in sources])
+        self._sources = sources
+
+    def _allocate(self, layout: Sequence[_Layout]) -> None:
+        self.wait()
+        by_kind: dict[_Kind, list[int]] = {}
+        for index, (dtype, device, _) in enumerate(layout):
+            by_kind.setdefault((dtype, device), []).append(index)
+        pieces: dict[int, Tensor] = {}
+        self._transfers = []
+        for (dtype, device), indices in by_kind.items():
+            sizes = [prod(layout[index][2]) for index in indices]
+            is_cuda = device.type == "cuda"
+            block = torch.zeros(sum(sizes), dtype=dtype, pin_memory=is_cuda)
+            views = _views(block, sizes, [layout[index][2] for index in indices])
+            pieces.update(zip(indices, views, strict=True))
+            if is_cuda:
+                self._transfers.append(_Transfer(block, sizes, device, indices))
+        self._pieces = [pieces[index] for index in range(len(layout))]
+        self._layout = list(layout)
+
+    def _start_transfers(self, sources: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Set tensors on a device on their way; return targets and sources of the others."""
+        if not self._transfers:
+            return self._pieces, sources
+        for transfer in self._transfers:
+            transfer.start([sources[index] for index in transfer.indices])
+        moving = {index for transfer in self._transfers for index in transfer.indices}
+        at_home = [index for index in range(len(sources)) if index not in moving]
+        return [self._pieces[i] for i in at_home], [sources[i] for i in at_home]
+
+
+class _Held:
+    """Tensors in host memory, to be copied once, by the first thread that asks."""
+
+    def __init__(self, targets: list[Tensor], sources: list[Tensor]) -> None:
+        self._targets, self._sources = targets, sources
+        # Every operation that writes into a tensor counts its version up
+        self._versions = [source._version for source in sources]
+        self._copying = threading.Lock()
+        self._is_copied = False
+        self._is_torn = False
+
+    def settle(self) -> None:
+        if not self._is_copied:
+            with self._copying:
+                if not self._is_copied:
+                    self._copy()
+        if self._is_torn:
+            raise CheckpointError(
+                "tensors changed before the save had copied them: whatever changes state has to "
+                "call Checkpointer.settle() first; this is a defect of the training loop"
+            )
+
+    def _copy(self) -> None:
+        shapes = [source.shape for source in self._sources]
+        self._is_torn = shapes != [target.shape for target in self._targets]
+        if self._sources and not self._is_torn:
+            with torch.no_grad():
+                torch._foreach_copy_(self._targets, self._sources)
+        self._is_torn |= [source._version for source in self._sources] != self._versions
+        self._is_copied = True
+
+
+class _Transfer:
+    """Moves tensors of one dtype from one CUDA device into a pinned block."""
+
+    def __init__(
+        self, block: Tensor, sizes: Sequence[int], device: torch.device, indices: Sequence[int]
+    ) -> None:
+        self.indices = indices
+        self._block = block
+        self._staging = torch.empty_like(block, device=device, pin_memory=False)
+        self._pieces = list(self._staging.split(list(sizes)))
+        self._stream = torch.cuda.Stream(device)
+        self._done = torch.cuda.Event()
+
+    @torch.no_grad()
+    def start(self, sources: Sequence[Tensor]) -> None:
+        current = torch.cuda.current_stream(self._stream.device)
+        current.wait_event(self._done)  # the copy before this one has left the staging memory
+        torch._foreach_copy_(self._pieces, [source.reshape(-1) for source in sources])
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._block.copy_(self._staging, non_blocking=True)
+            self._done.record(self._stream)
+
+    def wait(self) -> None:
+        self._done.synchronize()
+
+
+def separate_copy(state: Any) -> Any:
+    """Return a copy of ``state`` in which every tensor has memory of its own.
+
+    For handing state out: optimizers keep the tensors they are given, and change them.
+
+    Raises:
+        TypeError: Something in it is neither a tensor nor plain; the message names where.
+    """
+    slots: list[_Slot] = []
+    sources: list[Tensor] = []
+    copy = _plain(state, slots, sources)
+    for (container, key), source in zip(slots, sources, strict=True):
+        if not _is_dense(source):
+            raise unsupported(source, _path_to(source, state))
+        container[key] = source.detach().clone()
+    return copy
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized
+
+
+def _layout_of(tensor: Tensor) -> _Layout:
+    return tensor.dtype, tensor.device, tensor.shape
+
+
+def _path_to(tensor: Tensor, node: Any) -> str:
+    """Return where in ``node`` a tensor is; it is known to be there."""
+    if node is tensor:
+        return ""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node)
+    for key, value in items:
+        if value is tensor:
+            return f"/{key}"
+        if isinstance(value, Mapping | list | tuple):
+            path = _path_to(tensor, value)
+            if path:
+                return f"/{key}{path}"
+    return ""
+
+
+def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> list[Tensor]:
+    pieces = block.split(sizes)
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def _plain(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    try:
+        return _walk(node, slots, sources)
+    except _UnsupportedError as error:
+        raise unsupported(error.value, "/" + "/".join(reversed(error.path))) from None
+
+
+class _UnsupportedError(Exception):
+    """Collects the path on the way out, so that the way in costs nothing."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        self.path: list[str] = []
+
+
+def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    kind = type(node)
+    if kind in _LEAVES:
+        return node
+    if kind is dict or isinstance(node, Mapping):
+        mapping: dict[str | int, Any] = {}
+        for key, value in node.items():
+            if type(key) not in _KEYS:
+                raise _at(_UnsupportedError(key), f"{key} (a key)")
+            # No call for the two most frequent kinds: this is what the stall of a save consists of
+            if type(value) in _LEAVES:
+                mapping[key] = value
+            elif isinstance(value, Tensor):
+                mapping[key] = None  # keeps the order of keys
+                slots.append((mapping, key))
+                sources.append(value)
+            else:
+                mapping[key] = _walk_at(key, value, slots, sources)
+        return mapping
+    if isinstance(node, list | tuple):
+        items: list[Any] = [None] * len(node)
+        for index, value in enumerate(node):
+            if isinstance(value, Tensor):
+                slots.append((items, index))
+                sources.append(value)
+            else:
+                items[index] = _walk_at(index, value, slots, sources)
+        return items
+    raise _UnsupportedError(node)
+
+
+def _walk_at(key: str | int, value: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+    try:
+        return _walk(value, slots, sources)
+    except _UnsupportedError as error:
+        raise _at(error, str(key)) from None
+
+
+def _at(error: _UnsupportedError, key: str) -> _UnsupportedError:
+    error.path.append(key)
+    return error

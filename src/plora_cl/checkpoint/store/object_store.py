@@ -1,0 +1,210 @@
+"""The folder of immutable files that checkpoints share, each named by the digest of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.filesystem import (
+    Filesystem,
+    ReadableBytes,
+    is_partial,
+    write_unsynced,
+)
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.store.hard_links import holds, link_from_sibling
+from plora_cl.errors import CheckpointError, CorruptCheckpointError
+
+log = logging.getLogger(__name__)
+
+
+class ObjectFolder:
+    """``objects/<sha256>.safetensors``: written once, verified at each read, never changed.
+
+    Args:
+        directory: Where the objects are, in the folder of the checkpoints; made when needed.
+        filesystem: What performs the operations.
+    """
+
+    def __init__(self, directory: Path, filesystem: Filesystem) -> None:
+        self.directory = directory
+        self._fs = filesystem
+        self._intact: set[str] = set()
+        self._uncommitted: set[str] = set()
+        self._sought: set[str] = set()
+        # Names that an earlier process left may never have been flushed.
+        self._synced = False
+        self._has_directories = False
+
+    def put(self, data: ReadableBytes) -> ObjectRef:
+        """Store ``data`` unless it is there already; it is durable once a commit refers to it.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        ref = ObjectRef.of(data)
+        self.ensure(ref, lambda: data)
+        return ref
+
+    def ensure(self, ref: ObjectRef, make: Callable[[], ReadableBytes]) -> None:
+        """Store an object unless it is there already; it is durable once a commit refers to it.
+
+        Every byte of what lies under its name from earlier is verified the first time, so that no
+        checkpoint is ever built on an object that has decayed. A large object that an experiment
+        beside this one has, intact, is linked from there.
+
+        Args:
+            ref: The object.
+            make: Returns its bytes; called only if they have to be written.
+
+        Raises:
+            CheckpointError: The disk refused, or ``make`` returned something else.
+        """
+        path = self.path(ref)
+        self._uncommitted.add(ref.sha256)
+        with writing(path, ref.bytes):
+            if self.has(ref) and (ref.sha256 in self._intact or self._holds(path, ref)):
+                self._intact.add(ref.sha256)
+                return
+            self.make_directories()
+            self._synced = False
+            if not self._shares(path, ref):
+                data = make()
+                if ObjectRef.of(data) != ref:
+                    raise CheckpointError(
+                        f"{path} was not written: what should go there changed since it was "
+                        "hashed; expected tensors that stay as they are"
+                    )
+                write_unsynced(self._fs, path, data)
+        self._intact.add(ref.sha256)
+
+    def get(self, ref: ObjectRef) -> bytes:
+        """Return the bytes of an object, verified.
+
+        Raises:
+            CorruptCheckpointError: It is missing or damaged.
+            CheckpointError: The disk refused.
+        """
+        path = self.path(ref)
+        self._intact.discard(ref.sha256)
+        with reading(path):
+            size = self._fs.size(path)
+            if size not in (None, ref.bytes):
+                raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
+            with self._fs.open(path) as file:
+                data = file.read()
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise CorruptCheckpointError(f"{path} is damaged: it does not match its digest")
+        self._intact.add(ref.sha256)
+        return data
+
+    def verify(self, ref: ObjectRef) -> None:
+        """Make sure that every byte of an object is what was written, in constant memory.
+
+        Raises:
+            CorruptCheckpointError: It is missing or damaged.
+            CheckpointError: The disk refused.
+        """
+        path = self.path(ref)
+        self._intact.discard(ref.sha256)
+        with reading(path), self._fs.open(path) as file:
+            is_intact = holds(file, ref)
+        if not is_intact:
+            raise CorruptCheckpointError(f"{path} is damaged: it does not match its digest")
+        self._intact.add(ref.sha256)
+
+    def path(self, ref: ObjectRef) -> Path:
+        """Return where an object is, or would be."""
+        return self.directory / ref.file_name
+
+    def has(self, ref: ObjectRef) -> bool:
+        """Tell whether a file of the right name and size is there; `OSError` as the disk says."""
+        return self._fs.size(self.path(ref)) == ref.bytes
+
+    def make_directories(self) -> None:
+        """Make the folder, its parent and grandparent durable; `OSError` as the disk says.
+
+        Raises:
+            CheckpointError: The folder is a symbolic link.
+        """
+        self._require_own()
+        if not self._has_directories:
+            for directory in (*reversed(self.directory.parents[:2]), self.directory):
+                self._fs.make_directory(directory)
+            self._has_directories = True
+
+    def sync(self) -> None:
+        """Make the names of all objects durable; `OSError` as the disk says."""
+        if not self._synced:
+            self._fs.sync_directory(self.directory)
+            self._synced = True
+
+    def committed(self, refs: Iterable[ObjectRef]) -> None:
+        """Note that a durable checkpoint refers to ``refs``."""
+        self._uncommitted -= {ref.sha256 for ref in refs}
+
+    def unused(self, live: Iterable[str]) -> list[Path]:
+        """Return objects not in ``live``, a set of digests, and writes that never finished.
+
+        What was put since this folder was opened counts as used until a commit refers to it.
+
+        Raises:
+            CheckpointError: The directory cannot be listed, or is a symbolic link.
+        """
+        used = {*live, *self._uncommitted}
+        with reading(self.directory):
+            self._require_own()
+            names = self._fs.names(self.directory)
+        return [
+            self.directory / name
+            for name in names
+            if is_partial(name) or ((digest := _digest_in(name)) is not None and digest not in used)
+        ]
+
+    def unfinished(self) -> list[Path]:
+        """Return writes that never finished; none of another store, where a link leads to one.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        with reading(self.directory):
+            names = [] if self.directory.is_symlink() else self._fs.names(self.directory)
+        return [self.directory / name for name in names if is_partial(name)]
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that `unused` named; `OSError` as the disk says."""
+        self._intact.discard(path.stem)
+        self._fs.remove(path)
+
+    def _require_own(self) -> None:
+        if self.directory.is_symlink():
+            raise CheckpointError(
+                f"{self.directory} is a symbolic link: where it leads, others may need what no "
+                "checkpoint here does; to use another disk, link the whole folder checkpoints/"
+            )
+
+    def _shares(self, path: Path, ref: ObjectRef) -> bool:
+        # Once: a flush that failed must not be tried again on the same file.
+        if ref.sha256 in self._sought:
+            return False
+        self._sought.add(ref.sha256)
+        return link_from_sibling(self._fs, path, ref)
+
+    def _holds(self, path: Path, ref: ObjectRef) -> bool:
+        try:
+            with self._fs.open(path) as file:
+                return holds(file, ref)
+        except OSError as error:
+            log.warning("%s is unreadable and will be written again: %s", path, error)
+            return False
+
+
+def _digest_in(name: str) -> str | None:
+    digest, _, ending = name.partition(".")
+    try:
+        return ObjectRef(digest, 0).sha256 if ending == "safetensors" else None
+    except CorruptCheckpointError:
+        return None

@@ -1,0 +1,53 @@
+"""Whether a run may begin in a folder, decided before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plora_cl.checkpoint.store.replacement import require_unpinned
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.counting import counted
+from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
+
+
+def require_startable(
+    store: CheckpointStore, *, resume: bool | str | Path, overwrite: bool
+) -> None:
+    """Refuse to start afresh where checkpoints are, and to resume where none is.
+
+    Args:
+        store: The checkpoints of the experiment.
+        resume: True goes on from the newest checkpoint, ``"auto"`` does so if there is one, a path
+            takes that checkpoint, False starts afresh.
+        overwrite: Existing checkpoints may go, unless they are pinned.
+
+    Raises:
+        CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, it is the path of
+            something else, or there are only retired ones.
+        ExperimentExistsError: There are checkpoints, and neither ``resume`` nor ``overwrite``; or
+            pinned ones, and ``overwrite``.
+    """
+    if not isinstance(resume, bool) and resume != "auto":
+        path = CheckpointEntry.at(Path(resume)).path
+        if not path.is_file():
+            raise CheckpointNotFoundError(f"{path}: no such checkpoint")
+    entries, retired = store.entries(), store.retired()
+    if resume in (True, "auto") and retired and not entries:
+        raise CheckpointNotFoundError(
+            f"{store.directory} holds nothing but retired checkpoints: go on from one with "
+            f"--resume {retired[-1].path}, or start afresh with --overwrite"
+        )
+    if resume is True and not entries:
+        raise CheckpointNotFoundError(
+            f"No checkpoint found in {store.directory}: start afresh with --resume auto (or "
+            "without --resume), or name another experiment with --experiment-name"
+        )
+    there = [*entries, *retired]
+    if not resume and there and not overwrite:
+        raise ExperimentExistsError(
+            f"{store.directory} already holds {counted(len(there), 'checkpoint')}: go on with "
+            "--resume, "
+            "start afresh with --overwrite, or choose another --experiment-name"
+        )
+    if not resume and there:
+        require_unpinned(store)

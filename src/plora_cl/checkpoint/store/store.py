@@ -1,0 +1,203 @@
+"""Bytes that survive: atomic commits, objects shared by content, verified reads.
+
+Layout of the directory::
+
+    checkpoint_task0_epoch0_batch99.pt    a sealed checkpoint; its appearance is the commit
+    checkpoint_task0_...pt.branch0        one that was moved aside, see `checkpoint.branches`
+    objects/<sha256>.safetensors          immutable, shared by checkpoints
+
+A commit goes: objects (write, flush, rename), flush ``objects/``, checkpoint (write, flush,
+rename), flush the directory. Removal goes the other way round. A crash in between leaves every
+earlier checkpoint whole, and files that nothing refers to; see
+`plora_cl.checkpoint.store.retention`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plora_cl.checkpoint.disk.errors import naming, reading, writing
+from plora_cl.checkpoint.disk.filesystem import (
+    Filesystem,
+    LocalFilesystem,
+    write_durably,
+)
+from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.format.naming import Position, parse_name, parse_retired
+from plora_cl.checkpoint.store.object_store import ObjectFolder
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CheckpointEntry:
+    """A committed checkpoint; entries are ordered as training is."""
+
+    position: Position
+    path: Path = field(compare=False)
+
+    @classmethod
+    def at(cls, path: Path) -> CheckpointEntry:
+        """Return the entry of the file ``path``, which may be a retired checkpoint.
+
+        Raises:
+            CheckpointNotFoundError: It is not named as checkpoints are.
+        """
+        retired = parse_retired(path.name)
+        position = parse_name(path.name if retired is None else retired[0])
+        if position is None:
+            raise CheckpointNotFoundError(
+                f"{path} is not the name of a checkpoint; expected, for instance, "
+                "checkpoint_task0_epoch1_batch99.pt"
+            )
+        return cls(position, path)
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is not retired."""
+        retired = parse_retired(self.path.name)
+        return self.path.name if retired is None else retired[0]
+
+    @property
+    def branch(self) -> int | None:
+        """The branch it was retired from; None where it is not retired."""
+        retired = parse_retired(self.path.name)
+        return None if retired is None else retired[1]
+
+
+class CheckpointStore:
+    """The checkpoints of one experiment. One process, and one thread at a time, may write.
+
+    Args:
+        directory: Where the checkpoints are; made at the first write.
+        filesystem: What performs the operations; the local disk by default.
+    """
+
+    def __init__(self, directory: Path, filesystem: Filesystem | None = None) -> None:
+        self.directory = directory
+        self.filesystem: Filesystem = filesystem or LocalFilesystem()
+        self.objects = ObjectFolder(directory / "objects", self.filesystem)
+
+    def commit(self, name: str, data: bytes) -> CheckpointEntry:
+        """Make the sealed checkpoint ``data`` durable under ``name``, replacing what is there.
+
+        Raises:
+            CheckpointError: The disk refused, ``name`` is not the name of a checkpoint, or an
+                object that ``data`` refers to is not in the store. Earlier checkpoints stay.
+        """
+        entry = CheckpointEntry.at(self.directory / name)
+        manifest = container.manifest_of(io.BytesIO(data))
+        with writing(entry.path, len(data)):
+            for label, ref in manifest.objects.items():
+                if not self.objects.has(ref):
+                    raise CheckpointError(
+                        f"{entry.path} was not written: object {label!r}, {ref.sha256}, is not in "
+                        f"{self.objects.directory}"
+                    )
+            self.objects.make_directories()
+            self.objects.sync()
+            write_durably(self.filesystem, entry.path, data)
+        self.objects.committed(manifest.objects.values())
+        return entry
+
+    def entries(self) -> list[CheckpointEntry]:
+        """Return the committed checkpoints in the order of training, never of modification times.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        with reading(self.directory):
+            names = filter(parse_name, self.filesystem.names(self.directory))
+        return sorted(CheckpointEntry.at(self.directory / name) for name in names)
+
+    def retired(self) -> list[CheckpointEntry]:
+        """Return the checkpoints that were moved aside, in the order of training.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        with reading(self.directory):
+            names = filter(parse_retired, self.filesystem.names(self.directory))
+        entries = (CheckpointEntry.at(self.directory / name) for name in names)
+        return sorted(entries, key=lambda entry: (entry.position, entry.branch))
+
+    def everything(self) -> list[CheckpointEntry]:
+        """Return every checkpoint, retired ones last: what objects are needed by.
+
+        Raises:
+            CheckpointError: The directory cannot be listed.
+        """
+        return [*self.entries(), *self.retired()]
+
+    def holds(self, entry: CheckpointEntry) -> bool:
+        """Tell whether ``entry`` is a file of this store."""
+        return entry.path.parent.resolve() == self.directory.resolve()
+
+    def read(self, entry: CheckpointEntry) -> bytes:
+        """Return the bytes of a checkpoint, every one of them verified.
+
+        Raises:
+            CheckpointNotFoundError: It is not there.
+            CorruptCheckpointError: It is damaged.
+            IncompatibleCheckpointError: It was written by a newer version of the format.
+            CheckpointError: The disk refused.
+        """
+        with (
+            reading(entry.path, missing=CheckpointNotFoundError),
+            naming(entry.path),
+            self.filesystem.open(entry.path) as file,
+        ):
+            container.manifest_of(file)  # a huge file that ends in no seal is not worth its memory
+            file.seek(0)
+            data = file.read()
+            container.open_sealed(data)
+        return data
+
+    def manifest(self, entry: CheckpointEntry) -> Manifest:
+        """Return the manifest of a checkpoint, itself verified, without reading the rest.
+
+        Raises:
+            CheckpointNotFoundError: It is not there.
+            CorruptCheckpointError: It is damaged.
+            IncompatibleCheckpointError: It was written by a newer version of the format.
+            CheckpointError: The disk refused.
+        """
+        with (
+            reading(entry.path, missing=CheckpointNotFoundError),
+            naming(entry.path),
+            self.filesystem.open(entry.path) as file,
+        ):
+            return container.manifest_of(file)
+
+    def verify(self, entry: CheckpointEntry) -> Manifest:
+        """Verify every byte of a checkpoint in constant memory; return its manifest.
+
+        What it refers to is not looked at; see `ObjectFolder.verify`.
+
+        Raises:
+            CheckpointNotFoundError: It is not there.
+            CorruptCheckpointError: It is damaged.
+            IncompatibleCheckpointError: It was written by a newer version of the format.
+            CheckpointError: The disk refused.
+        """
+        with (
+            reading(entry.path, missing=CheckpointNotFoundError),
+            naming(entry.path),
+            self.filesystem.open(entry.path) as file,
+        ):
+            return container.verified_manifest_of(file)
+
+    def delete(self, entries: Iterable[CheckpointEntry]) -> None:
+        """Remove checkpoints; what only they referred to goes with `collect_garbage`.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        for entry in entries:
+            with writing(entry.path):
+                self.filesystem.remove(entry.path)
+        with writing(self.directory):
+            self.filesystem.sync_directory(self.directory)

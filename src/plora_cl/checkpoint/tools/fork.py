@@ -1,0 +1,153 @@
+"""A new experiment that goes on from a checkpoint of another, with other settings.
+
+The checkpoint is the parent's, byte for byte. What is to be different stands in `lineage.json`: it
+counts as accepted when the new experiment is gone on with, in the same way as any other change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.disk.errors import naming, writing
+from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.store.hard_links import link_verified
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.new_experiment import (
+    RUN_LOG,
+    claim,
+    committing,
+    lineage_of,
+    object_chunks,
+    put,
+    run_log_at,
+    run_log_chunks,
+    run_log_position,
+    stream,
+)
+from plora_cl.errors import CorruptCheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What a fork made.
+
+    Attributes:
+        entry: The checkpoint that the new experiment goes on from.
+        linked: Objects that share their bytes with the parent.
+        copied_bytes: Bytes of objects that could not be linked and were copied.
+    """
+
+    entry: CheckpointEntry
+    linked: int
+    copied_bytes: int
+
+
+def fork(
+    source: CheckpointEntry,
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    accepted: Collection[str],
+    config: str,
+    filesystem: Filesystem | None = None,
+) -> Fork:
+    """Make ``folder`` an experiment that goes on from ``source``; its checkpoint comes last.
+
+    Args:
+        source: A checkpoint; it and its objects are verified, and stay as they are.
+        folder: Of the new experiment.
+        settings: Every setting of the new experiment, as plain JSON.
+        accepted: What is computed otherwise from here on; see `accepted_by_fork`.
+        config: Text of its ``config.yaml``.
+        filesystem: What performs the operations; the local disk by default.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint.
+        CorruptCheckpointError: It, or an object of it, is damaged.
+        ExperimentExistsError: ``folder`` holds something else.
+        CheckpointError: The disk refused.
+    """
+    disk = filesystem or LocalFilesystem()
+    parent = CheckpointStore(source.path.parent, disk)
+    data = parent.read(source)
+    with naming(source.path):
+        position = run_log_position(data)
+    manifest = parent.manifest(source)
+    refs = set(manifest.objects.values())
+    for ref in refs:
+        for _ in object_chunks(disk, parent.objects.path(ref), ref):
+            pass
+    lineage = {
+        "parent": str(source.path.parent.parent.resolve()),
+        "checkpoint": source.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "changed": {
+            name: {"parent": manifest.settings.get(name), "here": value}
+            for name, value in settings.items()
+            if manifest.settings.get(name) != value
+        },
+        "accepted": sorted(accepted),
+    }
+    claim(disk, folder, lineage)
+    put(disk, folder / "config.yaml", config.encode())
+    run_log = run_log_at(disk, source.path.parent.parent, position)
+    stream(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
+    store = CheckpointStore(folder / "checkpoints", disk)
+    with writing(store.objects.directory):
+        store.objects.make_directories()
+    copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
+    with committing(disk, store.directory / source.name):
+        entry = store.commit(source.name, data)
+    return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
+
+
+def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:
+    """Return the changes that the experiment in ``folder`` was forked to go on with from ``entry``.
+
+    Empty where it is no fork, or goes on from another checkpoint than the one it was forked from.
+
+    Raises:
+        CheckpointError: The lineage, or ``entry``, cannot be read.
+    """
+    lineage = _lineage_from(folder, entry)
+    found = lineage.get("accepted")
+    return {text for text in found if isinstance(text, str)} if isinstance(found, list) else set()
+
+
+def settings_by_fork(entry: CheckpointEntry) -> dict[str, Any]:
+    """Return settings that an experiment goes on with from ``entry`` otherwise than it says.
+
+    Raises:
+        CheckpointError: The lineage, or ``entry``, cannot be read.
+    """
+    changed = _lineage_from(entry.path.parent.parent, entry).get("changed")
+    if not isinstance(changed, dict):
+        return {}
+    return {name: both["here"] for name, both in changed.items() if isinstance(both, dict)}
+
+
+def _lineage_from(folder: Path, entry: CheckpointEntry) -> Mapping[str, Any]:
+    """Return the lineage of the experiment in ``folder``, if it was forked from ``entry``."""
+    lineage = lineage_of(folder) or {}
+    if lineage.get("checkpoint") != entry.name:
+        return {}
+    digest = hashlib.sha256(CheckpointStore(entry.path.parent).read(entry)).hexdigest()
+    return lineage if lineage.get("sha256") == digest else {}
+
+
+def _link(store: CheckpointStore, source: Path, ref: ObjectRef) -> bool:
+    """Give ``store`` the object ``ref``; where the disk cannot link, copy it and return False."""
+    target = store.objects.path(ref)
+    with suppress(CorruptCheckpointError):  # or missing
+        store.objects.verify(ref)
+        return True
+    if link_verified(store.filesystem, source, target, ref):
+        return True
+    stream(store.filesystem, target, object_chunks(store.filesystem, source, ref))
+    return False

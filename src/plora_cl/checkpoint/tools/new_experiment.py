@@ -1,0 +1,272 @@
+"""A new experiment folder that is filled from elsewhere, and becomes one with its checkpoint.
+
+Its `lineage.json` comes first and its checkpoint last: until then the folder is unfinished, and the
+same command completes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from plora_cl.bounded_reading import parse_json, read_small
+from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.filesystem import (
+    Filesystem,
+    ReadableBytes,
+    is_partial,
+    partial_path,
+    write_durably,
+)
+from plora_cl.checkpoint.disk.lock import LOCK_NAME
+from plora_cl.checkpoint.format.inspection import read_content
+from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, ObjectRef
+from plora_cl.checkpoint.format.naming import parse_name
+from plora_cl.checkpoint.store.outgoing import ASIDE
+from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
+from plora_cl.run_log_files import copies_of, holder_of
+
+LINEAGE = "lineage.json"
+RUN_LOG = "results/run_log.jsonl"
+
+_CHUNK = 1 << 20
+_RECORDS = ("config.yaml", LINEAGE, LOCK_NAME)
+log = logging.getLogger(__name__)
+
+
+def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
+    """Make ``folder``, or take over one that an earlier try left unfinished, and say whence it is.
+
+    Hold its lock: two that fill one folder at a time would leave the files of both.
+
+    Raises:
+        ExperimentExistsError: It holds checkpoints, or files of something else.
+        CheckpointError: The disk refused.
+    """
+    with reading(folder):
+        checkpoints = [n for n in filesystem.names(folder / "checkpoints") if parse_name(n)]
+        names = [
+            name
+            for name in filesystem.names(folder)
+            if not is_partial(name) and name != LOCK_NAME  # which the caller holds
+        ]
+    if checkpoints:
+        raise ExperimentExistsError(
+            f"{folder} already holds {len(checkpoints)} checkpoints: choose a new folder"
+        )
+    if names and LINEAGE not in names:
+        raise ExperimentExistsError(
+            f"{folder} already holds {names[0]} and is not an unfinished copy: choose a new folder"
+        )
+    text = json.dumps(lineage, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    put(filesystem, folder / LINEAGE, text.encode())
+
+
+def lineage_of(folder: Path) -> dict[str, Any] | None:
+    """Return where an experiment comes from; None for one that was started afresh.
+
+    Raises:
+        CorruptCheckpointError: Its lineage is not readable.
+        CheckpointError: The disk refused.
+    """
+    path = folder / LINEAGE
+    with reading(path):
+        try:
+            text = read_small(path, MAX_MANIFEST_BYTES)
+        except FileNotFoundError:
+            return None
+    try:
+        lineage = parse_json(text)
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(lineage, dict):
+        raise CorruptCheckpointError(f"{path} does not say where the experiment comes from")
+    return lineage
+
+
+def require_new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write to ``path`` what was not asked for.
+
+    Raises:
+        CheckpointError: Something is there that may not be replaced, or its folder is not there.
+    """
+    with reading(path):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is not a file: name the file to write")
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path.parent} is not a folder: make it, or name another one")
+        if _is_of_an_experiment(path):
+            raise CheckpointError(
+                f"{path} is where an experiment keeps its own files: name a file elsewhere"
+            )
+        if os.path.lexists(path) and not overwrite:
+            raise CheckpointError(
+                f"{path} is there already: choose another file, or replace it with --overwrite"
+            )
+
+
+def _is_of_an_experiment(path: Path) -> bool:
+    """Tell whether an experiment has, or would look for, something of its own at ``path``."""
+    folder = path.parent.resolve()
+    if path.name in _RECORDS:
+        return (folder / "checkpoints").is_dir()
+    near = folder.parent if folder.name == "objects" else folder
+    return near.name in ("checkpoints", "results") and (near.parent / "checkpoints").is_dir()
+
+
+def put(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
+    """Write ``data`` durably to ``path``; make its folder.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with writing(path):
+        filesystem.make_directory(path.parent)
+        write_durably(filesystem, path, data)
+
+
+def stream(filesystem: Filesystem, path: Path, chunks: Iterable[bytes]) -> None:
+    """Write ``chunks`` durably to ``path``, all of them or nothing.
+
+    Raises:
+        CheckpointError: The disk refused; or what ``chunks`` raises.
+    """
+    with writing(path):
+        filesystem.make_directory(path.parent)
+        partial = partial_path(path)
+        try:
+            filesystem.write_chunks(partial, chunks)
+            filesystem.rename(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                filesystem.remove(partial)
+            raise
+        filesystem.sync_directory(path.parent)
+
+
+@contextmanager
+def committing(filesystem: Filesystem, checkpoint: Path) -> Iterator[None]:
+    """Take ``checkpoint`` away again if what makes it durable fails, so that a next try is one.
+
+    Only its last flush has failed then; while the lock is held nobody has gone on from it.
+    """
+    try:
+        yield
+    except CheckpointError:
+        with suppress(OSError):
+            filesystem.remove(checkpoint)
+        raise
+
+
+def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
+    """Yield the next ``count`` bytes of ``file`` in pieces of bounded size.
+
+    Raises:
+        CorruptCheckpointError: The file ends earlier; the message names ``what``.
+    """
+    while count:
+        chunk = file.read(min(count, _CHUNK))
+        if not chunk:
+            raise CorruptCheckpointError(f"{what} ends {count} bytes too early")
+        count -= len(chunk)
+        yield chunk
+
+
+def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[bytes]:
+    """Yield ``chunks`` and make sure at the end that they are the object ``ref``.
+
+    Raises:
+        CorruptCheckpointError: They are not; the message names ``what``.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != ref.sha256:
+        raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
+
+
+def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterator[bytes]:
+    """Yield the bytes of the object at ``path``, verified once the last one was taken.
+
+    Raises:
+        CorruptCheckpointError: It is missing or damaged.
+        CheckpointError: The disk refused.
+    """
+    with reading(path), filesystem.open(path) as file:
+        size = filesystem.size(path)
+        if size != ref.bytes:
+            raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
+        yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
+
+
+def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]) -> Path:
+    """Return the file of the experiment in ``folder`` that holds its run log up to ``position``.
+
+    That of a retired checkpoint may be a copy, and that of a run which a new one is about to
+    replace is set aside. Where no file holds it, the log itself is returned.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    path = folder / RUN_LOG
+    with reading(path):
+        names = {name.removesuffix(ASIDE) for name in filesystem.names(path.parent)}
+        files = [path, *copies_of(path, names)]
+        files += [path.with_name(path.name + ASIDE) for path in files]
+        length, digest = position["bytes"], position["sha256"]
+        return holder_of(files, length, digest, open_file=filesystem.open) or path
+
+
+def run_log_chunks(
+    filesystem: Filesystem, path: Path, position: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """Yield the run log at ``path`` up to ``position``, the state of the log in a checkpoint.
+
+    A log that was lost or edited is reported and yields what is there of it: training does not
+    depend on it, and the run says so too when it goes on.
+    """
+    digest = hashlib.sha256()
+    if left := run_log_length(filesystem, path, position):
+        with reading(path), filesystem.open(path) as file:
+            for chunk in chunks_of(file, left, str(path)):
+                digest.update(chunk)
+                yield chunk
+    if digest.hexdigest() != position["sha256"]:
+        log.warning("%s is not the log that the checkpoint knows of: it was lost or edited", path)
+
+
+def run_log_length(filesystem: Filesystem, path: Path, position: Mapping[str, Any]) -> int:
+    """Return how many bytes of the run log at ``path`` lie before ``position``.
+
+    Raises:
+        CheckpointError: The disk refused.
+    """
+    with reading(path):
+        return min(position["bytes"], filesystem.size(path) or 0)
+
+
+def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
+    """Return the state of the run log in a verified checkpoint, without a tensor library.
+
+    Raises:
+        CorruptCheckpointError: The content cannot be read.
+    """
+    position = read_content(io.BytesIO(checkpoint))["state"].get("run_log")
+    if position is None:
+        raise CorruptCheckpointError("it has no position in the run log: no run can go on from it")
+    if (
+        not isinstance(position, dict)
+        or type(count := position.get("bytes")) is not int
+        or count < 0
+        or type(position.get("sha256")) is not str
+    ):
+        raise CorruptCheckpointError("its run log position is not a number of bytes and a digest")
+    return position

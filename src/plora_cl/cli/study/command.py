@@ -1,0 +1,185 @@
+"""``plora-cl protocol FILE.yaml``: every run of an experiment, and what they show together."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.output import ending_without_output, going_on_without_output
+from plora_cl.cli.parser import Parser
+from plora_cl.cli.signals import stopping
+from plora_cl.cli.study.overview import overview
+from plora_cl.config.inputs import require_inputs
+from plora_cl.errors import ExperimentLockedError, ProtocolError
+from plora_cl.study.child import Child
+from plora_cl.study.file import ProtocolFile, read_protocol
+from plora_cl.study.plan import (
+    PlannedRun,
+    notes_on,
+    planned_runs,
+    protocol_folder,
+)
+from plora_cl.study.run_folder import State, results_of, status_of
+from plora_cl.study.same_texts import check_same_sources
+from plora_cl.study.strength_search import Choice, choose, write_choice
+from plora_cl.study.supervisor import Supervisor
+
+INCOMPLETE = 1
+"""Exit code where a run failed or was left alone."""
+
+_EXAMPLE = """\
+example:
+  plora-cl protocol eight-runs.yaml --dry-run
+  plora-cl protocol eight-runs.yaml            # again after any interruption: goes on exactly
+  plora-cl protocol eight-runs.yaml --status   # from another terminal, at any time
+
+docs/protocol.md describes the file, with an example.
+"""
+
+
+def protocol_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``plora-cl protocol``."""
+    parser = Parser(
+        prog="plora-cl protocol",
+        description="Run methods x orders x variants x seeds, each in a process of its own; skip "
+        "what is done, go on with what was stopped, and compare the results.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE.yaml", type=Path, help="what to run")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--dry-run", action="store_true", help="list the runs and start none")
+    either.add_argument("--status", action="store_true", help="say where each run stands")
+    either.add_argument(
+        "--summarise", action="store_true", help="compare what is done so far and start nothing"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what ``argv`` says, by default that of the process; return the exit code."""
+    arguments = protocol_parser().parse_args(argv)
+    complete = True
+
+    def command() -> None:
+        nonlocal complete
+        complete = _command(arguments)
+
+    looks_only = arguments.dry_run or arguments.status or arguments.summarise
+    with ending_without_output() if looks_only else going_on_without_output():
+        code = exit_code(command)
+    return code if code != OK or complete else INCOMPLETE
+
+
+def _command(arguments: argparse.Namespace) -> bool:
+    experiment = _Experiment(read_protocol(arguments.file), str(arguments.file))
+    if arguments.dry_run:
+        print(experiment.listing())
+        experiment.require_inputs()
+        return True
+    looks_only = arguments.status or arguments.summarise
+    if not looks_only:
+        experiment.work()
+    runs, choice, notes = experiment.so_far()
+    trials = choice.runs()
+    statuses = [status_of(run) for run in runs]
+    print(overview([*trials, *runs], [*map(status_of, trials), *statuses]))
+    for note in notes:
+        print(f"Note: {note}")
+    if not arguments.status:
+        _summarise(experiment.protocol, runs, choice)
+    return looks_only or all(status.state is State.DONE for status in statuses)
+
+
+class _Experiment:
+    """A protocol, and its runs as far as they are settled."""
+
+    def __init__(self, protocol: ProtocolFile, source: str) -> None:
+        self.protocol, self._source = protocol, source
+        self._folder = protocol_folder(protocol)
+        self._untuned = planned_runs(protocol, source)
+        self._notes = notes_on(protocol, self._untuned)
+
+    def listing(self) -> str:
+        """Return the name of every run, and of the trials that are settled."""
+        trials = self._choice().runs()
+        tuned = f" and {len(trials)} trials to begin with" if trials else ""
+        names = [run.name for run in (*trials, *self._untuned)]
+        notes = [f"Note: {note}" for note in self._notes]
+        return "\n".join([*notes, *names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
+
+    def require_inputs(self) -> None:
+        """Refuse to begin where a folder that a run needs is not there."""
+        nothing_to_do = (State.DONE, State.UNREADABLE)
+        left = [run for run in self._untuned if status_of(run).state not in nothing_to_do]
+        require_inputs(run.settings for run in left)
+
+    def so_far(self) -> tuple[list[PlannedRun], Choice, list[str]]:
+        """Return runs, what tuning has chosen, and notes on what is not tuned."""
+        choice = self._choice()
+        if not choice.complete:
+            return [], choice, [*choice.notes, "the runs begin when all trials are done"]
+        return self._tuned(choice), choice, list(dict.fromkeys(choice.notes))
+
+    def work(self) -> None:
+        """Run trials, then runs."""
+        self.require_inputs()
+        for note in self._notes:
+            _say(f"Note: {note}")
+        start = partial(Child.start, threads=self.protocol.threads_per_job)
+        supervisor = Supervisor(jobs=self.protocol.jobs, start=start, tell=_say)
+        try:
+            lock = ExperimentLock.acquire(self._folder)
+        except ExperimentLockedError as error:
+            raise ExperimentLockedError(
+                f"another plora-cl protocol is at work in {self._folder}; see how far it is with "
+                "--status"
+            ) from error
+        with lock, stopping(supervisor):
+            choice = self._choice(supervisor.work)
+            if self.protocol.tune is not None:
+                write_choice(choice, self._folder)
+            supervisor.work(self._tuned(choice))
+
+    def _choice(self, work: Callable[[Sequence[PlannedRun]], None] | None = None) -> Choice:
+        if self.protocol.tune is None:
+            return Choice()
+        return choose(self._untuned, self.protocol.tune, self._folder, work)
+
+    def _tuned(self, choice: Choice) -> list[PlannedRun]:
+        return planned_runs(self.protocol, self._source, choice.values)
+
+
+def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
+    # SciPy takes long to load and is not needed to look or to start.
+    from plora_cl.study.records import record
+    from plora_cl.study.summary import summarised, write_summary
+
+    found = [(run, results) for run in runs if (results := results_of(run)) is not None]
+    if not found:
+        print("Nothing is done yet, so there is nothing to compare")
+        return
+    records, problems = [], []
+    for run, results in found:
+        try:
+            records.append(record(run, results))
+        except ProtocolError as error:
+            problems.append(str(error))
+    if problems:
+        raise ProtocolError("; ".join(problems))
+    check_same_sources([*choice.measured.values(), *records])
+    groups = summarised(records, protocol.baseline)
+    folder = protocol_folder(protocol)
+    header = {"name": protocol.name, "planned": len(runs), "done": len(found)}
+    print(f"\n{write_summary(folder, records, groups, header, protocol.baseline)}")
+    print(f"Written: {folder}/runs.csv, summary.csv, summary.json and summary.md")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,27 @@
+"""What a person sees of a protocol: how many runs are where, and which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from plora_cl.study.plan import PlannedRun
+from plora_cl.study.run_folder import State, Status
+
+
+def overview(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
+    """Return one line for each run, and how many are in which state."""
+    width = max(len(run.name) for run in runs)
+    state_width = max(map(len, State))
+    lines = [
+        f"{run.name:<{width}}  {status.state:<{state_width}}  {status.detail}".rstrip()
+        for run, status in zip(runs, statuses, strict=True)
+    ]
+    return "\n".join([*lines, counts(statuses)])
+
+
+def counts(statuses: Sequence[Status]) -> str:
+    """Return how many runs are in which state, in one line."""
+    counted = Counter(status.state for status in statuses)
+    parts = [f"{counted[state]} {state}" for state in State if counted[state]]
+    return f"{len(statuses)} runs: {', '.join(parts)}"

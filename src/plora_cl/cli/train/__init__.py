@@ -1,0 +1,1 @@
+"""``plora-cl train`` and ``plora-cl floor``."""

@@ -1,0 +1,79 @@
+"""``plora-cl train``, also as ``python -m plora_cl.cli.train.command``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.disk.lock import require_free
+from plora_cl.checkpoint.store.preconditions import require_startable
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.cli.exit import exit_code
+from plora_cl.cli.output import going_on_without_output
+from plora_cl.cli.progress import announce, reporter_for
+from plora_cl.cli.signals import stopping
+from plora_cl.cli.train.flags import resolved, train_parser
+from plora_cl.config.consistency import ineffective
+from plora_cl.config.inputs import require_inputs
+from plora_cl.config.locations import RECORD
+from plora_cl.config.schema import Settings, experiment_folder
+from plora_cl.errors import RunStoppedError
+from plora_cl.training.stopping import StopRequest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train with the flags in ``argv``, by default those of the process; return the exit code."""
+    parser = train_parser()
+    typed = vars(parser.parse_args(argv))
+    if "accept_changes" in typed and "resume" not in typed:
+        parser.error("--accept-changes needs --resume")
+    with going_on_without_output():
+        return exit_code(lambda: _train(typed))
+
+
+def _train(typed: dict[str, Any]) -> None:
+    asked = resolved(typed)
+    for line in ineffective(asked.settings, asked.given):
+        print(f"Note: {line}", file=sys.stderr)
+
+    request = {name: typed.get(name, False) for name in ("resume", "overwrite")}
+    folder = experiment_folder(asked.settings)
+    require_free(folder)
+    require_startable(CheckpointStore(folder / "checkpoints"), **request)
+    require_inputs([asked.settings])
+    request["accept_changes"] = "accept_changes" in typed
+
+    stop = StopRequest()
+    with stopping(stop):
+        if "max_time" in typed:
+            stop.limit(typed["max_time"], "--max-time")
+        _learn(asked.settings, folder, request, stop, quiet="quiet" in typed)
+
+
+def _learn(
+    settings: Settings, folder: Path, request: dict[str, Any], stop: StopRequest, *, quiet: bool
+) -> None:
+    if not quiet:
+        announce(settings)
+    from plora_cl.training.trainer import CLTrainer  # takes seconds: not needed to refuse
+
+    with reporter_for(quiet=quiet) as reporter:
+        trainer = CLTrainer.from_settings(settings, reporter=reporter, stop=stop)
+        try:
+            trainer.train_sequence(**request)
+        except RunStoppedError:
+            reporter.message(_way_on(folder.absolute() / RECORD, undone=trainer.undone))
+            raise
+
+
+def _way_on(record: Path, *, undone: bool) -> str:
+    if undone or not record.is_file():  # the record may be that of an earlier run
+        return "Nothing was learned yet; start the same command again"
+    return f"Go on with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The machine that a run computes on: devices, determinism, random state, its fingerprint."""

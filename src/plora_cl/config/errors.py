@@ -1,0 +1,141 @@
+"""What is wrong with settings, in one line for each problem."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.task_entry import TAGS, TaskSource
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "too_short": "a value that is not empty",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "union_tag_invalid": "a name, a folder or a mapping",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+}
+_LOOKS_LIKE_TEXT = "text (in quotes, where YAML takes it for something else)"
+
+Keys: TypeAlias = Mapping[str, Sequence[str]]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def setting_names() -> list[str]:
+    """Return the name of every setting, in the order of the schema."""
+    return list(SettingFields.model_fields)
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as one short line, the way YAML writes it where that differs."""
+    if value is None:
+        return "null"
+    try:
+        return str(value).lower() if isinstance(value, bool) else _short.repr(value)
+    except ValueError:  # Python does not write out integers of thousands of digits
+        return "a number of thousands of digits"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that ``name`` was most likely meant to be."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return close[0] if close else None
+
+
+def unknown(name: str, valid: Iterable[str], *, kind: str = "setting") -> str:
+    """Say that there is no ``kind`` of this name, and which one may have been meant."""
+    valid = list(valid)
+    meant = nearest(name, valid)
+    way_out = f"did you mean {meant}?" if meant else f"there are {', '.join(valid)}"
+    return f"unknown {kind}; {way_out}"
+
+
+def located(source: str, path: str, text: str) -> str:
+    """Put the source and the dotted path in front; a flag is its own path."""
+    is_flag = source.startswith("--") and source != "--set" and "." not in path
+    return f"{source}: {text}" if is_flag else f"{source}: {path}: {text}"
+
+
+def field_problems(error: ValidationError, source: str, keys: Keys | None = None) -> list[str]:
+    """Return one line for each setting that is unknown, ill-typed or out of range.
+
+    Args:
+        error: Raised by pydantic.
+        source: Where the values stand.
+        keys: What may stand below each key of the top level, and on that itself below ``""``; the
+            settings and the parts of a task if None.
+    """
+    return [
+        located(source, _dotted(details["loc"]), _text(details, keys))
+        for details in error.errors()
+        if details["type"] != "contradiction"
+    ]
+
+
+def contradiction_problems(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
+    """Return one line for each contradiction, at the setting that was given most explicitly.
+
+    Args:
+        error: Raised by `Settings`.
+        origins: Source of each setting that was given; later sources are more explicit.
+    """
+    sources = list(dict.fromkeys(origins.values()))
+    lines = []
+    for details in error.errors():
+        for names, text in details.get("ctx", {}).get("found", ()):
+            blamed = max(names, key=lambda n: sources.index(origins[n]) if n in origins else -1)
+            lines.append(located(origins.get(blamed, "settings"), blamed, text))
+    return lines
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(p) for p in location if p not in (*TAGS, "[key]"))
+
+
+def _text(details: ErrorDetails, keys: Keys | None) -> str:
+    kind, value = details["type"], details["input"]
+    if kind == "missing":
+        return "is missing; it has to be given"
+    context: dict[str, Any] = details.get("ctx", {})
+    if kind in {"extra_forbidden", "invalid_key"}:
+        return _unknown_key(details["loc"], keys)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_type" and value is not None and not isinstance(value, list | tuple | dict):
+        return f"{shown(value)}; expected {_LOOKS_LIKE_TEXT}"
+    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else details["msg"]
+    text = f"{shown(value)}; expected {expected}"
+    meant = (
+        nearest(str(value), context["expected"].replace("'", " ").split())
+        if (kind == "literal_error")
+        else None
+    )
+    return f"{text}; did you mean {meant}?" if meant else text
+
+
+def _unknown_key(location: tuple[int | str, ...], keys: Keys | None) -> str:
+    parents = {1: "", 2: str(location[0])}
+    if keys is not None and parents.get(len(location)) in keys:
+        return unknown(str(location[-1]), keys[parents[len(location)]], kind="key")
+    if len(location) == 1:
+        return unknown(str(location[0]), setting_names())
+    return unknown(str(location[-1]), TaskSource.__annotations__, kind="part of a task")

@@ -1,0 +1,207 @@
+"""Scores of a model on its tasks, and where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from plora_cl.data.task import Task
+from plora_cl.evaluation.costs import Costs
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.metrics import scores, scores_by_class
+from plora_cl.evaluation.predictor import Predictions, Scorer
+from plora_cl.evaluation.routing.router import Router
+from plora_cl.evaluation.routing.scores import routed_scores
+from plora_cl.evaluation.runlog import RunLog
+from plora_cl.evaluation.under_way import ByClass, UnderWay
+from plora_cl.state import Cursor, StateDict
+from plora_cl.units import Units
+
+Scores = tuple[float, float]
+"""Accuracy and macro-F1, in [0, 1]."""
+
+
+class FinalScores(NamedTuple):
+    """What is measured when everything is learned.
+
+    Attributes:
+        by_class: Scores of each class on the test split, by task; None where they are not those of
+            what was recorded.
+        validation: Scores on the validation split of each task, if they were asked for.
+    """
+
+    by_class: dict[str, ByClass | None]
+    validation: list[Scores] | None
+
+
+class Measurement:
+    """Measures on validation and test splits; what cannot have changed is not measured again.
+
+    Args:
+        scorer: Predicts.
+        matrix: Takes the test scores.
+        costs: Takes the time of measuring the untrained model.
+        run_log: Takes an event for each measurement.
+        under_way: Holds what was found so far.
+        base_digest: Returns the SHA-256 of the frozen encoder weights.
+        router: Infers the task of a text; None measures with the task known only.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        matrix: ScoreMatrix,
+        costs: Costs,
+        run_log: RunLog,
+        under_way: UnderWay,
+        base_digest: Callable[[], str],
+        router: Router | None = None,
+    ) -> None:
+        self._scorer, self._matrix, self._costs, self._run_log = scorer, matrix, costs, run_log
+        self._under_way, self._base_digest = under_way, base_digest
+        self._router = router
+        self._predicted: dict[int, tuple[str, Predictions]] = {}
+
+    def untrained(self, tasks: Sequence[Task]) -> Units[None]:
+        """Record test scores of the model before it has learned anything, where there are none."""
+        for task in tasks:
+            if self._matrix.has_untrained(task.index):
+                continue
+            with self._costs.measure(task.name, "untrained"):
+                what = f"untrained on {task.name}"
+                predictions = yield from self._scorer.predict(task, task.test, what, key="start")
+            accuracy, f1 = scores(*predictions, classes=len(task.classes))
+            digest = self._digest(task)
+            self._matrix.record_untrained(task.index, accuracy, f1, digest)
+            self._scorer.forget()
+
+    def test(self, row: int, task: Task, *, step: int) -> Units[None]:
+        """Record test scores on ``task`` after task ``row`` was learned, where there are none."""
+        if self._matrix.has(row, task.index) and not self._is_routed(row, task):
+            return
+        digest = self._digest(task)
+        if not self._matrix.has(row, task.index):
+            known = self._matrix.reusable(task.index, digest)
+            if known is None:
+                known = scores(
+                    *(yield from self._predictions(task, digest)), classes=len(task.classes)
+                )
+            self._matrix.record(row, task.index, *known, digest)
+            self._run_log.append(
+                {
+                    "event": "evaluation",
+                    "step": step,
+                    "task": row,
+                    "on": task.index,
+                    "accuracy": known[0],
+                    "f1": known[1],
+                }
+            )
+        if self._is_routed(row, task):
+            yield from self._test_routed(row, task, digest, step=step)
+        self._scorer.forget()
+
+    def learn_routes(self, tasks: Sequence[Task]) -> Units[None]:
+        """Let the router, if there is one, learn to tell ``tasks`` apart."""
+        if self._router is not None:
+            yield from self._router.learn(tasks)
+
+    def validate(self, tasks: Sequence[Task], cursor: Cursor) -> Units[list[Scores]]:
+        """Return scores on the validation splits after the epoch that has just ended."""
+        event = {"event": "validation", "step": cursor.step, "epoch": cursor.epoch - 1}
+        return (yield from self._validated(tasks, lambda _: f"step {cursor.step}", event))
+
+    def at_the_end(
+        self, row: int, tasks: Sequence[Task], *, validation: bool
+    ) -> Units[FinalScores]:
+        """Return what is published beside the matrix, of the model as it stands.
+
+        Args:
+            row: The last one that was measured.
+            tasks: All of them.
+            validation: Measure on the validation splits, too.
+        """
+        known = self._under_way.by_class
+        for task in tasks:
+            digest = self._digest(task)
+            if task.index not in known or known[task.index][0] != digest:
+                known[task.index] = digest, (yield from self._by_class(row, task, digest))
+                self._scorer.forget()
+        found = (yield from self._validated(tasks, self._digest, None)) if validation else None
+        return FinalScores({task.name: known[task.index][1] for task in tasks}, found)
+
+    def _digest(self, task: Task) -> str:
+        return self._scorer.dependencies(task, self._base_digest())
+
+    def _by_class(self, row: int, task: Task, digest: str) -> Units[ByClass | None]:
+        """Return the scores of each class on the test split.
+
+        Those that do not make up what was recorded after task ``row``, for instance on another
+        machine, are none.
+        """
+        predictions = yield from self._predictions(task, digest, "classes of")
+        recorded = self._matrix.row(row)[task.index], self._matrix.f1_row(row)[task.index]
+        if recorded != scores(*predictions, classes=len(task.classes)):
+            return None
+        return scores_by_class(*predictions, classes=task.classes)
+
+    def _validated(
+        self, tasks: Sequence[Task], weights: Callable[[Task], str], event: StateDict | None
+    ) -> Units[list[Scores]]:
+        """Return scores of ``tasks``; those of the earlier ones stay `UnderWay` meanwhile.
+
+        Args:
+            tasks: What to measure.
+            weights: Returns what identifies the weights that decide the scores of a task.
+            event: What the run log is told beside the scores; None tells it nothing.
+        """
+        found = self._under_way.scores
+        for task in tasks:
+            key = f"{weights(task)}, {task.validation.digest}"
+            if task.index in found and found[task.index][0] == key:
+                continue
+            what = f"validation on {task.name}"
+            predictions = yield from self._scorer.predict(task, task.validation, what, key=key)
+            accuracy, f1 = scores(*predictions, classes=len(task.classes))
+            found[task.index] = key, (accuracy, f1)
+            self._scorer.forget()
+            if event is not None:
+                self._run_log.append({**event, "task": task.index, "accuracy": accuracy, "f1": f1})
+        return [found[task.index][1] for task in tasks]
+
+    def _is_routed(self, row: int, task: Task) -> bool:
+        return (
+            self._router is not None
+            and task.index <= row
+            and self._router.knows(row + 1)
+            and not self._matrix.has_routed(row, task.index)
+        )
+
+    def _test_routed(self, row: int, task: Task, digest: str, *, step: int) -> Units[None]:
+        assert self._router is not None
+        predictions = yield from self._predictions(task, digest)
+        routes, doubtful = yield from self._router.route(task, row + 1)
+        routed = routed_scores(
+            routes,
+            doubtful,
+            *predictions,
+            task=task.index,
+            tasks=row + 1,
+            classes=len(task.classes),
+        )
+        self._matrix.record_routed(row, task.index, routed)
+        self._router.forget()
+        event = {"event": "routing", "step": step, "task": row, "on": task.index}
+        self._run_log.append({**event, **routed._asdict()})
+
+    def _predictions(
+        self, task: Task, digest: str, what: str = "evaluation on"
+    ) -> Units[Predictions]:
+        """Return test predictions; those that depend on the same ``digest`` are made once."""
+        known = self._predicted.get(task.index)
+        if known is None or known[0] != digest:
+            predictions = yield from self._scorer.predict(
+                task, task.test, f"{what} {task.name}", key=digest
+            )
+            known = self._predicted[task.index] = digest, predictions
+        return known[1]

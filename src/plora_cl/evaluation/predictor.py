@@ -1,0 +1,133 @@
+"""Predictions of a model on a split, and a digest of everything they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from plora_cl.compute.devices import on_device
+from plora_cl.data.batches import Batch
+from plora_cl.data.split import Split
+from plora_cl.data.task import Task
+from plora_cl.errors import TrainingError
+from plora_cl.evaluation.under_way import UnderWay
+from plora_cl.finite import WAY_OUT
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state_digest import state_digest
+from plora_cl.units import Units
+
+Predictions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Predicted and true labels, ``[examples]`` each."""
+
+
+_PASS = "predictions"
+
+
+class Scorer:
+    """Predicts with the model as it stands.
+
+    A task that the model has not grown yet is predicted with the head it would start with.
+
+    Args:
+        model: What predicts; left in evaluation mode.
+        batch_size: Examples per batch.
+        autocast: Opens the precision that predictions run in.
+        precision: Its name.
+        under_way: Holds predictions until all of a split are there, and until `forget`.
+    """
+
+    def __init__(
+        self,
+        model: ContinualClassifier,
+        *,
+        batch_size: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+        precision: str,
+        under_way: UnderWay,
+    ) -> None:
+        self._model, self._batch_size = model, batch_size
+        self._autocast, self._precision = autocast, precision
+        self._under_way = under_way
+
+    def predict(self, task: Task, split: Split, what: str, *, key: str) -> Units[Predictions]:
+        """Return predicted and true labels, ``[examples]`` each, in the same order.
+
+        A unit is a batch.
+
+        Args:
+            task: Its adapters and head predict.
+            split: What to predict.
+            what: The name of this work.
+            key: Identifies the weights, as far as those of one checkpoint can differ.
+
+        Raises:
+            TrainingError: A logit is not finite.
+        """
+        model, head = self._model, self._head(task)
+
+        def predicted(cpu_batch: Batch, _: int) -> dict[str, torch.Tensor]:
+            model.eval()
+            batch = on_device(cpu_batch, model.device)
+            with torch.no_grad(), self._autocast():
+                represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
+                logits = head(represented)
+                _require_finite(logits, what)
+                return {"labels": logits.argmax(-1).cpu()}
+
+        found = yield from self._under_way.pass_over(
+            split,
+            self._batch_size,
+            predicted,
+            name=_PASS,
+            key=f"{what}, {key}, {split.digest}, {self._batch_size}",
+            what=what,
+        )
+        return found["labels"].numpy().copy(), split.labels[split.order]
+
+    def forget(self) -> None:
+        """Drop the last predictions from what a checkpoint holds: they are recorded elsewhere."""
+        self._under_way.forget(_PASS)
+
+    def dependencies(self, task: Task, base: str) -> str:
+        """Return a digest of all that test predictions of ``task`` depend on.
+
+        That is every weight they run through, the texts, and how it is computed; not the machine,
+        whose changes a run is told of.
+
+        Args:
+            task: What is predicted.
+            base: Digest of the frozen encoder weights.
+        """
+        names = self._model.dependencies(task.index)
+        head = {name: p.detach() for name, p in self._head(task).named_parameters()}
+        return state_digest(
+            {
+                "base": base,
+                "parts": {name: self._model.part(name).state_dict() for name in names},
+                "head": head,
+                "texts": task.test.digest,
+                "computation": self._model.computation(),
+                "precision": self._precision,
+                "batch_size": self._batch_size,
+            }
+        )
+
+    def _head(self, task: Task) -> nn.Module:
+        if task.index < self._model.tasks:
+            return self._model.heads[task.index]
+        return self._model.untrained_head(task.index, len(task.classes))
+
+
+def _require_finite(logits: torch.Tensor, what: str) -> None:
+    finite = logits.isfinite().all(-1)
+    if not finite.all():
+        raise TrainingError(
+            f"{what}: the logits of {int((~finite).sum())} of {len(finite)} texts are not finite, "
+            f"so that they have no predictions; {WAY_OUT}"
+        )

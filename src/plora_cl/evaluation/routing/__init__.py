@@ -1,0 +1,1 @@
+"""Choosing the task of a text whose task is not known."""

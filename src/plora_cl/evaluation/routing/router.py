@@ -1,0 +1,188 @@
+"""The router: tells the task of a text by features of the encoder as it was at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from plora_cl.compute.devices import on_device
+from plora_cl.data.batches import Batch
+from plora_cl.data.sampling import stratified_rows
+from plora_cl.data.split import Split
+from plora_cl.data.task import Task
+from plora_cl.evaluation.routing.task_lda import TaskModel, TaskStatistics
+from plora_cl.evaluation.under_way import UnderWay
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import SeedFor, derived_seed
+from plora_cl.units import Units
+
+_CACHE_BYTES = 1 << 30
+_INITIAL = "initial"
+_LEARNING, _ROUTING = "router: learning", "router: routing"  # passes, see `UnderWay`
+
+Routes = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+"""The task chosen for each text, and whether the choice is doubtful, ``[examples]`` each."""
+
+
+class Router:
+    """Infers the task of a text without its task id.
+
+    Features must not drift, or statistics of earlier tasks would describe an encoder that is gone:
+    they come from middle layers of the frozen encoder without adapters, with shared parameters at
+    the values they had before the first task, which are kept. So the statistics of a task are a
+    function of its training texts alone, whatever was learned in between.
+
+    What it remembers stays on the CPU: one group per task, and one for the initial values.
+
+    Args:
+        model: Its shared parameters have their initial values now.
+        examples: Training examples of a task to learn from, stratified.
+        abstain: Share of held-out training texts that may count as doubtful, about, in [0, 1).
+        batch_size: Texts per batch.
+        seed: Chooses the examples, together with the task.
+        under_way: Holds what was found of a task until all of it is.
+    """
+
+    def __init__(
+        self,
+        model: ContinualClassifier,
+        *,
+        examples: int,
+        abstain: float,
+        batch_size: int,
+        seed: int,
+        under_way: UnderWay,
+    ) -> None:
+        self._model, self._under_way = model, under_way
+        self._examples, self._abstain = examples, abstain
+        self._batch_size, self._seed = batch_size, seed
+        self._initial = {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in model.shared_parameters().items()
+        }
+        self._statistics: dict[int, TaskStatistics] = {}
+        self._task_model: tuple[int, TaskModel] | None = None
+        self._features: dict[tuple[str, int], Tensor] = {}  # by split and place in it
+        self._held_bytes = 0
+
+    def learn(self, tasks: Sequence[Task]) -> Units[None]:
+        """Add those of ``tasks`` that are not known yet: the last, and what a router missed.
+
+        A unit is a batch.
+        """
+        for task in tasks:
+            if task.index not in self._statistics:
+                self._statistics[task.index] = yield from self._summarised(task)
+                self._under_way.forget(_LEARNING)
+                self._task_model = None
+
+    def knows(self, tasks: int) -> bool:
+        """Tell whether tasks ``0..tasks - 1`` were all learned."""
+        return all(task in self._statistics for task in range(tasks))
+
+    def route(self, task: Task, tasks: int) -> Units[Routes]:
+        """Send the test texts of ``task`` to one of the first ``tasks`` tasks.
+
+        A unit is a batch. `forget` the routes when they are recorded.
+
+        Returns:
+            Routes in the order of `Split.in_order`.
+        """
+        if self._task_model is None or self._task_model[0] != tasks:
+            self._task_model = tasks, TaskModel([self._statistics[k] for k in range(tasks)])
+        task_model, encoded = self._task_model[1], self._encoder()
+
+        def routed(batch: Batch, first: int) -> dict[str, Tensor]:
+            features = self._features.get((task.test.digest, first))
+            if features is None:
+                features = self._kept(encoded(batch), task.test, first)
+            chosen, doubtful = task_model.route(features, self._abstain)
+            return {"chosen": chosen, "doubtful": doubtful}
+
+        found = yield from self._under_way.pass_over(
+            task.test,
+            self._batch_size,
+            routed,
+            name=_ROUTING,
+            key=f"{tasks} tasks, {task.test.digest}, {self._batch_size}, {self._abstain}",
+            what=f"router: texts of {task.name}",
+        )
+        return found["chosen"].numpy().copy(), found["doubtful"].numpy().copy()
+
+    def forget(self) -> None:
+        """Drop the last routes from what a checkpoint holds: they are recorded elsewhere."""
+        self._under_way.forget(_ROUTING)
+
+    def memory(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return what a checkpoint holds: statistics by task, initial values of shared parameters.
+
+        A group never changes once it is there.
+        """
+        initial = {_INITIAL: self._initial} if self._initial else {}
+        return {
+            **initial,
+            **{f"task-{task}": known.group() for task, known in self._statistics.items()},
+        }
+
+    def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore `memory`; without a group of initial values those of the encoder stay."""
+        if _INITIAL in groups:
+            self._initial = {name: tensor.cpu() for name, tensor in groups[_INITIAL].items()}
+        known = {
+            int(name.removeprefix("task-")): TaskStatistics.from_group(group)
+            for name, group in groups.items()
+            if name != _INITIAL
+        }
+        self._statistics = dict(sorted(known.items()))
+        self._task_model, self._features, self._held_bytes = None, {}, 0
+
+    def _summarised(self, task: Task) -> Units[TaskStatistics]:
+        seed = derived_seed(self._seed, task.index, SeedFor.ROUTER)
+        texts = task.train.subset(stratified_rows(task.train.labels, self._examples, seed))
+        encoded = self._encoder()
+        found = yield from self._under_way.pass_over(
+            texts,
+            self._batch_size,
+            lambda batch, _: {"features": encoded(batch)},
+            name=_LEARNING,
+            key=f"{texts.digest}, {self._batch_size}",
+            what=f"router: learning {task.name}",
+        )
+        return TaskStatistics.of(found["features"])
+
+    def _kept(self, features: Tensor, split: Split, first: int) -> Tensor:
+        """Return ``features``, and keep them for later rows if there is room."""
+        if self._held_bytes + features.nbytes <= _CACHE_BYTES:
+            self._held_bytes += features.nbytes
+            self._features[split.digest, first] = features
+        return features
+
+    def _encoder(self) -> Callable[[Batch], Tensor]:
+        """Return what encodes a batch: ``[examples, layers, hidden]``, float32, on the CPU."""
+        model = self._model
+
+        @cache
+        def initial() -> dict[str, Tensor]:
+            return {name: value.to(model.device) for name, value in self._initial.items()}
+
+        def encoded(cpu_batch: Batch) -> Tensor:
+            training = model.training
+            if training:
+                model.eval()
+            try:
+                with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+                    batch = on_device(cpu_batch, model.device)
+                    features = model.adapted.plain_layers(
+                        batch.input_ids, batch.attention_mask, shared=initial()
+                    )
+                    return features.float().cpu()
+            finally:
+                if training:
+                    model.train()
+
+        return encoded

@@ -1,0 +1,1 @@
+"""Generative replay: texts of earlier tasks, written by a language model."""

@@ -1,0 +1,1 @@
+"""Many runs that are compared: orders, seeds, variants."""

@@ -1,0 +1,217 @@
+"""The YAML file of ``plora-cl protocol``: methods x orders x variants x seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from plora_cl.config.errors import field_problems, shown, unknown
+from plora_cl.config.learners import LEARNERS
+from plora_cl.config.streams import expanded
+from plora_cl.config.task_entry import TaskEntry
+from plora_cl.config.yaml_file import read_mapping
+from plora_cl.errors import SettingsError
+
+LIKE = "like"
+"""Key of a method of one's own: the learner whose settings it starts from."""
+
+_Entry = TypeVar("_Entry")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
+
+
+def _folder_name(value: str) -> str:
+    if not _NAME.fullmatch(value) or "__" in value:
+        raise ValueError(
+            f"{value!r}; expected letters, digits and . + _ - without two underscores in a row, "
+            "for it becomes part of a folder's name"
+        )
+    return value
+
+
+def _named_methods(value: object) -> object:
+    """Turn the list of methods, some a name and some ``{name: settings}``, into a mapping."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Mapping) or not isinstance(value, list | tuple):
+        return value
+    found: dict[object, object] = {}
+    for entry in value:
+        if not isinstance(entry, str | Mapping):
+            text = f"{shown(entry)}; expected a name or {{name: {{settings}}}}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic's way
+        named = entry if isinstance(entry, Mapping) else {entry: {LIKE: entry}}
+        for name, settings in named.items():
+            if name in found:
+                raise ValueError(f"{name!r} is listed twice; keep one")
+            found[name] = settings
+    return found
+
+
+def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name, settings in value.items():
+        learner = settings.get(LIKE)
+        if name in LEARNERS and learner != name:
+            raise ValueError(
+                f"{name}: is the name of a learner and does not start from it; write like: {name}, "
+                "or take another name"
+            )
+        if learner is not None and (not isinstance(learner, str) or learner not in LEARNERS):
+            what = unknown(str(learner), LEARNERS, kind="learner")
+            raise ValueError(f"{name}: {what}, or {{{name}: {{...settings}}}} for one of your own")
+    return value
+
+
+def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not values:
+        raise ValueError("is empty; expected at least one entry")
+    return values
+
+
+def _distinct(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{list(values)}; expected each one once")
+    return values
+
+
+def _listed_orders(value: object) -> object:
+    """Turn the name of a stream, or a list of such names, into orders of the same names."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    for name in names:
+        if not isinstance(name, str):
+            text = f"{shown(name)}; expected the name of a stream, or {{name: [tasks]}}"
+            raise ValueError(text)  # noqa: TRY004 - pydantic's way
+    return {name: name for name in _distinct(tuple(names))}
+
+
+_Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty)]
+_Name = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
+_Overrides = dict[str, Any]
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+_Candidates = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    AfterValidator(_not_empty),
+    AfterValidator(_distinct),
+]
+
+
+class Tuning(BaseModel):
+    """Values to choose from on the first task of an order, by validation accuracy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    learning_rate: _Candidates | None = None
+    """Peak learning rates to try."""
+    lambda_ewc: _Candidates | None = None
+    """Strengths of EWC to try."""
+    lambda_ortho: _Candidates | None = None
+    """Strengths of the orthogonality penalty to try."""
+    seed: _Seed = 0
+    """Seed of every trial; none of the seeds of the runs."""
+
+
+TUNABLE = tuple(name for name in Tuning.model_fields if name != "seed")
+"""Settings that a protocol can choose."""
+
+
+class ProtocolFile(BaseModel):
+    """Methods, orders, variants and seeds; a run is one of each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: _Name
+    """Folder below experiment_dir that holds one folder for each run."""
+    base: _Overrides = {}
+    """Settings of every run; the key preset starts from packaged ones."""
+    tasks: dict[str, TaskEntry] = {}
+    """Short names of tasks for use in orders."""
+    orders: Annotated[
+        dict[_Name, _Stream],
+        BeforeValidator(_listed_orders),
+    ] = {}
+    """Streams in learning order: lists of tasks, or names of streams."""
+    methods: Annotated[
+        dict[_Name, _Overrides],
+        Field(min_length=1),
+        BeforeValidator(_named_methods),
+        AfterValidator(_known_learners),
+    ]
+    """Names of learners, or mappings {name: {settings}}, where like names a learner."""
+    variants: dict[_Name, _Overrides] = {}
+    """A further factor; a method in which its settings have no effect runs once."""
+    seeds: Annotated[tuple[_Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct)]
+    """Seeds; runs of the same seed and order learn from the same examples."""
+    jobs: _Count = 1
+    """Runs at a time."""
+    threads_per_job: _Count = 1
+    """Threads of each run."""
+    baseline: str | None = None
+    """Method that the others are compared with, pair by pair."""
+    tune: Tuning | None = None
+    """Values to choose from, with the same number of trials for each method."""
+
+
+def read_protocol(path: Path) -> ProtocolFile:
+    """Return the protocol in a YAML file.
+
+    Raises:
+        SettingsError: It cannot be read, or something in it is unknown, ill-typed or
+            contradictory.
+    """
+    values = read_mapping(path)
+    try:
+        protocol = ProtocolFile.model_validate(values)
+    except ValidationError as error:
+        keys = {"": list(ProtocolFile.model_fields), "tune": list(Tuning.model_fields)}
+        raise SettingsError(field_problems(error, str(path), keys)) from error
+    problems = _contradictions(protocol)
+    if problems:
+        raise SettingsError([f"{path}: {problem}" for problem in problems])
+    return protocol
+
+
+def _contradictions(protocol: ProtocolFile) -> list[str]:
+    found = []
+    if protocol.baseline is not None and protocol.baseline not in protocol.methods:
+        text = unknown(protocol.baseline, protocol.methods, kind="method")
+        found.append(f"baseline: {protocol.baseline!r}: {text}")
+    if protocol.tune is not None and protocol.tune.seed in protocol.seeds:
+        found.append(
+            f"tune.seed: {protocol.tune.seed} is one of the seeds of the runs, whose results would "
+            "then be chosen, not measured; take another"
+        )
+    if not isinstance(protocol.base.get("preset", ""), str):
+        found.append(f"base.preset: {shown(protocol.base['preset'])}; expected a name")
+    if protocol.tasks and not protocol.orders:
+        found.append(
+            f"tasks: there are no orders to use {', '.join(protocol.tasks)}; list them in orders"
+        )
+    return found + _not_theirs(protocol)
+
+
+def _not_theirs(protocol: ProtocolFile) -> list[str]:
+    """Return what a method, a variant or the base says of a run that is not theirs to say."""
+    places = {
+        "base": protocol.base,
+        **{f"methods.{name}": values for name, values in protocol.methods.items()},
+        **{f"variants.{name}": values for name, values in protocol.variants.items()},
+    }
+    found = [
+        f"{place}.{name}: every run has its own; use seeds and name"
+        for place, values in places.items()
+        for name in ("seed", "experiment_name")
+        if name in values
+    ]
+    del places["base"]
+    return found + [
+        f"{place}.{name}: is the same for every run; use {instead}"
+        for place, values in places.items()
+        for name, instead in (("experiment_dir", "base.experiment_dir"), ("tasks", "orders"))
+        if name in values
+    ]

@@ -1,0 +1,213 @@
+"""Which runs a protocol consists of, and the settings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plora_cl.config.consistency import effectless, ineffective
+from plora_cl.config.errors import nearest
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.learners import FLOOR, LEARNERS
+from plora_cl.config.precedence import layered
+from plora_cl.config.presets import read_preset
+from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
+from plora_cl.data.sources.declaration import parse_tasks, spelled_out
+from plora_cl.errors import DataError, SettingsError
+from plora_cl.study.file import LIKE, ProtocolFile
+
+Overrides = Mapping[str, Any]
+Chosen = Mapping[tuple[str, str, str], Overrides]
+"""Values chosen by tuning, by method, order and variant."""
+
+NO_VARIANT = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of a protocol.
+
+    Attributes:
+        method: Name of the method in the protocol.
+        order: Name of the order.
+        variant: Name of the variant; empty where there is none or it would change nothing.
+        seed: Seed of the run.
+        learner: Name of the learner that the method starts from; None for one's own settings.
+        settings: Complete settings, its folder included.
+        own: Settings that the method or the variant gives itself: those are not tuned.
+    """
+
+    method: str
+    order: str
+    variant: str
+    seed: int
+    learner: str | None
+    settings: Settings
+    own: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.settings.experiment_name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of its experiment."""
+        return experiment_folder(self.settings)
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether it learns without an encoder."""
+        return self.learner == FLOOR
+
+
+def run_name(method: str, order: str, variant: str, seed: int) -> str:
+    """Return the name of a run's folder."""
+    return "__".join(filter(None, (method, order, variant, f"seed{seed}")))
+
+
+def protocol_folder(protocol: ProtocolFile) -> Path:
+    """Return the folder that holds everything of a protocol."""
+    parent = protocol.base.get("experiment_dir", SettingFields().experiment_dir)
+    return Path(str(parent)).expanduser() / protocol.name
+
+
+def planned_runs(
+    protocol: ProtocolFile, source: str, chosen: Chosen | None = None
+) -> list[PlannedRun]:
+    """Return every run, all methods of one seed before the next seed.
+
+    Args:
+        protocol: What to run.
+        source: The file it was read from, for messages.
+        chosen: What tuning chose.
+
+    Raises:
+        SettingsError: The settings of a run are wrong; each problem is listed once.
+    """
+    planner = _Planner(protocol, source, chosen or {})
+    if planner.problems:
+        raise SettingsError(list(planner.problems))
+    runs = [
+        run
+        for seed in protocol.seeds
+        for order in planner.orders
+        for method in protocol.methods
+        for run in planner.variants_of(method, order, seed)
+    ]
+    if planner.problems:
+        raise SettingsError([f"{text} (in {run})" for text, run in planner.problems.items()])
+    return runs
+
+
+def notes_on(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return one line for each setting that a method gives itself and that changes no run of it."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        lines = ineffective(run.settings, protocol.methods[run.method])
+        earlier = found.setdefault(run.method, lines)
+        found[run.method] = [line for line in earlier if line in lines]
+    return [f"methods.{method}: {line}" for method, lines in found.items() for line in lines]
+
+
+def _what_acts(run: PlannedRun) -> dict[str, Any]:
+    """Return the settings that make a difference to a run; those of its folder do not."""
+    settings = run.settings.model_dump(mode="json")
+    if run.is_floor:
+        return {name: settings[name] for name in EXAMPLE_SETTINGS}
+    idle = {*effectless(run.settings), "experiment_name"}
+    return {name: value for name, value in settings.items() if name not in idle}
+
+
+class _Planner:
+    def __init__(self, protocol: ProtocolFile, source: str, chosen: Chosen) -> None:
+        self._protocol, self._source, self._chosen = protocol, source, chosen
+        self.problems: dict[str, str] = {}
+        self.orders = self._orders()
+        self._check_tasks()
+        self._base = {key: value for key, value in protocol.base.items() if key != "preset"}
+        preset = protocol.base.get("preset")
+        self._preset = (
+            read_preset(preset, source=f"{source}: base.preset") if preset is not None else {}
+        )
+
+    def variants_of(self, method: str, order: str, seed: int) -> list[PlannedRun]:
+        """Return the runs of a method: one for each variant that makes a difference."""
+        variants = self._protocol.variants
+        if not variants:
+            return self._run(method, order, NO_VARIANT, seed)
+        names = variants if self._differ(method, order, seed) else (NO_VARIANT,)
+        return [run for variant in names for run in self._run(method, order, variant, seed)]
+
+    def _differ(self, method: str, order: str, seed: int) -> bool:
+        """Tell whether a variant does anything; what was tuned in it must not decide that."""
+        try:
+            without, *others = (
+                self._planned(method, order, variant, seed, tuned=False)
+                for variant in (NO_VARIANT, *self._protocol.variants)
+            )
+        except SettingsError:
+            return True  # a variant gives what the method lacks, or has a problem to be told
+        return any(_what_acts(run) != _what_acts(without) for run in others)
+
+    def _run(self, method: str, order: str, variant: str, seed: int) -> list[PlannedRun]:
+        try:
+            return [self._planned(method, order, variant, seed)]
+        except SettingsError as error:
+            for problem in error.problems:
+                self.problems.setdefault(problem, run_name(method, order, variant, seed))
+            return []
+
+    def _planned(
+        self, method: str, order: str, variant: str, seed: int, *, tuned: bool = True
+    ) -> PlannedRun:
+        own = self._protocol.methods[method]
+        learner = own.get(LIKE)
+        sources: Sequence[tuple[str, Overrides]] = [
+            ("preset", self._preset),
+            (f"{self._source}: base", self._base),
+            (f"{self._source}: orders.{order}", self.orders[order]),
+            (f"{self._source}: learner {learner}", LEARNERS[learner] if learner else {}),
+            (
+                f"{self._source}: methods.{method}",
+                {key: value for key, value in own.items() if key != LIKE},
+            ),
+            (f"{self._source}: variants.{variant}", self._protocol.variants.get(variant, {})),
+            ("tuning", self._chosen.get((method, order, variant), {}) if tuned else {}),
+            (
+                f"{self._source}: name",
+                {
+                    "seed": seed,
+                    "experiment_dir": str(protocol_folder(self._protocol)),
+                    "experiment_name": run_name(method, order, variant, seed),
+                },
+            ),
+        ]
+        given = {*own, *self._protocol.variants.get(variant, {})} - {LIKE}
+        return PlannedRun(method, order, variant, seed, learner, layered(sources), frozenset(given))
+
+    def _orders(self) -> dict[str, Overrides]:
+        if not self._protocol.orders:
+            return {"tasks": {}}
+        return {
+            name: {"tasks": [self._task(entry) for entry in order]}
+            for name, order in self._protocol.orders.items()
+        }
+
+    def _check_tasks(self) -> None:
+        for name, order in self.orders.items():
+            if "tasks" not in order:
+                continue
+            try:
+                parse_tasks(order["tasks"])
+            except DataError as error:
+                strangers = [e for e in order["tasks"] if isinstance(e, str)]
+                meant = [m for e in strangers if (m := nearest(e, self._protocol.tasks))]
+                hint = f" (did you mean {meant[0]!r} of this file?)" if meant else ""
+                self.problems.setdefault(f"{self._source}: orders.{name}: {error}{hint}", name)
+
+    def _task(self, entry: Any) -> Any:
+        known = self._protocol.tasks.get(entry) if isinstance(entry, str) else None
+        return entry if known is None else {"name": entry, **spelled_out(known)}

@@ -1,0 +1,220 @@
+"""What the folder of a run tells about it: done, running, failed, unreadable, or still to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from plora_cl.bounded_reading import parse_json, read_small
+from plora_cl.checkpoint.disk.lock import holder_of
+from plora_cl.checkpoint.format.trajectory import Trajectory
+from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.config.errors import shown
+from plora_cl.config.locations import RECORD, anchored_values
+from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
+from plora_cl.config.yaml_file import read_mapping
+from plora_cl.errors import CorruptCheckpointError, PloraError, ProtocolError, SettingsError
+from plora_cl.impact import Impact
+from plora_cl.study.plan import PlannedRun
+
+LOG, CONFIG, FAILURE = "log.txt", "run.yaml", "failure.json"
+_RESULTS = Path("results") / "final_results.json"
+_PLACES = ("model_name", "tasks", "device")
+_COMPARED = tuple(
+    name for name, impact in IMPACTS.items() if impact is not Impact.HARMLESS or name in _PLACES
+)
+_KEYS = frozenset(
+    {"accuracy_matrix", "average_accuracy", "f1", "gap", "identity", "routed", "tasks"}
+    | {"zero_by_construction"}
+)
+"""What results cannot be compared without."""
+
+_COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
+_TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
+_PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
+_TAIL_BYTES = 65_536
+_MOST_RESULTS, _MOST_RESULTS_MEMORY = 256 << 20, 1 << 30  # matrices: a thousand tasks take a tenth
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
+    STOPPED = "stopped"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """State of a run, and what there is to say about it in one line."""
+
+    state: State
+    detail: str = ""
+
+
+def status_of(run: PlannedRun) -> Status:
+    """Return where ``run`` stands, from nothing but its folder.
+
+    A folder that cannot be read is a state like others: it says nothing about the other runs.
+    """
+    try:
+        return _status(run)
+    except (PloraError, OSError) as error:
+        return Status(State.UNREADABLE, _one_line(error))
+
+
+def results_of(run: PlannedRun) -> dict[str, Any] | None:
+    """Return the results of ``run``.
+
+    None unless they can be read, and were made with exactly its settings throughout.
+    """
+    try:
+        results = _results(run)
+        return None if results is None or _changed(run) or _mixed(run) else results
+    except (PloraError, OSError):
+        return None  # the status of the run says why
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line of the log that is not blank."""
+    lines = [line for line in _tail(folder) if line.strip()]
+    return lines[-1].strip() if lines else "nothing was logged"
+
+
+def _status(run: PlannedRun) -> Status:
+    if not run.folder.exists():
+        return Status(State.WAITING)
+    holder = holder_of(run.folder)
+    if holder is not None:
+        return Status(State.RUNNING, _progress(run.folder) or f"process {holder.pid}")
+    if changed := _changed(run):
+        return Status(
+            State.CHANGED,
+            f"was run with other settings: {changed}; remove {run.folder}, undo the change, or "
+            "give the protocol another name",
+        )
+    if mixed := _mixed(run):
+        return Status(
+            State.CHANGED,
+            f"was gone on with under other settings: {mixed}; remove {run.folder}, or give the "
+            "protocol another name",
+        )
+    if _results(run) is not None:
+        return Status(State.DONE)
+    if failure := _json_at(run.folder / FAILURE):
+        code, line = failure.get("exit_code", "unknown"), failure.get("line", "")
+        how = "not started" if code is None else f"exit code {code}"
+        return Status(State.FAILED, f"{how}: {line}")
+    damaged = ""
+    if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
+        damaged = f"{_RESULTS} is damaged; the run writes it again"
+    if CheckpointStore(run.folder / "checkpoints").entries():
+        return Status(State.STOPPED, damaged or _progress(run.folder))
+    return Status(State.WAITING, damaged)
+
+
+def _results(run: PlannedRun) -> dict[str, Any] | None:
+    """Return the results in the folder if the settings of ``run`` made them, not earlier ones."""
+    results = _json_at(run.folder / _RESULTS)
+    if not _are_whole(results) or not (run.folder / RECORD).is_file():
+        return None
+    planned = anchored_values(run.settings.model_dump(mode="json"))
+    made_by = anchored_values(completed(results["identity"]))
+    compared = [name for name in _compared(run) if name not in _PLACES]
+    return results if all(made_by[name] == planned[name] for name in compared) else None
+
+
+def _are_whole(results: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return (
+        results is not None
+        and results.keys() >= _KEYS
+        and all(isinstance(results[name], dict) for name in ("f1", "routed", "gap", "identity"))
+    )
+
+
+def _compared(run: PlannedRun) -> tuple[str, ...]:
+    return _COMPARED_OF_FLOOR if run.is_floor else _COMPARED
+
+
+def _changed(run: PlannedRun) -> str:
+    """Return the settings in which the run in the folder differs from the planned one."""
+    recorded = run.folder / RECORD
+    if not recorded.is_file():
+        return ""  # it never came to learning
+    try:
+        found = anchored_values(completed(read_mapping(recorded)))
+    except SettingsError as error:
+        return error.problems[0]
+    planned = anchored_values(run.settings.model_dump(mode="json"))
+    return ", ".join(
+        f"{name} {shown(found[name])} -> {shown(planned[name])}"
+        for name in _compared(run)
+        if found[name] != planned[name]
+    )
+
+
+def _mixed(run: PlannedRun) -> str:
+    """Return the settings and data that were changed while the run was going on.
+
+    Results of two settings belong to neither. Another machine is no such change.
+    """
+    head = line_of(CheckpointStore(run.folder / "checkpoints")).head
+    if head is None:
+        results = _json_at(run.folder / _RESULTS)
+        plain = results.get("trajectory") if results is not None else None
+        try:
+            head = Trajectory.from_plain(plain)
+        except CorruptCheckpointError as error:
+            return f"{_RESULTS}: {error}"
+    return ", ".join(
+        f"{change['key']} {change['before']} -> {change['now']} after step {departure.step}"
+        for departure in head.history
+        for change in departure.changes
+        if change["impact"] != Impact.HARMLESS and not change["key"].startswith("environment.")
+    )
+
+
+def _progress(folder: Path) -> str:
+    task = line_of_progress = ""
+    for line in _tail(folder):
+        if found := _TASK_LINE.match(line):
+            task, line_of_progress = f"task {found[1]}", ""
+        elif _PROGRESS_LINE.match(line):
+            line_of_progress = line.strip()
+    return ", ".join(filter(None, (task, line_of_progress)))
+
+
+def _tail(folder: Path) -> list[str]:
+    try:
+        if not (folder / LOG).is_file():
+            return []
+        with (folder / LOG).open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []  # it is shown, and decides nothing
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _json_at(path: Path) -> dict[str, Any] | None:
+    try:
+        found = parse_json(read_small(path, _MOST_RESULTS), _MOST_RESULTS_MEMORY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProtocolError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError:
+        return None  # torn by a power cut: the run writes it again
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,60 @@
+"""Whether runs that name the same texts had the same ones, whatever was picked from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from plora_cl.data.sources.classes import digest_of_part
+from plora_cl.data.sources.declaration import spelled_out
+from plora_cl.errors import ProtocolError
+from plora_cl.study.plan import PlannedRun
+from plora_cl.study.records import Record, Validation
+
+
+class _Read(NamedTuple):
+    """A task that a run read: where from, which classes of it, and the digest of what it found."""
+
+    run: PlannedRun
+    task: str
+    place: str
+    classes: tuple[str, ...]
+    digest: str
+
+
+def check_same_sources(measured: Iterable[Record | Validation]) -> None:
+    """Make sure that runs and trials that name the same texts had the same.
+
+    Order, seed, method and size of the subset do not matter: what is compared is what the texts
+    are picked from. Results of earlier versions, which do not say that, are left out.
+
+    Raises:
+        ProtocolError: The texts were changed between two of them.
+    """
+    read = [each for one in measured for each in _reads(one.run, one.data)]
+    first: dict[tuple[str, tuple[str, ...]], _Read] = {}
+    for one in sorted(read, key=lambda each: bool(each.classes)):  # wholes before their parts
+        whole = first.get((one.place, ()))
+        if one.classes and whole is not None:
+            other, expected = whole, digest_of_part(whole.digest, one.classes)
+        else:
+            other = first.setdefault((one.place, one.classes), one)
+            expected = other.digest
+        if one.digest != expected:
+            raise ProtocolError(
+                f"{one.run.folder} and {other.run.folder} learned the task {one.task!r} from "
+                "different texts, so that they cannot be compared; the files must have changed in "
+                "between: remove the older folder and start again"
+            )
+
+
+def _reads(run: PlannedRun, data: Sequence[Mapping[str, Any]]) -> Iterator[_Read]:
+    for entry, task in zip(run.settings.tasks, data, strict=True):
+        if "source" in task:
+            whole = spelled_out(entry)
+            classes = tuple(sorted(whole.pop("classes", None) or ()))
+            whole.pop("name", None)  # it changes nothing of what is read
+            yield _Read(
+                run, task["name"], json.dumps(whole, sort_keys=True), classes, task["source"]
+            )

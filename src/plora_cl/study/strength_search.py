@@ -1,0 +1,293 @@
+"""Choosing settings on the first task of an order, by validation accuracy.
+
+The learning rate is chosen with the first task alone. A strength of a penalty against forgetting
+cannot act there, so that it is chosen with that task cut in two by its classes. Trials that would
+compute the same are made once; no trial sees a test score or a seed of the runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.store.output_files import write_output
+from plora_cl.config.consistency import effectless
+from plora_cl.config.precedence import validate
+from plora_cl.config.schema import IMPACTS, Settings
+from plora_cl.config.task_entry import TaskSource, task_name
+from plora_cl.data.sources.declaration import parse_task, spelled_out
+from plora_cl.data.tokens.scan import scan
+from plora_cl.errors import ProtocolError
+from plora_cl.impact import Impact
+from plora_cl.study.file import TUNABLE, Tuning
+from plora_cl.study.plan import PlannedRun
+from plora_cl.study.records import Validation, validation
+from plora_cl.study.run_folder import results_of
+from plora_cl.study.same_texts import check_same_sources
+
+FOLDER, FILE = "tuning", "tuning.json"
+
+_SWITCH = {"lambda_ewc": "use_ewc", "lambda_ortho": "use_orthogonal"}
+"""What must be on for a strength to act."""
+
+_FROM_THE_SECOND_TASK_ON = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral", "joint")
+_LEAST_CLASSES = 4
+
+Key = tuple[str, str, str]
+"""Method, order, variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run that tries one value.
+
+    Attributes:
+        setting: What is tried.
+        value: Its value.
+        run: The run, whose folder is shared by all methods that would compute the same.
+    """
+
+    setting: str
+    value: float
+    run: PlannedRun
+
+
+@dataclass(slots=True)
+class Choice:
+    """What tuning has chosen so far.
+
+    Attributes:
+        trials: Every trial, by method, order and variant, then in the order they are made.
+        measured: What the trials that are done measured, by the name of their run.
+        values: Settings chosen, by method, order and variant.
+        notes: What could not be tuned, and why.
+        complete: Whether every trial is done; if not, `values` are those of earlier stages.
+    """
+
+    trials: dict[Key, list[Trial]] = field(default_factory=dict)
+    measured: dict[str, Validation] = field(default_factory=dict)
+    values: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    def runs(self) -> list[PlannedRun]:
+        """Return the run of every trial, each once."""
+        return _distinct(trial for trials in self.trials.values() for trial in trials)
+
+
+def choose(
+    runs: Sequence[PlannedRun],
+    tuning: Tuning,
+    folder: Path,
+    work: Callable[[Sequence[PlannedRun]], None] | None = None,
+) -> Choice:
+    """Return what tuning chooses: the first value within one standard error of the best.
+
+    The error is that of an accuracy, ``sqrt(p (1 - p) / n)`` over the ``n`` validation texts of the
+    best trial.
+
+    Args:
+        runs: Every run of the protocol, as it is without tuning.
+        tuning: What to try.
+        folder: Of the protocol.
+        work: Runs what is not done yet; None only looks.
+
+    Raises:
+        ProtocolError: ``work`` returned and a trial has no result.
+    """
+    choice = Choice()
+    keys = {(r.method, r.order, r.variant): r for r in runs if not r.is_floor}
+    for setting in TUNABLE:
+        candidates = getattr(tuning, setting)
+        if candidates is None:
+            continue
+        stage: dict[Key, list[Trial]] = {}
+        for key, run in keys.items():
+            settings = run.settings.model_copy(update=choice.values.get(key, {}))
+            if setting in _SWITCH and not getattr(settings, _SWITCH[setting]):
+                continue
+            if setting in run.own:
+                choice.notes.append(
+                    f"{setting} keeps {getattr(settings, setting)} in "
+                    f"{' '.join(filter(None, (run.method, run.variant)))}: the file gives it there"
+                )
+                continue
+            stage[key] = _trials(settings, setting, candidates, tuning.seed, folder, choice.notes)
+        for key, trials in stage.items():
+            choice.trials.setdefault(key, []).extend(trials)
+        made = _distinct(trial for trials in stage.values() for trial in trials)
+        if work is not None:
+            work(made)
+        missing, damaged = _measure(made, choice)
+        if missing or damaged:
+            choice.complete = False
+            choice.notes += damaged
+            if work is not None:
+                raise ProtocolError(_cannot_choose(setting, missing, damaged, folder / FOLDER))
+            return choice
+        _take_best(stage, choice)
+    return choice
+
+
+def write_choice(choice: Choice, folder: Path) -> None:
+    """Write ``tuning.json``: every trial, what was chosen and what could not be."""
+    content = {
+        "chosen": [
+            {"method": m, "order": o, "variant": v, **choice.values.get((m, o, v), {})}
+            for m, o, v in choice.trials
+        ],
+        "trials": [
+            {
+                "method": m,
+                "order": o,
+                "variant": v,
+                "setting": trial.setting,
+                "value": trial.value,
+                "validation_accuracy": choice.measured[trial.run.name].accuracy,
+                "run": trial.run.name,
+            }
+            for (m, o, v), trials in choice.trials.items()
+            for trial in trials
+        ],
+        "notes": list(dict.fromkeys(choice.notes)),
+    }
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_output(folder / FILE, text.encode())
+
+
+def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], list[str]]:
+    """Put what trials measured into ``choice``.
+
+    Returns:
+        Names of those without results, and what is wrong with results that cannot be used.
+    """
+    missing, damaged = [], []
+    for run in made:
+        results = results_of(run)
+        if results is None:
+            missing.append(run.name)
+            continue
+        try:
+            choice.measured[run.name] = validation(run, results)
+        except ProtocolError as error:
+            damaged.append(str(error))
+    try:
+        check_same_sources(choice.measured.values())
+    except ProtocolError as error:
+        damaged.append(str(error))
+    return missing, damaged
+
+
+def _cannot_choose(
+    setting: str, missing: Sequence[str], damaged: Sequence[str], folder: Path
+) -> str:
+    reasons = list(damaged)
+    if missing:
+        reasons.append(
+            f"no result of {', '.join(missing)}; their logs are in {folder}; start again when the "
+            "cause is removed"
+        )
+    return f"tuning cannot choose {setting}: {'; '.join(reasons)}"
+
+
+def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> None:
+    """Put the value of each method into ``choice``.
+
+    Source: the rule of one standard error, Breiman et al. 1984, "Classification and Regression
+    Trees", section 3.4.3.
+    """
+    for key, trials in stage.items():
+        if trials:
+            measured = [choice.measured[trial.run.name] for trial in trials]
+            best = max(measured, key=lambda each: each.accuracy)
+            error = math.sqrt(best.accuracy * (1 - best.accuracy) / best.texts)
+            enough = best.accuracy - error
+            chosen = next(t for t, m in zip(trials, measured, strict=True) if m.accuracy >= enough)
+            choice.values.setdefault(key, {})[chosen.setting] = chosen.value
+
+
+def _trials(
+    settings: Settings,
+    setting: str,
+    candidates: Sequence[float],
+    seed: int,
+    folder: Path,
+    notes: list[str],
+) -> list[Trial]:
+    first = settings.tasks[0]
+    tasks: Sequence[Any] = [first]
+    if setting in _SWITCH:
+        halves = _halves(first)
+        if halves is None:
+            notes.append(
+                f"{setting} keeps {getattr(settings, setting)} where {task_name(first)} comes "
+                f"first: it takes {_LEAST_CLASSES} classes to cut a task in two"
+            )
+            return []
+        tasks = halves
+    return [
+        Trial(setting, value, _trial_run(settings, {setting: value, "tasks": tasks}, seed, folder))
+        for value in candidates
+    ]
+
+
+def _halves(entry: str | TaskSource) -> list[dict[str, Any]] | None:
+    """Return a task cut in two by its classes, in label order; None if it has too few."""
+    whole, name = spelled_out(entry), task_name(entry)
+    classes = _class_names(json.dumps(whole))
+    if len(classes) < _LEAST_CLASSES:
+        return None
+    middle = len(classes) // 2
+    return [
+        {**whole, "name": f"{name}-{part}", "classes": list(names)}
+        for part, names in (("first", classes[:middle]), ("second", classes[middle:]))
+    ]
+
+
+@cache
+def _class_names(entry: str) -> tuple[str, ...]:
+    return scan(parse_task(json.loads(entry))).classes
+
+
+def _trial_run(
+    settings: Settings, changes: Mapping[str, Any], seed: int, folder: Path
+) -> PlannedRun:
+    values = settings.model_dump(mode="json")
+    values |= {"seed": seed, "measure_validation": True, "use_router": False, **changes}
+    values["replay_prompts"] = _prompts_of_halves(values, settings)
+    if len(values["tasks"]) == 1:  # what acts from the second task on does nothing
+        values |= {name: False for name in _FROM_THE_SECOND_TASK_ON if name in values}
+    defaults = Settings().model_dump(mode="json")
+    without_effect = effectless(validate(values))
+    values |= {name: defaults[name] for name in without_effect}
+    deciding = {
+        name: values[name]
+        for name, impact in IMPACTS.items()
+        if impact is not Impact.HARMLESS or name in ("model_name", "tasks", "device")
+    }
+    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:10]
+    setting = next(iter(changes))
+    name = f"{setting}-{changes[setting]:g}-{digest}"
+    place = {"experiment_dir": str(folder / FOLDER), "experiment_name": name}
+    return PlannedRun("tuning", "", "", seed, None, validate({**values, **place}))
+
+
+def _prompts_of_halves(values: Mapping[str, Any], settings: Settings) -> Any:
+    """Return the prompts of the first task under the names of the tasks of a trial."""
+    prompts = values["replay_prompts"]
+    own = task_name(settings.tasks[0])
+    if not isinstance(prompts, dict):
+        return prompts
+    if own not in prompts:
+        return None
+    return {task_name(entry): prompts[own] for entry in values["tasks"]}
+
+
+def _distinct(trials: Iterable[Trial]) -> list[PlannedRun]:
+    return list({trial.run.name: trial.run for trial in trials}.values())

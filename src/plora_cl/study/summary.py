@@ -1,0 +1,265 @@
+"""Statistics over the runs of a protocol, as CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plora_cl.checkpoint.store.output_files import write_output
+from plora_cl.study.file import TUNABLE
+from plora_cl.study.plan import NO_VARIANT
+from plora_cl.study.records import Record, are_pair, check_same_examples, metric_names
+from plora_cl.study.statistics import (
+    Estimate,
+    PairedComparison,
+    compare,
+    estimate,
+    independent,
+)
+
+RATIO = "ratio_to_baseline"
+"""Average accuracy over that of the baseline's run of the same order and seed."""
+
+_MEANING = {
+    "order": "Unit order: one value for each order, the mean over its seeds; it holds for further "
+    "orders, learned with these seeds.",
+    "seed": "Unit seed: one value for each seed; it holds for this order alone.",
+}
+_OF_DIFFERENCE = ("n", "mean", "sd", "low", "high")
+_IN_TABLE = ("average_accuracy", "backward_transfer", "forgetting", "learning_accuracy",
+             "routed_average_accuracy")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs that differ in order and seed only, under one metric.
+
+    Attributes:
+        method: Name of the method.
+        variant: Name of the variant; empty where there is none.
+        metric: Name of the metric.
+        runs: Runs that measured it.
+        unit: What counts as one independent value, ``order`` or ``seed``: see `independent`.
+        estimate: Over these units.
+        pairs: Pairs of runs that were compared; 0 where nothing was.
+        pair_unit: What counts as one independent difference.
+        comparison: With the baseline; None for the baseline itself and without pairs.
+        zero_by_construction: Why the metric could not be anything but zero; empty if it could.
+    """
+
+    method: str
+    variant: str
+    metric: str
+    runs: int
+    unit: str
+    estimate: Estimate
+    pairs: int
+    pair_unit: str
+    comparison: PairedComparison | None
+    zero_by_construction: str
+
+
+def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
+    """Return statistics of every metric for each method and variant, in the order of the runs.
+
+    Args:
+        records: Of the runs that are done.
+        baseline: Method to compare the others with, paired by order and seed: in the same variant
+            or, where it has none, in its only one.
+
+    Raises:
+        ProtocolError: Runs to be compared had different examples.
+    """
+    check_same_examples(records)
+    names = [*metric_names(records), RATIO]
+    values = [{**one.values, RATIO: _ratio(one, records, baseline)} for one in records]
+    keys = dict.fromkeys((one.run.method, one.run.variant) for one in records)
+    return [
+        group
+        for method, variant in keys
+        for name in names
+        if (
+            group := _group(records, [v.get(name) for v in values], method, variant, name, baseline)
+        )
+    ]
+
+
+def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Group],
+                  header: Mapping[str, Any], baseline: str | None) -> str:  # fmt: skip
+    """Write ``runs.csv``, ``summary.csv``, ``summary.json`` and ``summary.md``.
+
+    Args:
+        folder: Of the protocol.
+        records: Of the runs that are done.
+        groups: What `summarised` returned.
+        header: What ``summary.json`` begins with.
+        baseline: Method that was compared with.
+
+    Returns:
+        The table, as Markdown.
+    """
+    runs = [_run_row(one, records, baseline) for one in records]
+    table = markdown(groups, baseline)
+    summary = {**header, "runs": runs, "groups": [asdict(group) for group in groups]}
+    files = {
+        "runs.csv": _csv(runs),
+        "summary.csv": _csv(map(_flat, groups)),
+        "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
+        "summary.md": table,
+    }
+    for name, content in files.items():
+        write_output(folder / name, content.encode())
+    return table
+
+
+def markdown(groups: Sequence[Group], baseline: str | None) -> str:
+    """Return a table of the metrics most looked at, one method and variant a line."""
+    by_key: dict[tuple[str, str], dict[str, Group]] = {}
+    for group in groups:
+        by_key.setdefault((group.method, group.variant), {})[group.metric] = group
+    shown = [name for name in _IN_TABLE if any(name in line for line in by_key.values())]
+    head = ["method", "variant", "runs", "units", *(name.replace("_", " ") for name in shown)]
+    if baseline is not None:
+        head += [f"ratio to {baseline}", f"accuracy - {baseline}", "p (t)", "p (perm.)", "g_z"]
+    lines = [head, ["---"] * len(head)]
+    for (method, variant), line in by_key.items():
+        group = line["average_accuracy"]
+        cells = [method, variant or "-", str(group.runs), _units(group.estimate.n, group.unit)]
+        cells += [_cell(line.get(name)) for name in shown]
+        if baseline is not None:
+            cells += _compared(line)
+        lines.append(cells)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{table}\n\n{_legend(groups)}\n"
+
+
+def _group(records: Sequence[Record], values: Sequence[float | None], method: str, variant: str,
+           name: str, baseline: str | None) -> Group | None:  # fmt: skip
+    measured = [(one, v) for one, v in zip(records, values, strict=True) if v is not None]
+    mine = [(one, v) for one, v in measured if one.is_of(method, variant)]
+    if not mine:
+        return None
+    reasons = [
+        one.zero_by_construction[name]
+        for one in records
+        if one.is_of(method, variant) and name in one.zero_by_construction
+    ]
+    other_variant = _baseline_variant(records, baseline, variant)
+    theirs = [(one, v) for one, v in measured if one.is_of(baseline, other_variant)]
+    pairs = [
+        (one.run.order, v, w) for one, v in mine for other, w in theirs if are_pair(one, other)
+    ]
+    units = independent([v for _, v in mine], [one.run.order for one, _ in mine])
+    if method == baseline or name == RATIO:
+        pairs = []
+    orders = [order for order, _, _ in pairs]
+    paired = independent([v for _, v, _ in pairs], orders)
+    paired_theirs = independent([w for _, _, w in pairs], orders)
+    return Group(
+        method,
+        variant,
+        name,
+        runs=units.runs,
+        unit=units.of,
+        estimate=estimate(units.values),
+        pairs=len(pairs),
+        pair_unit=paired.of if pairs else "",
+        comparison=compare(paired.values, paired_theirs.values) if pairs else None,
+        zero_by_construction=next(iter(reasons), ""),
+    )
+
+
+def _baseline_variant(records: Sequence[Record], baseline: str | None, variant: str) -> str:
+    variants = {one.run.variant for one in records if one.run.method == baseline}
+    return NO_VARIANT if NO_VARIANT in variants else variant
+
+
+def _ratio(one: Record, records: Sequence[Record], baseline: str | None) -> float | None:
+    variant = _baseline_variant(records, baseline, one.run.variant)
+    for other in records:
+        if other.is_of(baseline, variant) and are_pair(one, other):
+            mine, theirs = one.values["average_accuracy"], other.values["average_accuracy"]
+            return mine / theirs if mine is not None and theirs else None
+    return None
+
+
+def _run_row(one: Record, records: Sequence[Record], baseline: str | None) -> dict[str, Any]:
+    run = one.run
+    return {
+        "run": run.name,
+        "method": run.method,
+        "order": run.order,
+        "variant": run.variant,
+        "seed": run.seed,
+        **{name: getattr(run.settings, name) for name in TUNABLE},
+        **{name: one.values.get(name) for name in metric_names(records)},
+        RATIO: _ratio(one, records, baseline),
+        "zero_by_construction": "; ".join(one.zero_by_construction),
+    }
+
+
+def _flat(group: Group) -> dict[str, Any]:
+    compared = group.comparison
+    difference = compared.difference if compared else None
+    return {
+        "method": group.method,
+        "variant": group.variant,
+        "metric": group.metric,
+        "runs": group.runs,
+        "unit": group.unit,
+        **asdict(group.estimate),
+        "pairs": group.pairs,
+        "pair_unit": group.pair_unit,
+        **{f"difference_{k}": getattr(difference, k, None) for k in _OF_DIFFERENCE},
+        **{k: getattr(compared, k, None) for k in ("t_p", "permutation_p", "d_z", "g_z")},
+        "zero_by_construction": group.zero_by_construction,
+    }
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    listed = list(rows)
+    out = io.StringIO()
+    if listed:
+        writer = csv.DictWriter(out, fieldnames=list(listed[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+    return out.getvalue()
+
+
+def _units(count: int, unit: str) -> str:
+    return f"{count} {unit}{'s' * (count != 1)}"
+
+
+def _cell(group: Group | None) -> str:
+    if group is None:
+        return "-"
+    if group.zero_by_construction:
+        return "0*"
+    found = group.estimate
+    if found.sd is None or found.low is None or found.high is None:
+        return f"{found.mean:.4f}"
+    return f"{found.mean:.4f} ± {(found.high - found.low) / 2:.4f}"
+
+
+def _compared(line: Mapping[str, Group]) -> list[str]:
+    ratio, compared = line.get(RATIO), line["average_accuracy"].comparison
+    first = f"{ratio.estimate.mean:.3f}" if ratio else "-"
+    if compared is None:
+        return [first, "-", "-", "-", "-"]
+    numbers = [compared.t_p, compared.permutation_p, compared.g_z]
+    shown = ["-" if number is None else f"{number:.3g}" for number in numbers]
+    return [first, f"{compared.difference.mean:+.4f}", *shown]
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    lines = ["± is half of the 95 % t-interval of the mean over the units, p a test over them."]
+    units = {unit for group in groups for unit in (group.unit, group.pair_unit)}
+    lines += [text for unit, text in _MEANING.items() if unit in units]
+    reasons = dict.fromkeys(g.zero_by_construction for g in groups if g.zero_by_construction)
+    lines += [f"0*: zero by construction: {reason}." for reason in reasons]
+    return "\n".join(lines)

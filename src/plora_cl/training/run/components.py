@@ -1,0 +1,300 @@
+"""What a run consists of, and what a snapshot of it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from plora_cl.checkpoint.snapshot.loading import Resumable
+from plora_cl.compute.devices import Accelerator
+from plora_cl.compute.random_state import Generators
+from plora_cl.data.batches import BatchStream, Stream
+from plora_cl.data.mixture import MixtureStream
+from plora_cl.data.task import Task
+from plora_cl.errors import IncompatibleCheckpointError
+from plora_cl.evaluation.costs import Costs
+from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.routing.router import Router
+from plora_cl.evaluation.runlog import RunLog
+from plora_cl.evaluation.under_way import UnderWay
+from plora_cl.methods.base import MethodStack
+from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.state import Cursor, Phase, Stateful, TensorPart
+from plora_cl.training.run.class_weights import balanced_weights
+from plora_cl.training.run.early_stopping import EarlyStopping
+from plora_cl.training.run.optimization import AccumulatedGradients, Optimization, ScalerState
+from plora_cl.training.run.optimizer_state import require_usable
+
+_MEMORY, _ROUTER = "memory/", "router/"
+UNDER_WAY = "under_way"
+"""The component that is there only while measuring or routing is not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How each task is trained.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Examples per batch.
+        accumulation: Batches per optimizer step.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: Decoupled weight decay of matrices.
+        warmup_ratio: Share of a task's steps with a rising rate, in [0, 1].
+        max_grad_norm: Gradient clipping threshold.
+        seed: Fixes data order, initialisation and dropout.
+        balanced: Weigh the examples of a class by how rare it is in the training split.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    seed: int
+    balanced: bool = False
+
+
+@dataclass(slots=True)
+class Components:
+    """Everything that changes while a run goes on.
+
+    Invariant: whenever a snapshot is taken, the model has the structure of tasks
+    ``0..cursor.task`` and `optimization` belongs to those it is learning: the last of them, or all
+    in joint training, which is one stage at the last task. Restoring rebuilds that structure, then
+    fills in the state.
+    """
+
+    model: ContinualClassifier
+    tasks: Sequence[Task]
+    methods: MethodStack
+    accelerator: Accelerator
+    plan: Plan
+    early_stopping: EarlyStopping
+    matrix: ScoreMatrix
+    costs: Costs
+    run_log: RunLog
+    random: Generators
+    under_way: UnderWay
+    router: Router | None = None
+    cursor: Cursor = field(default_factory=Cursor)
+    optimization: Optimization | None = None
+    loss: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task in training."""
+        return self.tasks[self.cursor.task]
+
+    @property
+    def stage(self) -> Sequence[Task]:
+        """The tasks in training: one, or all of them in joint training."""
+        return self.tasks if self.model.joint else [self.task]
+
+    @property
+    def stage_name(self) -> str:
+        """What to call the tasks in training."""
+        return "all tasks" if self.model.joint else self.task.name
+
+    @property
+    def stream(self) -> Stream:
+        """The training batches of the tasks in training."""
+        return self._stream_of(self.task)
+
+    def _stream_of(self, task: Task) -> Stream:
+        size, seed = self.plan.batch_size, self.plan.seed
+        if self.model.joint:
+            return MixtureStream([task.train for task in self.tasks], batch_size=size, seed=seed)
+        return BatchStream(task.train, task=task.index, batch_size=size, seed=seed)
+
+    def require_position(self, cursor: Cursor) -> None:
+        """Refuse a cursor that points at no batch of these tasks.
+
+        Raises:
+            IncompatibleCheckpointError: It does not.
+        """
+        if not 0 <= cursor.task < len(self.tasks):
+            raise IncompatibleCheckpointError(
+                f"task {cursor.task} of a stream of {len(self.tasks)}; expected 0 to "
+                f"{len(self.tasks) - 1}"
+            )
+        batches = len(self._stream_of(self.tasks[cursor.task]))
+        if cursor.epoch < 0 or not 0 <= cursor.batch < batches:
+            raise IncompatibleCheckpointError(
+                f"epoch {cursor.epoch}, batch {cursor.batch} of task {cursor.task}; expected an "
+                f"epoch of at least 0 and a batch of 0 to {batches - 1}"
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether every task is learned and measured."""
+        return self.cursor.phase is Phase.DONE and self.cursor.task == len(self.tasks) - 1
+
+    def trained_tasks(self) -> list[str]:
+        """Return the names of the tasks that are finished."""
+        return [task.name for task in self.tasks[: self._done]]
+
+    @property
+    def _done(self) -> int:
+        """Number of tasks that are finished, and whose parts are frozen."""
+        if self.cursor.phase is Phase.DONE:
+            return self.cursor.task + 1
+        return 0 if self.model.joint else self.cursor.task
+
+    def last_done(self) -> tuple[int, int]:
+        """Return epoch and batch, zero-based, of the last batch of the task that was done.
+
+        Before the first one they are those of the first: its checkpoint replaces any before it.
+        """
+        if self.cursor.epoch == self.cursor.batch == 0:
+            return 0, 0
+        if self.cursor.batch:
+            return self.cursor.epoch, self.cursor.batch - 1
+        return self.cursor.epoch - 1, len(self.stream) - 1
+
+    def phase_after_batch(self) -> Phase:
+        """Return what comes after a batch that was trained on, with the cursor moved past it."""
+        if self.cursor.batch:
+            return Phase.TRAIN
+        if self.early_stopping.active:
+            return Phase.VALIDATE
+        return Phase.CONSOLIDATE if self.cursor.epoch >= self.plan.epochs else Phase.TRAIN
+
+    def begin_task(self) -> None:
+        """Add what the task the cursor points at needs; its preparation comes next."""
+        self._grow_to_cursor()
+        self.optimization = self._new_optimization()
+        self.early_stopping.reset()
+        self.under_way.clear()  # a stop may have left final scores of fewer tasks there
+
+    def rebuild(self, cursor: Cursor) -> None:
+        """Grow the structure that a snapshot at ``cursor`` was taken of.
+
+        Raises:
+            IncompatibleCheckpointError: Joint training has no such stage.
+        """
+        last = len(self.tasks) - 1
+        if self.model.joint and cursor.task != last:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task}, and joint training learns tasks 0 to {last} "
+                f"together: its checkpoints are of task {last}"
+            )
+        self.cursor = cursor
+        self._grow_to_cursor()
+        self.optimization = self._new_optimization()
+
+    def live(self) -> dict[str, Stateful]:
+        """Return the components that may change at every step, by name."""
+        assert self.optimization is not None
+        live: dict[str, Stateful] = {
+            "model/shared": self.model.part("shared"),
+            "optimizer": self.optimization.optimizer,
+            "scheduler": self.optimization.scheduler,
+            "scaler": ScalerState(self.optimization),
+            "gradients": AccumulatedGradients(self.optimization),
+            "methods": self.methods,
+            "early_stopping": self.early_stopping,
+            "scores": self.matrix,
+            "costs": self.costs,
+            "run_log": self.run_log,
+            "cursor": self.cursor,
+        }
+        learning = range(self._done, self.cursor.task + 1)
+        names = [name for task in learning for name in self.model.parts_of(task)]
+        live |= {f"model/{name}": self.model.part(name) for name in names}
+        if self.under_way:
+            live[UNDER_WAY] = self.under_way
+        return {**live, "random": self.random}  # restored last: nothing may draw after it
+
+    def constant(self) -> dict[str, TensorPart]:
+        """Return the tensors that stay as they are until the phase changes, by name."""
+        routes = self.router.memory() if self.router is not None else {}
+        names = ["base", *(name for k in range(self._done) for name in self.model.parts_of(k))]
+        return {
+            **{f"model/{name}": self.model.part(name) for name in names},
+            **{_MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
+            **{_ROUTER + name: TensorPart(g) for name, g in routes.items()},
+        }
+
+    def restore(
+        self, resumable: Resumable, in_place_of: Mapping[str, Stateful] | None = None
+    ) -> None:
+        """Become what ``resumable`` is a snapshot of.
+
+        Args:
+            resumable: A verified checkpoint.
+            in_place_of: Components that take the state instead of these, by name.
+
+        Raises:
+            IncompatibleCheckpointError: The structure is not the same.
+            CheckpointError: A component does not hold what was loaded into it.
+        """
+        snapshot, objects = resumable.snapshot, resumable.objects
+        cursor = Cursor()
+        cursor.load_state_dict(snapshot.cursor)
+        self.require_position(cursor)
+        if self.model.tasks > cursor.task + 1:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
+                f"{self.model.tasks - 1}: load it into a new one"
+            )
+        self.rebuild(cursor)
+        device = self.model.device
+        for name, tensors in objects.items():
+            if name.startswith("model/"):
+                self.model.part(name.removeprefix("model/")).load_state_dict(dict(tensors))
+        self.methods.load_memory(
+            {
+                group: {name: tensor.to(device) for name, tensor in tensors.items()}
+                for group, tensors in _below(_MEMORY, objects).items()
+            }
+        )
+        if self.router is not None:
+            self.router.load_memory(_below(_ROUTER, objects))
+        self.under_way.clear()
+        there = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
+        snapshot.restore({**there, **self.live(), **(in_place_of or {})})
+        assert self.optimization is not None
+        require_usable(self.optimization.optimizer, self.optimization.scheduler)
+        self.loss = snapshot.loss
+
+    def _grow_to_cursor(self) -> None:
+        for task in self.tasks[self.model.tasks : self.cursor.task + 1]:
+            self.model.grow(len(task.classes))
+            self.methods.grow(self.model, task.index)
+            self.methods.check(self.model)
+
+    def _new_optimization(self) -> Optimization:
+        steps_per_epoch = -(-len(self.stream) // self.plan.accumulation)
+        return Optimization(
+            self.accelerator,
+            self.model.trainable(),
+            learning_rate=self.plan.learning_rate,
+            weight_decay=self.plan.weight_decay,
+            warmup_ratio=self.plan.warmup_ratio,
+            total_steps=self.plan.epochs * steps_per_epoch,
+            max_grad_norm=self.plan.max_grad_norm,
+            class_weights=self._class_weights(),
+        )
+
+    def _class_weights(self) -> dict[int, Tensor]:
+        if not self.plan.balanced:
+            return {}
+        return {
+            task.index: balanced_weights(task.train.labels, len(task.classes))
+            for task in self.stage
+        }
+
+
+def _below(
+    prefix: str, objects: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Mapping[str, Tensor]]:
+    return {
+        name.removeprefix(prefix): tensors
+        for name, tensors in objects.items()
+        if name.startswith(prefix)
+    }

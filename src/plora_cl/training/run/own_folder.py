@@ -1,0 +1,48 @@
+"""The folder that a trainer alone writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+
+
+class OwnFolder:
+    """The folder of an experiment, locked while its trainer works.
+
+    Args:
+        path: Of the folder.
+
+    Attributes:
+        disk: What to write with: while the lock is held, nothing is changed once it guards nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: ExperimentLock | None = None
+        self.disk = GuardedFilesystem(self._require_held)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the experiment, unless this object does already.
+
+        Raises:
+            ExperimentLockedError: Another process, or trainer, holds it.
+            CheckpointError: The disk refused.
+        """
+        if self._lock is not None:
+            yield
+            return
+        with ExperimentLock.acquire(self._path) as lock:
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def _require_held(self) -> None:
+        if self._lock is not None:
+            self._lock.require_held()

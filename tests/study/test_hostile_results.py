@@ -1,0 +1,118 @@
+"""Results that somebody edited, and things that are no files: a status, or one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from plora_cl.errors import ProtocolError
+from plora_cl.study.plan import PlannedRun
+from plora_cl.study.records import Record, record
+from plora_cl.study.run_folder import LOG, State, results_of, status_of
+from plora_cl.study.summary import markdown, summarised
+from protocol.conftest import Planned, finish
+
+ODD: tuple[Any, ...] = (None, [], {}, "x", True, -1, 1.5, 10**400, [[1]], {"a": 1})
+
+
+def test_any_value_in_results_is_compared_or_refused_in_one_line(planned: Planned) -> None:
+    runs = planned(methods=["plain"], seeds=[1])
+    for run in runs:
+        finish(run)
+    path = runs[0].folder / "results" / "final_results.json"
+    whole = json.loads(path.read_bytes())
+    other = read(runs[1])
+    refused = 0
+    for place in places(whole):
+        for odd in ODD:
+            path.write_text(json.dumps(replaced(whole, place, odd)))
+            results = results_of(runs[0])
+            if results is not None:
+                try:
+                    one = record(runs[0], results)
+                except ProtocolError as error:
+                    refused += 1
+                    assert "\n" not in str(error)  # noqa: PT017 - a record is right, too
+                else:
+                    markdown(summarised([one, other], "plain"), "plain")
+    assert refused > 100
+
+
+def places(found: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where something is in results, but for the settings, which are not read there."""
+    keys: list[Any] = []
+    if isinstance(found, dict):
+        keys = ["data"] if at == ("identity",) else list(found)
+    elif isinstance(found, list):
+        keys = list(range(len(found)))
+    for key in keys:
+        yield (*at, key)
+        yield from places(found[key], (*at, key))
+
+
+def replaced(whole: Any, place: tuple[Any, ...], odd: Any) -> Any:
+    copy = json.loads(json.dumps(whole))
+    found = copy
+    for key in place[:-1]:
+        found = found[key]
+    found[place[-1]] = odd
+    return copy
+
+
+def read(run: PlannedRun) -> Record:
+    results = results_of(run)
+    assert results is not None
+    return record(run, results)
+
+
+@pytest.mark.parametrize(
+    ("place", "odd", "said"),
+    [
+        (("identity", "data"), [{"name": "a", "train": "x", "test": "y"}], "identity.data is of"),
+        (("zero_by_construction",), ["forgetting"], "zero_by_construction is ['forgetting']"),
+        (("f1", "average_accuracy"), "x", "average_f1 is 'x'; expected a number from -1 to 1"),
+        (("average_accuracy",), True, "average_accuracy is true; expected a number"),
+        (("average_accuracy",), None, "average_accuracy is null; expected a number"),
+        pytest.param(("forgetting",), 10**400, "forgetting is ", id="too large"),
+        (("accuracy_matrix", -1), [0.8], "accuracy_matrix ends with [0.8]; expected 2 numbers"),
+        (("tasks", 1, "name"), "a", "tasks are ['a', 'a']; expected ['a', 'w']"),
+    ],
+)
+def test_what_was_edited_is_named_with_the_way_out(
+    planned: Planned, place: tuple[Any, ...], odd: Any, said: str
+) -> None:
+    run = planned()[0]
+    finish(run)
+    path = run.folder / "results" / "final_results.json"
+    path.write_text(json.dumps(replaced(json.loads(path.read_bytes()), place, odd)))
+    with pytest.raises(ProtocolError) as caught:
+        read(run)
+    assert f"{run.folder}: its results are damaged or were edited ({said}" in str(caught.value)
+    assert str(caught.value).endswith("remove results/ and start again")
+
+
+@pytest.mark.parametrize("name", ["results/final_results.json", "failure.json", LOG])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "nested"])
+def test_what_is_no_file_is_a_status_or_one_line(planned: Planned, name: str, kind: str) -> None:
+    run = planned()[0]
+    finish(run)
+    if name == "failure.json":
+        (run.folder / "results" / "final_results.json").unlink()
+    path = run.folder / name
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(path.name)
+    else:
+        path.write_text("[" * 100_000)
+    try:
+        assert status_of(run).state in State
+    except ProtocolError as error:
+        assert path.name in str(error)  # noqa: PT017 - a status is right, too
