@@ -16,10 +16,10 @@ from checkpoint.components import Holder, Plain, capture
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
 from plora_cl.checkpoint.snapshot.codec import encode
+from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools import bundle
 from plora_cl.checkpoint.tools import fork as forking
-from plora_cl.checkpoint.tools import new_experiment as new_folder
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import fork
 from plora_cl.errors import CheckpointError, ExperimentExistsError
@@ -41,7 +41,7 @@ class WithoutLinks(SimulatedDisk):
 
 def make_parent(folder: Path, disk: Filesystem) -> CheckpointEntry:
     disk.make_directory(folder / "results")
-    disk.write(folder / new_folder.RUN_LOG, LOG + b'{"step": 2}\n')
+    disk.write(folder / RUN_LOG, LOG + b'{"step": 2}\n')
     disk.sync_directory(folder / "results")
     store = CheckpointStore(folder / "checkpoints", disk)
     refs = {name: store.objects.put(name.encode()) for name in ("base", "head")}
@@ -103,7 +103,7 @@ def require_complete(disk: SimulatedDisk) -> None:
     """The child has its checkpoint, and with it all that the command says it has."""
     if not entries_of(CHILD, disk):
         raise LostCheckpointError("the new experiment has no checkpoint")
-    for name, content in ((new_folder.RUN_LOG, LOG), ("config.yaml", b"seed: 1\n")):
+    for name, content in ((RUN_LOG, LOG), ("config.yaml", b"seed: 1\n")):
         file = disk.names_now.get(CHILD / name)
         if file is None or file.data != content:
             raise LostCheckpointError(f"{name} is not there, or not whole")
@@ -193,7 +193,7 @@ def test_an_experiment_that_is_not_flushed_is_caught(begin: Callable[[], Making]
             make_durably(making)
 
 
-@pytest.mark.parametrize("late", ["config.yaml", new_folder.RUN_LOG])
+@pytest.mark.parametrize("late", ["config.yaml", RUN_LOG])
 def test_a_file_that_is_not_flushed_before_the_checkpoint_is_caught(
     begin: Callable[[], Making], late: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.store.retention import collect_garbage, rotate
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
@@ -73,7 +73,7 @@ def require_usable(image: Image, promised: dict[str, set[str]]) -> None:
     notes: dict[str, str] = {}
     for entry in store.entries():
         try:
-            manifest = container.open_sealed(store.read(entry))
+            manifest = sealed_zip.open_sealed(store.read(entry))
             for text, ref in manifest.objects.items():
                 if store.objects.get(ref) != text.encode():
                     raise LostCheckpointError(f"{entry.path.name} has another object")
@@ -222,7 +222,9 @@ def survive_power_cuts_after_a_kill(make: type[CheckpointStore], *, cleans_first
         heir = Run(disk, make)
         visible = {entry.path.name: entry for entry in heir.store.entries()}
         for name, allowed in dead.promised.items():
-            assert container.open_sealed(heir.store.read(visible[name])).settings["note"] in allowed
+            assert (
+                sealed_zip.open_sealed(heir.store.read(visible[name])).settings["note"] in allowed
+            )
             heir.promised[name] = allowed
         heir.watch()
         if cleans_first:

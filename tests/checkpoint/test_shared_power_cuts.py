@@ -11,10 +11,10 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import File, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.naming import checkpoint_name
-from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store import hard_links
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
@@ -31,7 +31,7 @@ class LostCheckpointError(Exception):
 
 @pytest.fixture(autouse=True)
 def _shares_small_objects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "SHARED_FROM_BYTES", 1)
+    monkeypatch.setattr(hard_links, "SHARED_FROM_BYTES", 1)
 
 
 class Promises:
@@ -69,7 +69,7 @@ def require_whole(disk: SimulatedDisk, promised: set[Path]) -> None:
         store = CheckpointStore(home, disk)
         for entry in store.entries():
             try:
-                manifest = container.open_sealed(store.read(entry))
+                manifest = sealed_zip.open_sealed(store.read(entry))
                 for ref in manifest.objects.values():
                     store.objects.verify(ref)
             except CheckpointError as error:
@@ -206,6 +206,6 @@ def test_a_link_that_is_not_flushed_is_caught(disk: SimulatedDisk) -> None:
 
 
 def test_a_link_that_is_not_verified_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "holds", lambda *_: True)
+    monkeypatch.setattr(hard_links, "holds", lambda *_: True)
     with pytest.raises(LostCheckpointError):
         watched(SimulatedDisk(), a_damaged_experiment)

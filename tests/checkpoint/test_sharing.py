@@ -15,12 +15,12 @@ import pytest
 from checkpoint.samples import sealed
 from plora_cl.checkpoint.disk.filesystem import LocalFilesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
-from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store import hard_links
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.verification import verify
 
-BASE = bytes(range(256)) * (sharing.SHARED_FROM_BYTES // 256)
+BASE = bytes(range(256)) * (hard_links.SHARED_FROM_BYTES // 256)
 REF = ObjectRef.of(BASE)
 NAME = "checkpoint_task0_epoch0_batch9.pt"
 
@@ -77,7 +77,7 @@ def test_it_is_flushed_and_verified_before_it_has_its_name_and_the_name_before_t
 ) -> None:
     sibling = experiments.save("a")
     calls: list[str] = []
-    fsync, holds = os.fsync, sharing.holds
+    fsync, holds = os.fsync, hard_links.holds
 
     def note_flush(descriptor: int) -> None:
         calls.append("file" if os.path.samestat(os.fstat(descriptor), sibling.stat()) else "")
@@ -97,7 +97,7 @@ def test_it_is_flushed_and_verified_before_it_has_its_name_and_the_name_before_t
             super().sync_directory(path)
 
     monkeypatch.setattr(os, "fsync", note_flush)
-    monkeypatch.setattr(sharing, "holds", note_reading)
+    monkeypatch.setattr(hard_links, "holds", note_reading)
     experiments.save("b", Disk())
     order = ["file", "read", "rename objects", "sync objects", "rename checkpoints"]
     assert [call for call in calls if call in order][-5:] == order

@@ -14,7 +14,7 @@ from checkpoint.samples import sealed
 from faults.faulty_calls import FaultyCalls
 from faults.scenario import newest_note, older_run, partial_files, save
 from plora_cl.checkpoint.format.naming import checkpoint_name
-from plora_cl.checkpoint.store import hard_links as sharing
+from plora_cl.checkpoint.store import hard_links
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
@@ -112,7 +112,7 @@ def save_what_a_sibling_has(store: CheckpointStore) -> None:
 def test_a_fault_while_an_object_is_linked_harms_neither_experiment(
     tmp_path: Path, fault: str, persistent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "SHARED_FROM_BYTES", 1)
+    monkeypatch.setattr(hard_links, "SHARED_FROM_BYTES", 1)
     linked = 0
     for n in range(1000):
         one, two = (tmp_path / str(n) / name / "checkpoints" for name in ("one", "two"))

@@ -58,8 +58,8 @@ def test_every_method_keeps_the_contract(
 
 def test_no_method_is_left_out() -> None:
     modules = [
-        importlib.import_module(f"plora_cl.methods.{module.name}")
-        for module in pkgutil.iter_modules(plora_cl.methods.__path__)
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(plora_cl.methods.__path__, "plora_cl.methods.")
     ]
     there = {
         value

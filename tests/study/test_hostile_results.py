@@ -14,7 +14,7 @@ from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, record
 from plora_cl.study.run_folder import LOG, State, results_of, status_of
 from plora_cl.study.summary import markdown, summarised
-from protocol.conftest import Planned, finish
+from study.conftest import Planned, finish
 
 ODD: tuple[Any, ...] = (None, [], {}, "x", True, -1, 1.5, 10**400, [[1]], {"a": 1})
 

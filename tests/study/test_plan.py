@@ -11,7 +11,7 @@ from plora_cl.config.learners import LEARNERS
 from plora_cl.errors import SettingsError
 from plora_cl.study.file import read_protocol
 from plora_cl.study.plan import notes_on, planned_runs
-from protocol.conftest import Planned, write
+from study.conftest import Planned, write
 
 
 def test_there_is_one_run_for_each_method_order_and_seed(planned: Planned) -> None:

@@ -10,7 +10,7 @@ import pytest
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.run_folder import LOG, State, Status, results_of, status_of
-from protocol.conftest import Planned, begin, finish
+from study.conftest import Planned, begin, finish
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from plora_cl.errors import ProtocolError
 from plora_cl.study.file import Tuning
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.strength_search import choose
-from protocol.conftest import Planned, finish, write
+from study.conftest import Planned, finish, write
 
 FOLDER = Path("experiments/four")
 TASKS = {"f": {"path": "data/four-classes"}, "w": {"path": "data/weather"}}

@@ -15,7 +15,7 @@ from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, record
 from plora_cl.study.run_folder import results_of
 from plora_cl.study.summary import RATIO, Group, markdown, summarised, write_summary
-from protocol.conftest import Planned, finish
+from study.conftest import Planned, finish
 
 ACCURACY = {"plain": [0.5, 0.6, 0.7, 0.8], "ewc": [0.6, 0.8, 0.7, 0.9]}
 

@@ -16,7 +16,7 @@ from plora_cl.study import supervisor as module
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.run_folder import State, status_of
 from plora_cl.study.supervisor import Supervisor
-from protocol.conftest import Planned, begin, finish
+from study.conftest import Planned, begin, finish
 
 
 @dataclass

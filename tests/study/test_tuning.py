@@ -14,7 +14,7 @@ from plora_cl.errors import ProtocolError
 from plora_cl.study.file import Tuning, read_protocol
 from plora_cl.study.plan import PlannedRun, planned_runs
 from plora_cl.study.strength_search import Choice, choose, write_choice
-from protocol.conftest import Planned, finish, write
+from study.conftest import Planned, finish, write
 
 FOLDER = Path("experiments/four")
 EWC = ("ewc", "fw", "")

@@ -15,8 +15,8 @@ from plora_cl.study import supervisor as module
 from plora_cl.study.child import Child
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.run_folder import State, results_of, status_of
-from protocol.conftest import Planned, begin, finish
-from protocol.test_supervisor import Process, Stage, ends_well, supervisor
+from study.conftest import Planned, begin, finish
+from study.test_supervisor import Process, Stage, ends_well, supervisor
 
 
 def results_are_a_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a run computes, in which precision, and how batches get there."""
+"""Where a run computes, and in which precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from plora_cl.compute.determinism import (
     switched,
 )
 from plora_cl.compute.environment import environment
-from plora_cl.data.batches import Batch
 from plora_cl.errors import ModelError
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,12 +118,3 @@ def _chosen(device: str, *, deterministic: bool) -> torch.device:
     if deterministic:
         configure_cublas()  # before CUDA is initialised
     return torch.device(kind, int(index) if index else torch.cuda.current_device())
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return ``batch`` with its tensors on ``device``."""
-    return batch._replace(
-        input_ids=batch.input_ids.to(device, non_blocking=True),
-        attention_mask=batch.attention_mask.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-    )

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from plora_cl.state import derived_seed
@@ -25,6 +26,14 @@ class Batch(NamedTuple):
     attention_mask: Tensor
     labels: Tensor
     task: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its tensors on ``device``."""
+        return self._replace(
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
 
 
 class Examples(Protocol):

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from plora_cl.compute.devices import on_device
 from plora_cl.data.batches import Batch
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
@@ -73,7 +72,7 @@ class Scorer:
 
         def predicted(cpu_batch: Batch, _: int) -> dict[str, torch.Tensor]:
             model.eval()
-            batch = on_device(cpu_batch, model.device)
+            batch = cpu_batch.to(model.device)
             with torch.no_grad(), self._autocast():
                 represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
                 logits = head(represented)

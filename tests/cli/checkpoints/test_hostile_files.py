@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.torch_archive import records_of
 from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.store.run_log import LINEAGE
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.checkpoint.tools.new_experiment import LINEAGE
 from plora_cl.cli.checkpoints.main import main
 from plora_cl.state_digest import state_digest
 
@@ -196,7 +196,7 @@ def sealed(tree: dict[str, Any]) -> bytes:
         tree = {**tree, "state_digest": state_digest(tree["state"])}
     known = [name for name in Manifest.__dataclass_fields__ if name in tree]
     manifest: Any = _Plain({name: tree[name] for name in known})
-    return container.seal(b"", manifest, records_of(tree))
+    return sealed_zip.seal(b"", manifest, records_of(tree))
 
 
 def places(tree: Any, depth: int = 4) -> Iterator[tuple[str | int, ...]]:

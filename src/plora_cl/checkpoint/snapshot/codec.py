@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -66,7 +66,7 @@ def encode(snapshot: Snapshot) -> bytes:
     }
     if snapshot.trajectory != UNKNOWN:
         tree["trajectory"] = snapshot.trajectory.to_plain()
-    return container.seal(b"", _manifest(snapshot, digest), records_of(tree))
+    return sealed_zip.seal(b"", _manifest(snapshot, digest), records_of(tree))
 
 
 def decode(data: bytes) -> Snapshot:
@@ -78,7 +78,7 @@ def decode(data: bytes) -> Snapshot:
         CorruptCheckpointError: It is damaged, or was made to deceive.
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
-    manifest = container.open_sealed(data)
+    manifest = sealed_zip.open_sealed(data)
     harmless_pickle(io.BytesIO(data))
     try:
         tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -22,8 +22,8 @@ from plora_cl.checkpoint.disk.filesystem import is_partial
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.outgoing import ASIDE, has_list, outgoing, remove_list, write_list
 from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.run_log import LINEAGE
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools.new_experiment import LINEAGE
 from plora_cl.errors import ExperimentExistsError
 
 _RESULTS = Path("results", "final_results.json")

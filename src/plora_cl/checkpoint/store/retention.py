@@ -15,8 +15,8 @@ from plora_cl.checkpoint.format.naming import retained
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.output_files import RESULTS
 from plora_cl.checkpoint.store.retiring import retire
+from plora_cl.checkpoint.store.run_log import RUN_LOG, run_log_at, run_log_position
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools.new_experiment import RUN_LOG, run_log_at, run_log_position
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 from plora_cl.run_log_files import copies_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk.errors import reading, writing
 from plora_cl.checkpoint.disk.filesystem import partial_path, write_durably
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.naming import retired_name
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.branches import Line, line_of
@@ -28,7 +28,7 @@ def commit(store: CheckpointStore, name: str, data: bytes) -> CheckpointEntry:
     Raises:
         CheckpointError: The disk refused; what was there before is still there.
     """
-    branch = container.manifest_of(io.BytesIO(data)).trajectory.branch
+    branch = sealed_zip.manifest_of(io.BytesIO(data)).trajectory.branch
     earlier = CheckpointEntry.at(store.directory / name)
     try:
         known = store.manifest(earlier).trajectory

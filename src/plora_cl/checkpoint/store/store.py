@@ -25,7 +25,7 @@ from plora_cl.checkpoint.disk.filesystem import (
     LocalFilesystem,
     write_durably,
 )
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.naming import Position, parse_name, parse_retired
 from plora_cl.checkpoint.store.object_store import ObjectFolder
@@ -89,7 +89,7 @@ class CheckpointStore:
                 object that ``data`` refers to is not in the store. Earlier checkpoints stay.
         """
         entry = CheckpointEntry.at(self.directory / name)
-        manifest = container.manifest_of(io.BytesIO(data))
+        manifest = sealed_zip.manifest_of(io.BytesIO(data))
         with writing(entry.path, len(data)):
             for label, ref in manifest.objects.items():
                 if not self.objects.has(ref):
@@ -150,10 +150,10 @@ class CheckpointStore:
             naming(entry.path),
             self.filesystem.open(entry.path) as file,
         ):
-            container.manifest_of(file)  # a huge file that ends in no seal is not worth its memory
+            sealed_zip.manifest_of(file)  # a huge file that ends in no seal is not worth its memory
             file.seek(0)
             data = file.read()
-            container.open_sealed(data)
+            sealed_zip.open_sealed(data)
         return data
 
     def manifest(self, entry: CheckpointEntry) -> Manifest:
@@ -170,7 +170,7 @@ class CheckpointStore:
             naming(entry.path),
             self.filesystem.open(entry.path) as file,
         ):
-            return container.manifest_of(file)
+            return sealed_zip.manifest_of(file)
 
     def verify(self, entry: CheckpointEntry) -> Manifest:
         """Verify every byte of a checkpoint in constant memory; return its manifest.
@@ -188,7 +188,7 @@ class CheckpointStore:
             naming(entry.path),
             self.filesystem.open(entry.path) as file,
         ):
-            return container.verified_manifest_of(file)
+            return sealed_zip.verified_manifest_of(file)
 
     def delete(self, entries: Iterable[CheckpointEntry]) -> None:
         """Remove checkpoints; what only they referred to goes with `collect_garbage`.

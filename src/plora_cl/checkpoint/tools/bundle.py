@@ -24,19 +24,16 @@ from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem, par
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
 from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
+from plora_cl.checkpoint.store.run_log import RUN_LOG, run_log_at, run_log_length, run_log_position
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import (
-    RUN_LOG,
     chunks_of,
     claim,
     committing,
     object_chunks,
     put,
     require_new_file,
-    run_log_at,
     run_log_chunks,
-    run_log_length,
-    run_log_position,
     stream,
     verified,
 )

@@ -17,17 +17,15 @@ from plora_cl.checkpoint.disk.errors import naming, writing
 from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store.hard_links import link_verified
+from plora_cl.checkpoint.store.run_log import RUN_LOG, run_log_at, run_log_position
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import (
-    RUN_LOG,
     claim,
     committing,
     lineage_of,
     object_chunks,
     put,
-    run_log_at,
     run_log_chunks,
-    run_log_position,
     stream,
 )
 from plora_cl.errors import CorruptCheckpointError

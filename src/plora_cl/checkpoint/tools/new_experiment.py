@@ -7,7 +7,6 @@ same command completes it.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -26,15 +25,10 @@ from plora_cl.checkpoint.disk.filesystem import (
     write_durably,
 )
 from plora_cl.checkpoint.disk.lock import LOCK_NAME
-from plora_cl.checkpoint.format.inspection import read_content
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
-from plora_cl.checkpoint.store.outgoing import ASIDE
+from plora_cl.checkpoint.store.run_log import LINEAGE, run_log_length
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
-from plora_cl.run_log_files import copies_of, holder_of
-
-LINEAGE = "lineage.json"
-RUN_LOG = "results/run_log.jsonl"
 
 _CHUNK = 1 << 20
 _RECORDS = ("config.yaml", LINEAGE, LOCK_NAME)
@@ -207,24 +201,6 @@ def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterato
         yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
 
 
-def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]) -> Path:
-    """Return the file of the experiment in ``folder`` that holds its run log up to ``position``.
-
-    That of a retired checkpoint may be a copy, and that of a run which a new one is about to
-    replace is set aside. Where no file holds it, the log itself is returned.
-
-    Raises:
-        CheckpointError: The disk refused.
-    """
-    path = folder / RUN_LOG
-    with reading(path):
-        names = {name.removesuffix(ASIDE) for name in filesystem.names(path.parent)}
-        files = [path, *copies_of(path, names)]
-        files += [path.with_name(path.name + ASIDE) for path in files]
-        length, digest = position["bytes"], position["sha256"]
-        return holder_of(files, length, digest, open_file=filesystem.open) or path
-
-
 def run_log_chunks(
     filesystem: Filesystem, path: Path, position: Mapping[str, Any]
 ) -> Iterator[bytes]:
@@ -241,32 +217,3 @@ def run_log_chunks(
                 yield chunk
     if digest.hexdigest() != position["sha256"]:
         log.warning("%s is not the log that the checkpoint knows of: it was lost or edited", path)
-
-
-def run_log_length(filesystem: Filesystem, path: Path, position: Mapping[str, Any]) -> int:
-    """Return how many bytes of the run log at ``path`` lie before ``position``.
-
-    Raises:
-        CheckpointError: The disk refused.
-    """
-    with reading(path):
-        return min(position["bytes"], filesystem.size(path) or 0)
-
-
-def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
-    """Return the state of the run log in a verified checkpoint, without a tensor library.
-
-    Raises:
-        CorruptCheckpointError: The content cannot be read.
-    """
-    position = read_content(io.BytesIO(checkpoint))["state"].get("run_log")
-    if position is None:
-        raise CorruptCheckpointError("it has no position in the run log: no run can go on from it")
-    if (
-        not isinstance(position, dict)
-        or type(count := position.get("bytes")) is not int
-        or count < 0
-        or type(position.get("sha256")) is not str
-    ):
-        raise CorruptCheckpointError("its run log position is not a number of bytes and a digest")
-    return position

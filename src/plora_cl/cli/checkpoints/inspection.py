@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.disk.errors import naming, reading
-from plora_cl.checkpoint.format import sealed_zip as container
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.inspection import (
     TensorInfo,
     object_tensors,
@@ -57,7 +57,7 @@ def _inspect(target: Target, *, as_json: bool, tensors: bool) -> int:
         naming(entry.path),
         store.filesystem.open(entry.path) as file,
     ):
-        manifest = container.verified_manifest_of(file)
+        manifest = sealed_zip.verified_manifest_of(file)
         content = read_content(file)
         size = file.seek(0, 2)
     document = {

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plora_cl.compute.devices import on_device
 from plora_cl.data.batches import Batch
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.split import Split
@@ -176,7 +175,7 @@ class Router:
                 model.eval()
             try:
                 with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-                    batch = on_device(cpu_batch, model.device)
+                    batch = cpu_batch.to(model.device)
                     features = model.adapted.plain_layers(
                         batch.input_ids, batch.attention_mask, shared=initial()
                     )

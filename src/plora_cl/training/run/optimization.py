@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_linear_schedule_with_warmup
 
-from plora_cl.compute.devices import Accelerator, on_device
+from plora_cl.compute.devices import Accelerator
 from plora_cl.data.batches import Batch
 from plora_cl.errors import MethodError, TrainingError
 from plora_cl.finite import WAY_OUT, StepResult
@@ -197,7 +197,7 @@ class Optimization:
     def _cross_entropy(
         self, model: ContinualClassifier, batch: Batch, weights: Tensor | None = None
     ) -> Tensor:
-        batch = on_device(batch, self._accelerator.device)
+        batch = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             logits = model(batch.input_ids, batch.attention_mask, batch.task)
         if weights is None:
