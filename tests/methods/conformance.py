@@ -182,7 +182,7 @@ def has_no_effect_before_anything_is_learned(make: Factory, folder: Path) -> Non
     begin(method, model, folder, 0)
     learn_something(model)
     assert method.penalty(model, 0) is None
-    assert list(method.extend_batch(some_batch(4, 5))) == []
+    assert list(method.draw_extra_batches(some_batch(4, 5))) == []
     assert dict(method.memory()) == {}
 
 
@@ -190,7 +190,7 @@ def acts_on_something_trainable_afterwards(make: Factory, folder: Path) -> None:
     """A later task gets a penalty with a gradient, or more to learn from."""
     method, model = learned(make, folder)
     penalties = MethodStack([method]).penalties(model, model.tasks - 1)
-    extra = method.extend_batch(some_batch(4, 5, task=2))
+    extra = method.draw_extra_batches(some_batch(4, 5, task=2))
     assert penalties or extra
     for batch in extra:
         logits = model(batch.input_ids, batch.attention_mask, batch.task)
@@ -226,7 +226,7 @@ def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
     """A twin filled from bytes has the same penalty now and the same memory later."""
     method, model = learned(make, folder)
     for _ in range(2):
-        method.extend_batch(some_batch(4, 5, 3, task=2))
+        method.draw_extra_batches(some_batch(4, 5, 3, task=2))
     other, other_model = twin_of(method, model, make)
     assert_equal(method.memory(), other.memory())
     penalty, gradients = penalty_and_gradients(method, model)
@@ -237,7 +237,7 @@ def survives_a_round_trip_to_the_bit(make: Factory, folder: Path) -> None:
         assert torch.equal(penalty, twin_penalty)
     for seed in range(3):
         batch = some_batch(4, 5, 3, task=2, seed=seed)
-        assert_same_batches(method.extend_batch(batch), other.extend_batch(batch))
+        assert_same_batches(method.draw_extra_batches(batch), other.draw_extra_batches(batch))
     for m, its_model in ((method, model), (other, other_model)):
         finish(m, its_model, folder, 2)
         begin(m, its_model, folder, 3)

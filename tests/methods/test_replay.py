@@ -257,7 +257,7 @@ def test_what_was_written_goes_when_the_task_is_finished(tmp_path: Path) -> None
     assert set(method.memory()) == {"texts-0", "examples-0"}
     list(method.finish_task(model, token_task(tmp_path, 1)))
     assert set(method.memory()) == {"texts-0", "texts-1"}
-    assert method.extend_batch(some_batch(4, 5, task=1)) == ()
+    assert method.draw_extra_batches(some_batch(4, 5, task=1)) == ()
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_step_is_the_mean_over_the_batch_plus_replayed_examples_that_have_no_c
     for each in (method, twin):
         prepared(each, model, tmp_path)
     batch = some_batch(4, 5, 6, 3, task=1)
-    (extra,) = twin.extend_batch(batch)
+    (extra,) = twin.draw_extra_batches(batch)
     assert (extra.task, len(extra.labels)) == (0, 3)
 
     def summed(part: Any) -> torch.Tensor:

@@ -24,7 +24,7 @@ class ContinualMethod:
 
     Calling order for each task::
 
-        grow -> check -> start_task -> (extend_batch -> penalty) per step -> finish_task
+        grow -> check -> start_task -> (draw_extra_batches -> penalty) per step -> finish_task
 
     What a method remembers is split by how it changes: `state_dict` may change at every step and is
     written into each checkpoint; `memory` changes only in `start_task` and `finish_task` and is
@@ -52,8 +52,12 @@ class ContinualMethod:
         """
         return ()
 
-    def extend_batch(self, batch: Batch) -> Sequence[Batch]:
-        """Return further batches to learn from in this step."""
+    def draw_extra_batches(self, batch: Batch) -> Sequence[Batch]:
+        """Draw further batches to learn from along with ``batch``; none by default.
+
+        Called once for each micro-batch: a method that has a schedule advances it here, and
+        `state_dict` holds where it stands.
+        """
         return ()
 
     def penalty(self, model: ContinualClassifier, task: int) -> Tensor | None:
@@ -130,9 +134,9 @@ class MethodStack:
                 yield unit
         return found
 
-    def extend_batch(self, batch: Batch) -> list[Batch]:
-        """Return the further batches of every method."""
-        return [extra for m in self.methods.values() for extra in m.extend_batch(batch)]
+    def draw_extra_batches(self, batch: Batch) -> list[Batch]:
+        """Draw the further batches of every method."""
+        return [extra for m in self.methods.values() for extra in m.draw_extra_batches(batch)]
 
     def penalties(self, model: ContinualClassifier, task: int) -> dict[str, Tensor]:
         """Return the penalty of each method that has one, by method name.

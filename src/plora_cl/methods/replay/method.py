@@ -159,8 +159,8 @@ class GenerativeReplay(ContinualMethod):
         self._require_examples()
         yield Unit("replay: writing", total, total)
 
-    def extend_batch(self, batch: Batch) -> Sequence[Batch]:
-        """Return the examples that come with ``batch``, all of one earlier task."""
+    def draw_extra_batches(self, batch: Batch) -> Sequence[Batch]:
+        """Draw the examples that come with ``batch``, all of one earlier task."""
         tasks = [task for task, pool in self._pools.items() if len(pool)]
         turn = self._schedule.next(len(batch.labels), tasks)
         if turn is None:

@@ -119,7 +119,7 @@ class Optimization:
         self._accelerator.backward(cost)
         step.loss += cost.detach()
         step.examples += examples
-        for further in methods.extend_batch(batch):
+        for further in methods.draw_extra_batches(batch):
             cost = self._cross_entropy(model, further)
             if not cost.requires_grad:
                 raise MethodError(
