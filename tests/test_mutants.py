@@ -53,71 +53,83 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "Fisher without division": Mutant(
-        "methods/fisher.py", "square / self.examples for", "square for", FISHER
+        "methods/ewc/fisher.py", "square / self.examples for", "square for", FISHER
     ),
     "Fisher without square": Mutant(
-        "methods/fisher.py",
+        "methods/ewc/fisher.py",
         "addcmul_(gradient, gradient, value=weight)",
         "add_(gradient, alpha=weight)",
         FISHER,
     ),
     "exact Fisher without probabilities": Mutant(
-        "methods/fisher.py", "[(probability, c) for", "[(1.0, c) for", FISHER
+        "methods/ewc/fisher.py", "[(probability, c) for", "[(1.0, c) for", FISHER
     ),
     "sampled labels from a uniform distribution": Mutant(
-        "methods/fisher.py", "multinomial(p,", "multinomial(torch.ones_like(p),", FISHER
+        "methods/ewc/fisher.py", "multinomial(p,", "multinomial(torch.ones_like(p),", FISHER
     ),
     "sampled labels from the global generator": Mutant(
-        "methods/fisher.py", "1, generator=self._labels)", "1)", FISHER
+        "methods/ewc/fisher.py", "1, generator=self._labels)", "1)", FISHER
     ),
     "batched Fisher squares sums": Mutant(
-        "methods/fisher.py", "gradient / examples for", "gradient for", FISHER
+        "methods/ewc/fisher.py", "gradient / examples for", "gradient for", FISHER
     ),
     "batched Fisher forgets the last mini-batch": Mutant(
-        "methods/fisher.py", "        if not rest:\n", "        if True:\n", FISHER
+        "methods/ewc/fisher.py", "        if not rest:\n", "        if True:\n", FISHER
     ),
-    "Fisher with dropout": Mutant("methods/fisher.py", "model.eval()\n", "pass\n", FISHER),
-    "Fisher under autocast": Mutant("methods/fisher.py", "enabled=False", "enabled=True", FISHER),
+    "Fisher with dropout": Mutant("methods/ewc/fisher.py", "model.eval()\n", "pass\n", FISHER),
+    "Fisher under autocast": Mutant(
+        "methods/ewc/fisher.py", "enabled=False", "enabled=True", FISHER
+    ),
     "online sum without gamma": Mutant(
-        "methods/ewc.py", "self._gamma * earlier[name] + value", "earlier[name] + value", EWC
+        "methods/ewc/penalty.py",
+        "self._gamma * earlier[name] + value",
+        "earlier[name] + value",
+        EWC,
     ),
     "moving average instead of a decayed sum": Mutant(
-        "methods/ewc.py",
+        "methods/ewc/penalty.py",
         "self._gamma * earlier[name] + value",
         "self._gamma * earlier[name] + (1 - self._gamma) * value",
         EWC,
     ),
     "anchor that follows the weights": Mutant(
-        "methods/ewc.py", 'parameter.detach().to("cpu", copy=True)', "parameter.detach()", CONTRACT
+        "methods/ewc/penalty.py",
+        'parameter.detach().to("cpu", copy=True)',
+        "parameter.detach()",
+        CONTRACT,
     ),
-    "EWC without the half": Mutant("methods/ewc.py", "self._gamma / 2\n", "self._gamma\n", EWC),
+    "EWC without the half": Mutant(
+        "methods/ewc/penalty.py", "self._gamma / 2\n", "self._gamma\n", EWC
+    ),
     "online penalty without gamma": Mutant(
-        "methods/ewc.py", "self._strength * self._gamma / 2\n", "self._strength / 2\n", EWC
+        "methods/ewc/penalty.py", "self._strength * self._gamma / 2\n", "self._strength / 2\n", EWC
     ),
-    "EWC without the distance between anchors": Mutant("methods/ewc.py", " + offset)", ")", EWC),
+    "EWC without the distance between anchors": Mutant(
+        "methods/ewc/penalty.py", " + offset)", ")", EWC
+    ),
     "EWC without gradient": Mutant(
-        "methods/ewc.py", "[p.reshape(-1) for", "[p.detach().reshape(-1) for", CONTRACT
+        "methods/ewc/penalty.py", "[p.reshape(-1) for", "[p.detach().reshape(-1) for", CONTRACT
     ),
     "EWC with a parabola of yesterday": Mutant(
-        "methods/ewc.py",
+        "methods/ewc/penalty.py",
         "        self._groups[group] = fresh\n        self._parabola = None\n",
         "        self._groups[group] = fresh\n",
         EWC,
     ),
     "scales of the Fisher information not saved": Mutant(
-        "methods/ewc.py", "[dict(scale) for scale in self._scales]}", "[]}", CONTRACT
+        "methods/ewc/penalty.py", "[dict(scale) for scale in self._scales]}", "[]}", CONTRACT
     ),
     "mini-batches in the order of lengths": Mutant(
-        "methods/ewc.py", 'if self._estimator == "batched":', "if False:", EWC
+        "methods/ewc/penalty.py", 'if self._estimator == "batched":', "if False:", EWC
     ),
     "same labels drawn whatever the seed": Mutant(
-        "methods/ewc.py",
+        "methods/ewc/penalty.py",
         'derived_seed(decides["seed"], decides["task"], SeedFor.FISHER_LABELS)',
         "0",
         EWC,
     ),
     "Laplace lambda upside down": Mutant(
-        "methods/fisher_scale.py",
+        "methods/ewc/scale.py",
         'scale["train_examples"] / sizes[scale["task"] + 1]',
         'sizes[scale["task"] + 1] / scale["train_examples"]',
         EWC,
@@ -211,34 +223,34 @@ MUTANTS = {
         "data/mixture.py", "generator.permutation(len(self))", "np.arange(len(self))", MIXTURE
     ),
     "heads of joint training taken for finished": Mutant(
-        "training/components.py",
+        "training/run/components.py",
         "return 0 if self.model.joint else self.cursor.task",
         "return self.cursor.task",
         JOINT,
     ),
     "joint training on batches of the last task": Mutant(
-        "training/components.py",
+        "training/run/components.py",
         "        if self.model.joint:\n            return MixtureStream(",
         "        if False:\n            return MixtureStream(",
         JOINT,
     ),
     "early stopping by the last task alone": Mutant(
-        "training/run.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
+        "training/run/run.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
     ),
     "class weights that no gradient sees": Mutant(
-        "training/optimization.py",
+        "training/run/optimization.py",
         "self._cross_entropy(model, batch, weights)",
         "self._cross_entropy(model, batch)",
         IMBALANCE,
     ),
     "class weights divided by those of the batch": Mutant(
-        "training/optimization.py",
+        "training/run/optimization.py",
         "return cost / len(batch.labels)",
         "return cost / weights[batch.labels].sum()",
         IMBALANCE,
     ),
     "runs of one order taken for independent": Mutant(
-        "evaluation/statistics.py", "_LEAST_ORDERS = 2", "_LEAST_ORDERS = 99", STATISTICS
+        "study/statistics.py", "_LEAST_ORDERS = 2", "_LEAST_ORDERS = 99", STATISTICS
     ),
     "texts held out for nobody": Mutant(
         "config/schema.py",
@@ -250,19 +262,22 @@ MUTANTS = {
         "training/build.py", "len(tasks) - 1 if settings.joint else 0", "0", JOINT
     ),
     "tasks appended to joint training": Mutant(
-        "checkpoint/changes.py",
+        "checkpoint/snapshot/compatibility.py",
         "as_structural(change, LEARNED_TOGETHER) if joint else change",
         "change",
         JOINT,
     ),
     "a generator that learns its prompts": Mutant(
-        "generation/tuning.py",
+        "generation/lora_tuning.py",
         "targets[line, prompt_tokens : len(tokens)] = torch.tensor(tokens[prompt_tokens:])",
         "targets[line, : len(tokens)] = torch.tensor(tokens)",
         TUNING,
     ),
     "a generator that learns its padding": Mutant(
-        "generation/tuning.py", "torch.full_like(ids, _IGNORED)", "torch.zeros_like(ids)", TUNING
+        "generation/lora_tuning.py",
+        "torch.full_like(ids, _IGNORED)",
+        "torch.zeros_like(ids)",
+        TUNING,
     ),
     "a LoRA that stays in the generator": Mutant(
         "generation/lora.py", "        tuner.unload()\n", "        pass\n", TUNING
@@ -289,59 +304,68 @@ MUTANTS = {
         "generation/causal.py", "nullcontext() if lora is None", "nullcontext() if True", TUNING
     ),
     "a cache that takes a tuned generator for the plain one": Mutant(
-        "generation/cache.py", "        if lora is not None:\n", "        if False:\n", TUNING
+        "generation/text_cache.py", "        if lora is not None:\n", "        if False:\n", TUNING
     ),
     "templates tied to classes": Mutant(
-        "methods/replay_tuning.py", "next(of_class[label])", "next(of_class[0])", TUNED_TASKS
+        "methods/replay/generator_tuning.py",
+        "next(of_class[label])",
+        "next(of_class[0])",
+        TUNED_TASKS,
     ),
     "one prompt for every epoch of tuning": Mutant(
-        "methods/replay_tuning.py", "prompt(label, first + turn)", "prompt(label, 0)", TUNED_TASKS
+        "methods/replay/generator_tuning.py",
+        "prompt(label, first + turn)",
+        "prompt(label, 0)",
+        TUNED_TASKS,
     ),
     "texts of every task written with the LoRA of the first": Mutant(
-        "methods/replay.py", "self._tuning.lora(earlier)", "self._tuning.lora(0)", TUNED_TASKS
+        "methods/replay/method.py",
+        "self._tuning.lora(earlier)",
+        "self._tuning.lora(0)",
+        TUNED_TASKS,
     ),
     "a LoRA tuned on a model nobody remembers": Mutant(
-        "methods/replay.py",
+        "methods/replay/method.py",
         "            self._identity.require_same(self._generator)\n            yield from",
         "            yield from",
         TUNED_TASKS,
     ),
     "LoRAs of the generator not restored": Mutant(
-        "methods/replay.py",
+        "methods/replay/method.py",
         "            self._tuning.load_memory(groups)\n",
         "            pass\n",
         TUNED_RUNS,
     ),
     "a report of tuning that is not restored": Mutant(
-        "methods/replay_tuning.py",
+        "methods/replay/generator_tuning.py",
         'self._reports = copy.deepcopy(state["tuning"])',
         "pass",
         TUNED_RUNS,
     ),
     "rotation that ignores pins": Mutant(
-        "checkpoint/retention.py", ") | pins.pinned(store)\n", ")\n", HISTORIES
+        "checkpoint/store/retention.py", ") | pins.pinned(store)\n", ")\n", HISTORIES
     ),
     "objects of retired checkpoints removed": Mutant(
-        "checkpoint/retention.py",
+        "checkpoint/store/retention.py",
         "    for entry in store.everything():\n",
         "    for entry in store.entries():\n",
         HISTORIES,
     ),
     "resuming from the oldest checkpoint": Mutant(
-        "checkpoint/branches.py",
+        "checkpoint/store/branches.py",
         "for entry in reversed(line_of(store).entries):",
         "for entry in line_of(store).entries:",
         HISTORIES,
     ),
     "results that name other settings": Mutant(
-        "training/summary.py",
+        "training/publishing.py",
         "identity=with_sources(run.checkpointer.identity, run.components.tasks),",
         "identity={**with_sources(run.checkpointer.identity, run.components.tasks),"
         " 'learning_rate': 0.01},",
         HISTORIES,
     ),
     "epochs without improvement forgotten": Mutant(
-        "training/early_stopping.py", '"stale": self._stale', '"stale": 0', HISTORIES
+        "training/run/early_stopping.py", '"stale": self._stale', '"stale": 0', HISTORIES
     ),
     "a refused overwrite that has begun": Mutant(
         "training/trainer.py",
@@ -351,7 +375,7 @@ MUTANTS = {
         "tests/training/test_overwriting.py",
     ),
     "unfinished results that stay": Mutant(
-        "checkpoint/retention.py",
+        "checkpoint/store/retention.py",
         'for place in (folder, folder / "results", store.directory):',
         "for place in (store.directory,):",
         HISTORIES,
