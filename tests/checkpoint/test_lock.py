@@ -83,7 +83,7 @@ def test_training_where_another_process_trains_ends_with_exit_code_2(
 ) -> None:
     trainer = CLTrainer(experiment_dir=tmp_path, experiment_name="run", tasks=["nowhere"])
     with another_holder(tmp_path / "run") as process:
-        assert exit_code(trainer.train_sequence) == REFUSED
+        assert exit_code(lambda: bool(trainer.train_sequence())) == REFUSED
         error = capsys.readouterr().err
         assert error.startswith("Error: ")
         assert f"in use by process {process.pid}" in error

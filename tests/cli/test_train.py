@@ -308,7 +308,7 @@ def test_a_run_that_was_stopped_is_gone_on_with_unless_it_was_undone(
     Path("experiments/default/config.yaml").write_text("seed: 1\n")
     trainer.error, trainer.undone = RunStoppedError("SIGTERM", 143), undone
     assert main(["--overwrite"]) == 143
-    assert ("Go on with: plora-cl train" in "".join(capsys.readouterr())) is not undone
+    assert ("Resume with: plora-cl train" in "".join(capsys.readouterr())) is not undone
 
 
 def test_an_interrupt_exits_as_shells_expect(

@@ -237,6 +237,6 @@ def test_a_fork_with_other_settings_is_exported_when_it_has_gone_on(
     child = fork(stopped, tmp_path / "child", lambda_ewc=1.0)
     capsys.readouterr()
     assert main(["export", str(child), "--out", str(tmp_path / "a.tar")]) == 2
-    assert "go on with it first, or export" in capsys.readouterr().err
+    assert "resume it first, or export" in capsys.readouterr().err
     resume(child)
     assert main(["export", str(child), "--out", str(tmp_path / "a.tar")]) == 0

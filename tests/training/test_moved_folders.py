@@ -77,7 +77,7 @@ def test_a_run_whose_folder_is_gone_ends_and_makes_no_new_one(
     trainer = CLTrainer(
         reporter=reporter, **{**settings, **changes, "experiment_dir": str(tmp_path)}
     )
-    assert exit_code(trainer.train_sequence) == REFUSED
+    assert exit_code(lambda: bool(trainer.train_sequence())) == REFUSED
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"Error: {tmp_path / 'run'} was moved, removed or replaced")
     assert "--resume auto" in line

@@ -75,7 +75,7 @@ def test_the_printed_command_goes_on_from_another_working_directory(
     assert "start the same command again" in capsys.readouterr().out
     cut(project, Path("others"))  # tokenises
     assert train_main(argv) == 75
-    found = re.search(r"Go on with: (.*)", capsys.readouterr().out)
+    found = re.search(r"Resume with: (.*)", capsys.readouterr().out)
     assert found is not None
     program, *arguments = shlex.split(found[1])
     monkeypatch.chdir(tmp_path)

@@ -195,7 +195,7 @@ def test_a_real_process_that_gets_a_signal_ends_with_its_code_and_goes_on_exactl
     assert process.wait() == 128 + number
     text = output.read_text()
     assert f"{number.name}: stopping at the next safe instant" in text
-    assert "Go on with: plora-cl train --config" in text
+    assert "Resume with: plora-cl train --config" in text
     assert evidence(train(tmp_path, slow)) == expected
 
 

@@ -11,12 +11,11 @@ OK = 0
 REFUSED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-
 _LONGEST = 4000  # characters: a message may list names, and name files
 
 
 def error_line(problem: object) -> str:
-    """Return the ``Error:`` line that tells of a problem, its middle left out where it is long."""
+    """Return the ``Error:`` line of a problem; the middle of a long one is left out."""
     text = f"Error: {problem}"
     if len(text) <= _LONGEST:
         return text
@@ -24,14 +23,14 @@ def error_line(problem: object) -> str:
     return f"{text[: _LONGEST // 2]} [{left} characters left out] {text[-_LONGEST // 2 :]}"
 
 
-def exit_code(command: Callable[[], object]) -> int:
-    """Run a command and return what the process exits with.
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command and return the exit code of the process: the command's own, 0 for None.
 
     Errors raised on purpose become ``Error:`` lines on stderr, and so does a file or folder that
     the system refuses; anything else is a bug and propagates with its traceback.
     """
     try:
-        command()
+        return command() or OK
     except SettingsError as error:
         for problem in error.problems:
             print(error_line(problem), file=sys.stderr)
@@ -50,4 +49,3 @@ def exit_code(command: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)
         return INTERRUPTED
-    return OK

@@ -1,23 +1,22 @@
-"""``plora-cl``: finds the command and hands over.
+"""``plora-cl``: imports the command that is asked for and runs it.
 
-A command's module is imported only when it runs, so that ``plora-cl --help`` answers at once.
+The module of a command is imported only when it runs, so that ``plora-cl --help`` answers at once.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
 from plora_cl.cli.exit import OK, REFUSED, exit_code
 from plora_cl.cli.output import ending_without_output, open_standard_streams
-from plora_cl.cli.parser import Parser
+from plora_cl.cli.parser import commands_parser
 
 COMMANDS = {
-    "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or go on with one"),
+    "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or resume one"),
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
     "protocol": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
-    "checkpoints": ("plora_cl.cli.checkpoints.main", "look at checkpoints, and look after them"),
+    "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }
 """Module and purpose of each command; the module has ``main(argv) -> int``."""
 
@@ -25,14 +24,15 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl`` with ``argv``, by default that of the process; return the exit code."""
     open_standard_streams()
-    codes: list[int] = []
     with ending_without_output():
-        code = exit_code(lambda: codes.append(_run(argv)))
-    return next(iter(codes), code)
+        return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    purposes = {name: purpose for name, (_, purpose) in COMMANDS.items()}
+    description = "Continual learning of text classification with progressive LoRA."
+    parser = commands_parser("plora-cl", description, purposes)
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     arguments = parser.parse_args(argv)
     if arguments.version:
         from importlib.metadata import version
@@ -45,22 +45,6 @@ def _run(argv: Sequence[str] | None) -> int:
     module = import_module(COMMANDS[arguments.command][0])
     code: int = module.main(arguments.arguments)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items())
-    parser = Parser(
-        prog="plora-cl",
-        description="Continual learning of text classification with progressive LoRA.",
-        epilog=f"commands:\n{listed}\n\nplora-cl COMMAND --help explains a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="store_true", help="show the version and exit")
-    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import difflib
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterable
-from typing import NoReturn
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NoReturn
 
 from plora_cl.cli.exit import REFUSED
 
@@ -26,8 +26,12 @@ class Parser(argparse.ArgumentParser):
 
     settings: Collection[str] = ()
 
+    def __init__(self, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **options})
+
     def format_help(self) -> str:
-        """Return the help; the description is wrapped, whatever the formatter does to examples."""
+        """Return the help with the description wrapped; the epilog stays as it is."""
         whole = self.description
         try:
             if whole is not None:
@@ -71,6 +75,26 @@ class Parser(argparse.ArgumentParser):
         if meant in flags:
             return f"; did you mean {meant}?"
         return f"; did you mean --set {by_set[meant]}={value or 'VALUE'}?"
+
+
+def commands_parser(prog: str, description: str, purposes: Mapping[str, str]) -> Parser:
+    """Return a parser that finds a command and leaves its arguments to it.
+
+    Args:
+        prog: What is typed before the command.
+        description: First paragraph of the help.
+        purposes: One line for each command, by name.
+
+    Returns:
+        A parser whose result has ``command``, None where none was given, and ``arguments``.
+    """
+    width = max(map(len, purposes))
+    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in purposes.items())
+    epilog = f"commands:\n{listed}\n\n{prog} COMMAND --help explains a command."
+    parser = Parser(prog=prog, description=description, epilog=epilog)
+    parser.add_argument("command", nargs="?", choices=list(purposes), metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str | None:

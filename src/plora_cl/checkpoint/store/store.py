@@ -15,9 +15,11 @@ earlier checkpoint whole, and files that nothing refers to; see
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
@@ -136,6 +138,21 @@ class CheckpointStore:
         """Tell whether ``entry`` is a file of this store."""
         return entry.path.parent.resolve() == self.directory.resolve()
 
+    @contextmanager
+    def opened(self, entry: CheckpointEntry) -> Iterator[BinaryIO]:
+        """Open the file of a checkpoint; errors name it.
+
+        Raises:
+            CheckpointNotFoundError: It does not exist.
+            CheckpointError: The disk refused.
+        """
+        with (
+            reading(entry.path, missing=CheckpointNotFoundError),
+            naming(entry.path),
+            self.filesystem.open(entry.path) as file,
+        ):
+            yield file
+
     def read(self, entry: CheckpointEntry) -> bytes:
         """Return the bytes of a checkpoint, every one of them verified.
 
@@ -145,11 +162,7 @@ class CheckpointStore:
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
         """
-        with (
-            reading(entry.path, missing=CheckpointNotFoundError),
-            naming(entry.path),
-            self.filesystem.open(entry.path) as file,
-        ):
+        with self.opened(entry) as file:
             sealed_zip.manifest_of(file)  # a huge file that ends in no seal is not worth its memory
             file.seek(0)
             data = file.read()
@@ -165,11 +178,7 @@ class CheckpointStore:
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
         """
-        with (
-            reading(entry.path, missing=CheckpointNotFoundError),
-            naming(entry.path),
-            self.filesystem.open(entry.path) as file,
-        ):
+        with self.opened(entry) as file:
             return sealed_zip.manifest_of(file)
 
     def verify(self, entry: CheckpointEntry) -> Manifest:
@@ -183,11 +192,7 @@ class CheckpointStore:
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
         """
-        with (
-            reading(entry.path, missing=CheckpointNotFoundError),
-            naming(entry.path),
-            self.filesystem.open(entry.path) as file,
-        ):
+        with self.opened(entry) as file:
             return sealed_zip.verified_manifest_of(file)
 
     def delete(self, entries: Iterable[CheckpointEntry]) -> None:

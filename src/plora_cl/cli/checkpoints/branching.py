@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,15 @@ from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.snapshot.compatibility import Change, require_acceptable, require_unchanged
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
-from plora_cl.checkpoint.tools.fork import accepted_by_fork, fork, settings_by_fork
-from plora_cl.cli.checkpoints.command import locate, resume_hint
-from plora_cl.cli.exit import exit_code
-from plora_cl.cli.parser import Parser
+from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
+from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, resume_hint
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.precedence import dump, validate
 from plora_cl.config.schema import EXAMPLE_SETTINGS, SHAPE_SETTINGS, Settings
-from plora_cl.errors import CheckpointError, CorruptCheckpointError, SettingsError
+from plora_cl.errors import CheckpointError, SettingsError
 from plora_cl.training.setting_changes import is_finished, setting_changes
-
-DAMAGED = 1
 
 _NOT_IN_MANIFEST = frozenset(
     {"model_name", "max_length", "seed", "early_stopping_metric", *EXAMPLE_SETTINGS}
@@ -36,95 +32,36 @@ _NOT_IN_MANIFEST = frozenset(
 _FORKED_AFRESH = "a fork goes on from what was learned; start a new run to change them"
 
 
-def fork_main(argv: Sequence[str]) -> int:
-    """Run ``fork`` with ``argv``; return the exit code."""
-    parser = _parser(
-        "fork",
-        "Make a new experiment that goes on from a checkpoint, with other settings if you like.",
-        "plora-cl checkpoints fork experiments/a@checkpoint_task0_epoch1_batch74.pt experiments/b "
-        "--set lambda_ewc=1000",
-    )
-    parser.add_argument(
+@command(
+    "Make a new experiment that resumes from a checkpoint, with other settings if you like.",
+    argument(
         "source",
         metavar="FOLDER[@CHECKPOINT.pt]",
-        help="by default the one that the run would be resumed from",
-    )
-    parser.add_argument("folder", metavar="NEW-FOLDER", type=Path)
-    parser.add_argument(
+        help="by default the one that the run would resume from",
+    ),
+    argument("folder", metavar="NEW-FOLDER", type=Path),
+    argument(
         "--set",
         dest="assignments",
         metavar="PATH=VALUE",
         action="append",
         default=[],
         help="change a setting; the value is YAML (repeatable)",
-    )
-    arguments = parser.parse_args(argv)
-    return _exit_code(lambda: _fork(arguments))
-
-
-def export_main(argv: Sequence[str]) -> int:
-    """Run ``export`` with ``argv``; return the exit code."""
-    parser = _parser(
-        "export",
-        "Write a checkpoint with all it needs to one file, to move it to another machine.",
-        "plora-cl checkpoints export experiments/a --out a.tar",
-    )
-    parser.add_argument("source", metavar="CHECKPOINT", help="FOLDER[@CHECKPOINT.pt] or a file")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="a new file")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
-    arguments = parser.parse_args(argv)
-    return _exit_code(lambda: _export(arguments))
-
-
-def import_main(argv: Sequence[str]) -> int:
-    """Run ``import`` with ``argv``; return the exit code."""
-    parser = _parser(
-        "import",
-        "Make a new experiment of a file that `export` wrote; every byte is verified.",
-        "plora-cl checkpoints import a.tar experiments/b",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("folder", metavar="NEW-FOLDER", type=Path)
-    arguments = parser.parse_args(argv)
-    return _exit_code(lambda: _import(arguments))
-
-
-def _parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=f"plora-cl checkpoints {command}",
-        description=description,
-        epilog=f"example:\n  {example}\n\nexit codes:\n  0  done\n  1  damage found\n  2  refused",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
-    return parser
-
-
-def _exit_code(command: Callable[[], None]) -> int:
-    damaged = False
-
-    def noting_damage() -> None:
-        nonlocal damaged
-        try:
-            command()
-        except CorruptCheckpointError:
-            damaged = True
-            raise
-
-    code = exit_code(noting_damage)
-    return DAMAGED if damaged else code
-
-
-def _fork(arguments: argparse.Namespace) -> None:
-    source = _source(arguments.source)
+    ),
+    examples=[
+        "experiments/a@checkpoint_task0_epoch1_batch74.pt experiments/b --set lambda_ewc=1000"
+    ],
+)
+def fork(arguments: Namespace) -> Answer:
+    """Fork a checkpoint."""
+    source = locate(arguments.source).checkpoint
     manifest = CheckpointStore(source.path.parent).manifest(source)
     folder = arguments.folder.absolute()
     values = {**manifest.settings, **settings_by_fork(source)}
     settings = _settings(values, folder, arguments.assignments)
     accepted = _acceptable(source, manifest, settings)
     with ExperimentLock.acquire(folder) as lock:
-        made = fork(
+        made = forking.fork(
             source,
             folder,
             settings=settings.model_dump(mode="json"),
@@ -132,8 +69,7 @@ def _fork(arguments: argparse.Namespace) -> None:
             config=dump(settings),
             filesystem=lock.filesystem,
         )
-    _show(
-        arguments,
+    return Answer(
         {
             "checkpoint": str(made.entry.path),
             "parent": str(source.path),
@@ -145,6 +81,66 @@ def _fork(arguments: argparse.Namespace) -> None:
             f"Forked {source.path} to {made.entry.path}",
             f"Objects: {made.linked} shared by hard links, {made.copied_bytes} bytes copied",
             *(f"Changed from here on: {change.difference}" for change in accepted),
+            resume_hint(folder),
+        ],
+    )
+
+
+@command(
+    "Write a checkpoint with all it needs to one file, to move it to another machine.",
+    argument("source", metavar="CHECKPOINT", help="FOLDER[@CHECKPOINT.pt] or a file"),
+    argument("--out", metavar="FILE", type=Path, required=True, help="a new file"),
+    argument("--overwrite", action="store_true", help="replace FILE if it exists"),
+    examples=["experiments/a --out a.tar"],
+)
+def export(arguments: Namespace) -> Answer:
+    """Export a checkpoint."""
+    source = locate(arguments.source).checkpoint
+    manifest = CheckpointStore(source.path.parent).manifest(source)
+    if accepted_by_fork(source.path.parent.parent, source):
+        raise CheckpointError(
+            f"{source.path} was forked to resume with other settings, and has not yet: resume "
+            "it first, or export the checkpoint it was forked from"
+        )
+    size = export_bundle(
+        source,
+        arguments.out,
+        config=dump(validate(manifest.settings)),
+        overwrite=arguments.overwrite,
+    )
+    return Answer(
+        {"checkpoint": str(source.path), "file": str(arguments.out), "bytes": size},
+        [f"Exported {source.path} to {arguments.out} ({size} bytes)"],
+    )
+
+
+@command(
+    "Make a new experiment of a file that `export` wrote; every byte is verified.",
+    argument("file", metavar="FILE", type=Path),
+    argument("folder", metavar="NEW-FOLDER", type=Path),
+    examples=["a.tar experiments/b"],
+)
+def import_(arguments: Namespace) -> Answer:
+    """Import an exported checkpoint."""
+    folder = arguments.folder.absolute()
+
+    def config(manifest: Manifest) -> str:
+        # A run writes nowhere but into the new folder and the user's own cache.
+        return dump(_settings({**manifest.settings, "cache_dir": None}, folder, []))
+
+    with ExperimentLock.acquire(folder) as lock:
+        entry = import_bundle(arguments.file, folder, config=config, filesystem=lock.filesystem)
+    settings = validate(CheckpointStore(entry.path.parent).manifest(entry).settings)
+    # What a run loads that is not in its checkpoint.
+    names = {"model_name", "tasks", *(["generation_model"] if settings.use_replay else [])}
+    named = settings.model_dump(mode="json", include=names)
+    return Answer(
+        {"checkpoint": str(entry.path), "file": str(arguments.file), "named": named},
+        [
+            f"Imported {entry.path}",
+            "Resuming loads what its settings name; change it in config.yaml if you do not "
+            "trust it:",
+            *(f"  {name}: {json.dumps(value)}" for name, value in named.items()),
             resume_hint(folder),
         ],
     )
@@ -174,9 +170,8 @@ def _require_possible(changes: Sequence[Change]) -> list[Change]:
 
 def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
     """Return all differences but those of the machine, weights and texts compared as well."""
-    from plora_cl.checkpoint.snapshot.codec import (
-        decode,  # takes seconds: not needed for most changes
-    )
+    # Takes seconds: not needed for most changes.
+    from plora_cl.checkpoint.snapshot.codec import decode
     from plora_cl.training.build import build_run
     from plora_cl.training.reporting import SilentReporter
     from plora_cl.training.resuming import ENVIRONMENT, differences
@@ -187,69 +182,6 @@ def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
         snapshot = decode(CheckpointStore(source.path.parent).read(source))
     found = differences(snapshot, run, settings)
     return [change for change in found if not change.key.startswith(ENVIRONMENT)]
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    source = _source(arguments.source)
-    manifest = CheckpointStore(source.path.parent).manifest(source)
-    if accepted_by_fork(source.path.parent.parent, source):
-        raise CheckpointError(
-            f"{source.path} was forked to go on with other settings, and has not yet: go on with "
-            "it first, or export the checkpoint it was forked from"
-        )
-    size = export_bundle(
-        source,
-        arguments.out,
-        config=dump(validate(manifest.settings)),
-        overwrite=arguments.overwrite,
-    )
-    _show(
-        arguments,
-        {"checkpoint": str(source.path), "file": str(arguments.out), "bytes": size},
-        [f"Exported {source.path} to {arguments.out} ({size} bytes)"],
-    )
-
-
-def _import(arguments: argparse.Namespace) -> None:
-    folder = arguments.folder.absolute()
-    with ExperimentLock.acquire(folder) as lock:
-        entry = import_bundle(
-            arguments.file,
-            folder,
-            config=lambda manifest: dump(_imported(manifest, folder)),
-            filesystem=lock.filesystem,
-        )
-    named = _named(validate(CheckpointStore(entry.path.parent).manifest(entry).settings))
-    _show(
-        arguments,
-        {"checkpoint": str(entry.path), "file": str(arguments.file), "named": named},
-        [
-            f"Imported {entry.path}",
-            "Going on loads what its settings name; change it in config.yaml if you do not "
-            "trust it:",
-            *(f"  {name}: {json.dumps(value)}" for name, value in named.items()),
-            resume_hint(folder),
-        ],
-    )
-
-
-def _imported(manifest: Manifest, folder: Path) -> Settings:
-    """Return settings that write nowhere but into ``folder`` and the user's own cache."""
-    return _settings({**manifest.settings, "cache_dir": None}, folder, [])
-
-
-def _named(settings: Settings) -> dict[str, Any]:
-    """Return what a run loads that is not in its checkpoint; `json.dumps` makes it printable."""
-    names = ["model_name", "tasks", *(["generation_model"] if settings.use_replay else [])]
-    return settings.model_dump(mode="json", include=set(names))
-
-
-def _show(arguments: argparse.Namespace, plain: dict[str, Any], lines: list[str]) -> None:
-    print(json.dumps(plain, indent=2) if arguments.json else "\n".join(lines), file=sys.stdout)
-
-
-def _source(text: str) -> CheckpointEntry:
-    return locate(text).checkpoint
 
 
 def _settings(saved: Mapping[str, Any], folder: Path, assignments: Sequence[str]) -> Settings:

@@ -1,4 +1,4 @@
-"""What all commands for checkpoints have in common: flags, targets, exit codes, output."""
+"""What all commands for checkpoints share: their declaration, targets, output and exit codes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from plora_cl.checkpoint.format.naming import is_checkpoint
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -21,32 +21,128 @@ from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
 FOUND = 1
 """Exit code where damage, or a difference, was found."""
 
-TARGET = "FOLDER|CHECKPOINT"
-_TARGET_HELP = (
-    "an experiment folder, or a checkpoint: the path of its file, or FOLDER@NAME.pt{default}"
-)
-_EXIT_CODES = "exit codes:\n  0  {ok}\n  1  {found}\n  2  the command was not understood or refused"
+RESUMED_FROM = "; a folder stands for the checkpoint a run would resume from"
+
+Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
+"""Names and options of an argument, for `argparse.ArgumentParser.add_argument`."""
 
 
-def command_parser(
-    name: str, purpose: str, examples: Sequence[str], *, ok: str, found: str
-) -> argparse.ArgumentParser:
-    """Return a parser with ``--json`` and a help that ends in examples and exit codes."""
-    listed = "\n".join(f"  plora-cl checkpoints {name} {example}" for example in examples)
-    parser = Parser(
-        prog=f"plora-cl checkpoints {name}",
-        description=purpose,
-        epilog=f"example:\n{listed}\n\n" + _EXIT_CODES.format(ok=ok, found=found),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
-    return parser
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for people.
+
+    Attributes:
+        title: The line above it.
+        columns: Their names; a name that ends in a blank is that of a column of numbers.
+        rows: One text for each column. The first column is never broken into lines.
+        spare: Columns to hide, one after the other, where the terminal is too narrow.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    spare: Sequence[str] = ()
+
+    @classmethod
+    def of_values(cls, title: str, values: Mapping[str, object]) -> Table:
+        """Return a table of names and values."""
+        return cls(title, ("", ""), [(name, str(value)) for name, value in values.items()])
 
 
-def add_target(parser: argparse.ArgumentParser, name: str = "target", *, default: str = "") -> None:
-    """Add an argument for `locate`; ``default`` says what a folder stands for."""
-    parser.add_argument(name, metavar=TARGET, help=_TARGET_HELP.format(default=default))
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of a command.
+
+    Attributes:
+        document: What ``--json`` prints.
+        shown: What is printed without it; evaluated only then.
+        code: Exit code.
+    """
+
+    document: Mapping[str, Any]
+    shown: Iterable[str | Table]
+    code: int = OK
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its flags, its help and what it does.
+
+    Attributes:
+        purpose: The description in the help.
+        arguments: Its arguments; ``--json`` comes with every command.
+        examples: Arguments of the examples in the help.
+        ok: What exit code 0 means.
+        found: What exit code 1 means.
+        run: Does the work. Errors raised on purpose become one line on stderr.
+    """
+
+    purpose: str
+    arguments: Sequence[Argument]
+    examples: Sequence[str]
+    ok: str
+    found: str
+    run: Callable[[argparse.Namespace], Answer]
+
+    def main(self, name: str, argv: Sequence[str]) -> int:
+        """Run the command called ``name`` with the arguments ``argv``; return the exit code."""
+        arguments = self._parser(name).parse_args(argv)
+
+        def answered() -> int:
+            try:
+                answer = self.run(arguments)
+                if arguments.json:
+                    print(_json(answer.document))
+                else:
+                    from plora_cl.cli.checkpoints.tables import show
+
+                    show(answer.shown)
+            except CorruptCheckpointError as error:
+                print(error_line(error), file=sys.stderr)
+                return FOUND
+            return answer.code
+
+        return exit_code(answered)
+
+    def _parser(self, name: str) -> Parser:
+        prog = f"plora-cl checkpoints {name}"
+        parser = Parser(
+            prog=prog,
+            description=self.purpose,
+            epilog="\n".join(
+                [
+                    *("example:", *(f"  {prog} {example}" for example in self.examples), ""),
+                    *("exit codes:", f"  0  {self.ok}", f"  1  {self.found}"),
+                    "  2  the command was not understood or refused",
+                ]
+            ),
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        for names, options in self.arguments:
+            parser.add_argument(*names, **options)
+        return parser
+
+
+def command(
+    purpose: str,
+    *arguments: Argument,
+    examples: Sequence[str],
+    ok: str = "done",
+    found: str = "a checkpoint is damaged",
+) -> Callable[[Callable[[argparse.Namespace], Answer]], Command]:
+    """Return a decorator that makes a `Command` of the function that does the work."""
+    return lambda run: Command(purpose, arguments, examples, ok, found, run)
+
+
+def argument(*names: str, **options: Any) -> Argument:
+    """Return an argument, declared as for `argparse.ArgumentParser.add_argument`."""
+    return names, options
+
+
+def target(default: str = "", *, name: str = "target") -> Argument:
+    """Return an argument for `locate`; ``default`` says what a folder stands for."""
+    what = "an experiment folder, or a checkpoint: the path of its file, or FOLDER@NAME.pt"
+    return argument(name, metavar="FOLDER|CHECKPOINT", help=what + default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +150,8 @@ class Target:
     """What a command was pointed at.
 
     Attributes:
-        store: Where the checkpoints are.
-        entry: The checkpoint, if it was one; None for a folder.
+        store: The store of the checkpoints.
+        entry: The checkpoint; None for a folder.
     """
 
     store: CheckpointStore
@@ -63,71 +159,44 @@ class Target:
 
     @property
     def checkpoint(self) -> CheckpointEntry:
-        """The checkpoint; for a folder the one that a run would be resumed from.
+        """The checkpoint; for a folder the intact one that a run would resume from.
 
         Raises:
             CheckpointNotFoundError: There is none.
             CheckpointError: None can be used.
         """
-        return self.entry or resumed_from(self.store)
-
-
-def resumed_from(store: CheckpointStore) -> CheckpointEntry:
-    """Return the checkpoint of ``store`` that a run would be resumed from; it is intact.
-
-    Raises:
-        CheckpointNotFoundError: There is none.
-        CheckpointError: None can be used.
-    """
-    found = resume_point(store)
-    if found is None:
-        raise CheckpointNotFoundError(f"No checkpoint found in {store.directory}")
-    return found
+        found = self.entry or resume_point(self.store)
+        if found is None:
+            raise CheckpointNotFoundError(f"No checkpoint found in {self.store.directory}")
+        return found
 
 
 def locate(text: str) -> Target:
-    """Find the experiment folder, or the checkpoint, that ``text`` names.
+    """Return the experiment folder, or the checkpoint, that ``text`` names.
 
     Raises:
         CheckpointNotFoundError: It names neither.
     """
     path = Path(text)
     folder, at, name = text.rpartition("@")
+    found: Target | None
     if at and is_checkpoint(name) and not path.exists():
-        target = _folder(Path(folder))
-        return _checkpoint(target.store.directory / name) if target else _nothing(text)
-    if is_checkpoint(path.name):
-        return _checkpoint(path)
-    return _folder(path) or _nothing(text)
-
-
-def finish(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; errors become one line on stderr."""
-    codes: list[int] = []
-
-    def run() -> None:
-        try:
-            codes.append(command())
-        except CorruptCheckpointError as error:
-            print(error_line(error), file=sys.stderr)
-            codes.append(FOUND)
-
-    return exit_code(run) or next(iter(codes), OK)
-
-
-def write_json(document: dict[str, Any]) -> None:
-    """Write a JSON document to stdout."""
-    try:
-        text = json.dumps(document, indent=2, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise CorruptCheckpointError(f"what it says is no JSON: {error}") from error
-    print(text)
+        found = _folder(Path(folder))
+        found = found and _checkpoint(found.store.directory / name)
+    else:
+        found = _checkpoint(path) if is_checkpoint(path.name) else _folder(path)
+    if found is None:
+        raise CheckpointNotFoundError(
+            f"{text}: neither an experiment folder nor a checkpoint; expected, for instance, "
+            "experiments/demo or experiments/demo/checkpoints/checkpoint_task0_epoch1_batch99.pt"
+        )
+    return found
 
 
 def resume_hint(folder: Path) -> str:
-    """Return how to go on with a new experiment."""
-    command = shlex.join(["plora-cl", "train", "--config", str(folder / "config.yaml"), "--resume"])
-    return f"Go on with: {command}"
+    """Return how to resume a new experiment."""
+    config = str(folder / "config.yaml")
+    return f"Resume with: {shlex.join(['plora-cl', 'train', '--config', config, '--resume'])}"
 
 
 def _folder(path: Path) -> Target | None:
@@ -142,12 +211,12 @@ def _folder(path: Path) -> Target | None:
 def _checkpoint(path: Path) -> Target:
     store = CheckpointStore(path.parent)
     if store.filesystem.size(path) is None:
-        raise CheckpointNotFoundError(f"{path} is not there, or not a file")
+        raise CheckpointNotFoundError(f"{path} does not exist, or is not a file")
     return Target(store, CheckpointEntry.at(path))
 
 
-def _nothing(text: str) -> Target:
-    raise CheckpointNotFoundError(
-        f"{text}: neither an experiment folder nor a checkpoint; expected, for instance, "
-        "experiments/demo or experiments/demo/checkpoints/checkpoint_task0_epoch1_batch99.pt"
-    )
+def _json(document: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(document, indent=2, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise CorruptCheckpointError(f"the answer is not JSON: {error}") from error

@@ -5,10 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plora_cl.checkpoint.tools.inventory import Summary
+from plora_cl.checkpoint.tools.verification import Verdict
 from plora_cl.config.task_entry import task_name
 from plora_cl.errors import CorruptCheckpointError
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def status(found: Summary | Verdict, intact: str) -> str:
+    """Return ``intact``, ``damaged`` or, where the disk refuses, ``unreadable``."""
+    if found.problem is None:
+        return intact
+    return "damaged" if found.is_damaged else "unreadable"
+
+
+def shown_bytes(count: float) -> str:
+    """Return a number of bytes with a unit, to three digits."""
+    unit = 0
+    while count >= 999.5 and unit + 1 < len(_UNITS):
+        count, unit = count / 1000, unit + 1
+    return f"{count:.3g} {_UNITS[unit]}"
+
+
+def shown_age(seconds: float) -> str:
+    """Return an age in its largest whole unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 def task_names(settings: Mapping[str, Any]) -> list[str]:

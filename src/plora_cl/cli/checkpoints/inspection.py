@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from plora_cl.checkpoint.disk.errors import naming, reading
-from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.inspection import (
     TensorInfo,
     object_tensors,
     read_content,
     tensors_in,
 )
-from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import lineage_of
 from plora_cl.cli.checkpoints.command import (
-    Target,
-    add_target,
-    command_parser,
-    finish,
+    RESUMED_FROM,
+    Answer,
+    Table,
+    argument,
+    command,
     locate,
-    write_json,
+    target,
 )
-from plora_cl.cli.checkpoints.contents import score_rows, scores, standing, task_names
-from plora_cl.cli.exit import OK
-from plora_cl.errors import CheckpointNotFoundError
+from plora_cl.cli.checkpoints.contents import (
+    score_rows,
+    scores,
+    shown_bytes,
+    standing,
+    task_names,
+)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Show the checkpoint that ``argv`` names; return the exit code."""
-    parser = command_parser(
-        "inspect",
-        "Show what a checkpoint is: where its run stands, the scores so far, its components and "
-        "objects, the settings and the environment it was made with, and where its experiment "
-        "comes from. Every byte of the checkpoint file is verified.",
-        ["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt --json"],
-        ok="it was shown",
-        found="it, or the head of one of its objects, is damaged",
-    )
-    add_target(parser, default="; a folder stands for the one it would be resumed from")
-    parser.add_argument("--tensors", action="store_true", help="list every tensor, too")
-    arguments = parser.parse_args(argv)
-    return finish(
-        lambda: _inspect(
-            locate(arguments.target), as_json=arguments.json, tensors=arguments.tensors
-        )
-    )
-
-
-def _inspect(target: Target, *, as_json: bool, tensors: bool) -> int:
-    store, entry = target.store, target.checkpoint
-    with (
-        reading(entry.path, missing=CheckpointNotFoundError),
-        naming(entry.path),
-        store.filesystem.open(entry.path) as file,
-    ):
-        manifest = sealed_zip.verified_manifest_of(file)
+@command(
+    "Show what a checkpoint is: where its run stands, the scores so far, its components and "
+    "objects, the settings and the environment it was made with, and where its experiment "
+    "comes from. Every byte of the checkpoint file is verified.",
+    target(RESUMED_FROM),
+    argument("--tensors", action="store_true", help="list every tensor, too"),
+    examples=["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt --json"],
+    ok="it was shown",
+    found="it, or the head of one of its objects, is damaged",
+)
+def inspect(arguments: Namespace) -> Answer:
+    """Show one checkpoint."""
+    asked = locate(arguments.target)
+    store, entry = asked.store, asked.checkpoint
+    with store.opened(entry) as file:
+        manifest = verified_manifest_of(file)
         content = read_content(file)
         size = file.seek(0, 2)
     document = {
@@ -71,20 +64,17 @@ def _inspect(target: Target, *, as_json: bool, tensors: bool) -> int:
         "loss": manifest.loss,
         "scores": scores(content["state"]),
         "components": {name: _tensors(tensors_in(part)) for name, part in content["state"].items()},
-        "objects": {name: _object(store, manifest, name) for name in sorted(manifest.objects)},
+        "objects": {
+            name: _object(store, manifest.objects[name]) for name in sorted(manifest.objects)
+        },
         "settings": dict(manifest.settings),
         "environment": content.get("environment", {}),
         "lineage": lineage_of(store.directory.parent),
     }
-    if as_json:
-        write_json(document)
-    else:
-        _show(document, tensors=tensors)
-    return OK
+    return Answer(document, _shown(document, tensors=arguments.tensors))
 
 
-def _object(store: CheckpointStore, manifest: Manifest, name: str) -> dict[str, Any]:
-    ref = manifest.objects[name]
+def _object(store: CheckpointStore, ref: ObjectRef) -> dict[str, Any]:
     path = store.objects.path(ref)
     with reading(path), naming(path), store.filesystem.open(path) as file:
         return {**ref.to_plain(), **_tensors(object_tensors(file))}
@@ -100,59 +90,47 @@ def _tensors(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     }
 
 
-def _show(document: dict[str, Any], *, tensors: bool) -> None:
-    from plora_cl.cli.checkpoints.tables import show_line, show_table, show_values, shown_bytes
-
-    settings = document["settings"]
-    show_values(
-        document["path"],
-        {
-            "stands at": standing(document["cursor"], settings),
-            "step": document["cursor"]["step"],
-            "trained tasks": ", ".join(document["trained_tasks"]) or "-",
-            "loss": document["loss"],
-            "size": shown_bytes(document["file_bytes"]),
-            "seed": document["seed"],
-            "state digest": document["state_digest"],
-        },
-    )
-    rows = score_rows(document["scores"], task_names(settings))
-    if rows:
-        show_table("Scores on the test splits", ("measured", "on", "accuracy ", "macro-F1 "), rows)
+def _shown(document: dict[str, Any], *, tensors: bool) -> Iterator[str | Table]:
+    settings, cursor = document["settings"], document["cursor"]
+    facts = {
+        "stands at": standing(cursor, settings),
+        "step": cursor["step"],
+        "trained tasks": ", ".join(document["trained_tasks"]) or "-",
+        "loss": document["loss"],
+        "size": shown_bytes(document["file_bytes"]),
+        "seed": document["seed"],
+        "state digest": document["state_digest"],
+    }
+    yield Table.of_values(document["path"], facts)
+    if measured := score_rows(document["scores"], task_names(settings)):
+        columns = ("measured", "on", "accuracy ", "macro-F1 ")
+        yield Table("Scores on the test splits", columns, measured)
     else:
-        show_line("Nothing was measured yet")
-    parts = {"component": document["components"], "object": document["objects"]}
-    show_table(
-        "Parts",
-        ("name", "kind", "tensors ", "bytes ", "sha256"),
-        [
-            (
-                name,
-                kind,
-                str(len(part["tensors"])),
-                shown_bytes(part.get("bytes", part["tensor_bytes"])),
-                part.get("sha256", ""),
-            )
-            for kind, found in parts.items()
-            for name, part in found.items()
-            if part["tensors"]
-        ],
-        spare=("sha256",),
-    )
-    if tensors:
-        show_table(
-            "Tensors",
-            ("component", "tensor", "type", "shape", "bytes "),
-            [
-                (name, tensor, t["dtype"], str(t["shape"]), shown_bytes(t["bytes"]))
-                for found in parts.values()
-                for name, part in found.items()
-                for tensor, t in part["tensors"].items()
-            ],
+        yield "Nothing was measured yet"
+    parts = [
+        (kind, name, part)
+        for kind in ("component", "object")
+        for name, part in document[f"{kind}s"].items()
+        if part["tensors"]
+    ]
+    rows = [
+        (
+            *(name, kind, str(len(part["tensors"]))),
+            shown_bytes(part.get("bytes", part["tensor_bytes"])),
+            part.get("sha256", ""),
         )
-    show_values("Settings", settings)
-    show_values("Environment", document["environment"])
-    if document["lineage"] is not None:
-        show_values("Lineage", document["lineage"])
+        for kind, name, part in parts
+    ]
+    yield Table("Parts", ("name", "kind", "tensors ", "bytes ", "sha256"), rows, ("sha256",))
+    if tensors:
+        rows = [
+            (name, tensor, t["dtype"], str(t["shape"]), shown_bytes(t["bytes"]))
+            for _, name, part in parts
+            for tensor, t in part["tensors"].items()
+        ]
+        yield Table("Tensors", ("component", "tensor", "type", "shape", "bytes "), rows)
+    for title in ("settings", "environment", "lineage"):
+        if document[title] is not None:
+            yield Table.of_values(title.capitalize(), document[title])
     if not tensors:
-        show_line("--tensors lists every tensor")
+        yield "--tensors lists every tensor"

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Summary, summaries
-from plora_cl.cli.checkpoints.command import (
-    FOUND,
-    Target,
-    add_target,
-    command_parser,
-    finish,
-    locate,
-    write_json,
-)
+from plora_cl.cli.checkpoints.command import FOUND, Answer, Table, Target, command, locate, target
+from plora_cl.cli.checkpoints.contents import shown_age, shown_bytes, status
 from plora_cl.cli.exit import OK
 from plora_cl.counting import counted
 
@@ -23,36 +17,28 @@ _COLUMNS = ("checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared "
 _SPARE = ("shared ", "loss ", "step ", "age ", "unique ")
 
 
-def main(argv: Sequence[str]) -> int:
-    """List checkpoints as ``argv`` says; return the exit code."""
-    parser = command_parser(
-        "list",
-        "Show every checkpoint of an experiment. Manifests are verified and sizes compared; "
-        "`verify` reads the rest.",
-        ["experiments/demo", "experiments/demo --json"],
-        ok="every checkpoint is readable",
-        found="at least one is damaged or unreadable",
-    )
-    add_target(parser)
-    arguments = parser.parse_args(argv)
-    return finish(lambda: _list(locate(arguments.target), as_json=arguments.json))
-
-
-def _list(target: Target, *, as_json: bool) -> int:
-    found = [s for s in summaries(target.store) if target.entry in (None, s.entry)]
-    if as_json:
-        rows = [_document(summary) for summary in found]
-        write_json({"directory": str(target.store.directory), "checkpoints": rows})
-    else:
-        _show(target, found)
-    return FOUND if any(summary.problem for summary in found) else OK
+@command(
+    "Show every checkpoint of an experiment. Manifests are verified and sizes compared; `verify` "
+    "reads the rest.",
+    target(),
+    examples=["experiments/demo", "experiments/demo --json"],
+    ok="every checkpoint is readable",
+    found="at least one is damaged or unreadable",
+)
+def show_list(arguments: Namespace) -> Answer:
+    """List checkpoints."""
+    asked = locate(arguments.target)
+    found = [s for s in summaries(asked.store) if asked.entry in (None, s.entry)]
+    document = {"directory": str(asked.store.directory), "checkpoints": [*map(_document, found)]}
+    is_damaged = any(summary.problem for summary in found)
+    return Answer(document, _shown(asked, found), FOUND if is_damaged else OK)
 
 
 def _document(summary: Summary) -> dict[str, Any]:
     manifest = summary.manifest
     return {
         "name": summary.entry.path.name,
-        "status": _status(summary),
+        "status": status(summary, "ok"),
         "problem": summary.problem,
         "cursor": None if manifest is None else dict(manifest.cursor),
         "loss": None if manifest is None else manifest.loss,
@@ -61,37 +47,36 @@ def _document(summary: Summary) -> dict[str, Any]:
         "file_bytes": summary.file_bytes,
         "unique_bytes": summary.unique_bytes,
         "shared_bytes": summary.shared_bytes,
-        "pinned": summary.is_pinned,
-        "final": summary.is_final,
-        "retired": summary.is_retired,
+        **_flags(summary),
         "trajectory": None if manifest is None else manifest.trajectory.to_plain(),
     }
 
 
-def _show(target: Target, found: Sequence[Summary]) -> None:
-    from plora_cl.cli.checkpoints.tables import show_line, show_table, shown_bytes
-
-    if not found:
-        show_line(f"No checkpoint in {target.store.directory}")
-        return
-    show_table(str(target.store.directory), _COLUMNS, map(_row, found), spare=_SPARE)
-    files = sum(summary.file_bytes for summary in found)
-    refs = {
-        ref for summary in found if summary.manifest for ref in summary.manifest.objects.values()
+def _flags(summary: Summary) -> dict[str, bool]:
+    return {
+        "pinned": summary.is_pinned,
+        "final": summary.is_final,
+        "retired": summary.is_retired,
     }
-    objects = sum(ref.bytes for ref in refs)
-    show_line(
+
+
+def _shown(asked: Target, found: Sequence[Summary]) -> Iterator[str | Table]:
+    if not found:
+        yield f"No checkpoint in {asked.store.directory}"
+        return
+    yield Table(str(asked.store.directory), _COLUMNS, [*map(_row, found)], _SPARE)
+    files = sum(summary.file_bytes for summary in found)
+    refs = {ref for s in found if s.manifest for ref in s.manifest.objects.values()}
+    yield (
         f"{counted(len(found), 'checkpoint')} in {shown_bytes(files)}, "
-        f"{counted(len(refs), 'object')} in {shown_bytes(objects)}"
+        f"{counted(len(refs), 'object')} in {shown_bytes(sum(ref.bytes for ref in refs))}"
     )
     for summary in found:
         if summary.problem:
-            show_line(f"{_status(summary)}: {summary.problem}")
+            yield f"{status(summary, 'ok')}: {summary.problem}"
 
 
 def _row(summary: Summary) -> tuple[str, ...]:
-    from plora_cl.cli.checkpoints.tables import shown_age, shown_bytes
-
     place, step, loss = "?", "?", "?"
     if summary.manifest is not None:
         cursor = summary.manifest.cursor
@@ -100,25 +85,11 @@ def _row(summary: Summary) -> tuple[str, ...]:
             place += f", epoch {cursor['epoch']}, batch {cursor['batch']}"
         step = str(cursor["step"])
         loss = "-" if summary.manifest.loss is None else f"{summary.manifest.loss:.4f}"
-    flags = {
-        "pinned": summary.is_pinned,
-        "final": summary.is_final,
-        "retired": summary.is_retired,
-    }
-    marks = [_status(summary), *(mark for mark, is_set in flags.items() if is_set)]
+    marks = [status(summary, "ok"), *(name for name, is_set in _flags(summary).items() if is_set)]
     return (
-        summary.entry.path.name,
-        place,
-        step,
-        loss,
+        *(summary.entry.path.name, place, step, loss),
         shown_age(time.time() - summary.written),
         shown_bytes(summary.unique_bytes),
         shown_bytes(summary.shared_bytes),
         ", ".join(marks),
     )
-
-
-def _status(summary: Summary) -> str:
-    if summary.problem is None:
-        return "ok"
-    return "damaged" if summary.is_damaged else "unreadable"

@@ -1,56 +1,56 @@
-"""``plora-cl checkpoints pin``."""
+"""``plora-cl checkpoints pin`` and ``unpin``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from argparse import Namespace
 from contextlib import suppress
 
 from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.outgoing import has_list
-from plora_cl.checkpoint.store.pins import pin
 from plora_cl.checkpoint.store.replacement import recover
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.cli.checkpoints.command import (
-    Target,
-    add_target,
-    command_parser,
-    finish,
-    locate,
-    write_json,
-)
-from plora_cl.cli.exit import OK
+from plora_cl.cli.checkpoints.command import RESUMED_FROM, Answer, command, locate, target
 from plora_cl.errors import ExperimentLockedError
 
 
-def main(argv: Sequence[str]) -> int:
-    """Pin what ``argv`` names; return the exit code."""
-    parser = command_parser(
-        "pin",
-        "Keep a checkpoint from rotation, also while a run is going on. Which other checkpoints "
-        "stay does not change.",
-        ["experiments/demo@checkpoint_task0_epoch1_batch99.pt", "experiments/demo"],
-        ok="it is pinned",
-        found="it is damaged, and was not pinned",
+@command(
+    "Keep a checkpoint from rotation, also while a run is in progress. Which other checkpoints "
+    "stay does not change.",
+    target(RESUMED_FROM),
+    examples=["experiments/demo@checkpoint_task0_epoch1_batch99.pt", "experiments/demo"],
+    ok="it is pinned",
+    found="it is damaged, and was not pinned",
+)
+def pin(arguments: Namespace) -> Answer:
+    """Pin one checkpoint."""
+    found = locate(arguments.target)
+    entry = found.checkpoint
+    found.store.manifest(entry)  # reports damage now
+    _recover(found.store)
+    pins.pin(found.store, entry)
+    return Answer({"checkpoint": str(entry.path), "pinned": True}, [f"Pinned: {entry.path}"])
+
+
+@command(
+    "Let rotation have a checkpoint again; it stays until the run saves the next time.",
+    target(RESUMED_FROM),
+    examples=["experiments/demo@checkpoint_task0_epoch1_batch99.pt"],
+    ok="it is not pinned",
+)
+def unpin(arguments: Namespace) -> Answer:
+    """Unpin one checkpoint."""
+    found = locate(arguments.target)
+    entry = found.checkpoint
+    was_pinned = pins.unpin(found.store, entry)
+    return Answer(
+        {"checkpoint": str(entry.path), "pinned": False, "was_pinned": was_pinned},
+        [f"{'Unpinned' if was_pinned else 'Was not pinned'}: {entry.path}"],
     )
-    add_target(parser, default="; a folder stands for the one it would be resumed from")
-    arguments = parser.parse_args(argv)
-    return finish(lambda: _pin(locate(arguments.target), as_json=arguments.json))
 
 
-def _pin(target: Target, *, as_json: bool) -> int:
-    entry = target.checkpoint
-    target.store.manifest(entry)  # damage is worth knowing now
-    _undo_replacement(target.store)
-    pin(target.store, entry)
-    if as_json:
-        write_json({"checkpoint": str(entry.path), "pinned": True})
-    else:
-        print(f"Pinned: {entry.path}")
-    return OK
-
-
-def _undo_replacement(store: CheckpointStore) -> None:
-    """Settle what a run left that was killed while it took the place of an earlier one."""
+def _recover(store: CheckpointStore) -> None:
+    """Finish or undo what a run left that was killed while it replaced an earlier one."""
     if has_list(store):
         folder = store.directory.parent
         with suppress(ExperimentLockedError), ExperimentLock.acquire(folder) as lock:

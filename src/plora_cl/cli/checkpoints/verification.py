@@ -2,82 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 
-from plora_cl.checkpoint.tools.verification import Verdict, Verification, verify
-from plora_cl.cli.checkpoints.command import (
-    FOUND,
-    Target,
-    add_target,
-    command_parser,
-    finish,
-    locate,
-    write_json,
-)
+from plora_cl.checkpoint.tools.verification import Verification, verify
+from plora_cl.cli.checkpoints.command import FOUND, Answer, Table, Target, command, locate, target
+from plora_cl.cli.checkpoints.contents import shown_bytes, status
 from plora_cl.cli.exit import OK
 
 
-def main(argv: Sequence[str]) -> int:
-    """Verify what ``argv`` names; return the exit code."""
-    parser = command_parser(
-        "verify",
-        "Read every byte of one or all checkpoints and of every object they need, say what is "
-        "damaged, and from which checkpoint a run would be resumed.",
-        ["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt"],
-        ok="everything is intact",
-        found="something is damaged or unreadable",
-    )
-    add_target(parser, default="; a folder means all of its checkpoints")
-    arguments = parser.parse_args(argv)
-    return finish(lambda: _verify(locate(arguments.target), as_json=arguments.json))
+@command(
+    "Read every byte of one or all checkpoints and of every object they need; report damage, and "
+    "from which checkpoint a run would resume.",
+    target("; a folder means all of its checkpoints"),
+    examples=["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt"],
+    ok="everything is intact",
+    found="something is damaged or unreadable",
+)
+def verify_all(arguments: Namespace) -> Answer:
+    """Verify one checkpoint or all of an experiment."""
+    asked = locate(arguments.target)
+    found = verify(asked.store, None if asked.entry is None else [asked.entry])
+    resumed = found.resumes_from
+    document = {
+        "directory": str(asked.store.directory),
+        "intact": found.is_intact,
+        "checkpoints": [
+            {"name": v.entry.path.name, "status": status(v, "intact"), "problem": v.problem}
+            for v in found.verdicts
+        ],
+        "objects": found.objects,
+        "bytes_read": found.bytes_read,
+        "unreferenced": [{"path": str(p), "bytes": n} for p, n in found.unreferenced.items()],
+        "resumes_from": None if resumed is None else resumed.path.name,
+    }
+    return Answer(document, _shown(asked, found), OK if found.is_intact else FOUND)
 
 
-def _verify(target: Target, *, as_json: bool) -> int:
-    entries = None if target.entry is None else [target.entry]
-    found = verify(target.store, entries)
-    if as_json:
-        write_json(
-            {
-                "directory": str(target.store.directory),
-                "intact": found.is_intact,
-                "checkpoints": [
-                    {"name": v.entry.path.name, "status": _status(v), "problem": v.problem}
-                    for v in found.verdicts
-                ],
-                "objects": found.objects,
-                "bytes_read": found.bytes_read,
-                "unreferenced": [
-                    {"path": str(path), "bytes": size} for path, size in found.unreferenced.items()
-                ],
-                "resumes_from": _resumes_from(target, found),
-            }
-        )
-    else:
-        _show(target, found)
-    return OK if found.is_intact else FOUND
-
-
-def _show(target: Target, found: Verification) -> None:
-    from plora_cl.cli.checkpoints.tables import show_line, show_table, shown_bytes
-
-    rows = [(v.entry.path.name, _status(v), v.problem or "") for v in found.verdicts]
-    show_table(str(target.store.directory), ("checkpoint", "state", "problem"), rows)
-    show_line(f"{shown_bytes(found.bytes_read)} read, {found.objects} objects are intact")
+def _shown(asked: Target, found: Verification) -> Iterator[str | Table]:
+    rows = [(v.entry.path.name, status(v, "intact"), v.problem or "") for v in found.verdicts]
+    yield Table(str(asked.store.directory), ("checkpoint", "state", "problem"), rows)
+    yield f"{shown_bytes(found.bytes_read)} read, {found.objects} objects are intact"
     for path, size in found.unreferenced.items():
-        show_line(f"not referred to: {path} ({shown_bytes(size)})")
-    if target.entry is None:
-        show_line(f"a run would be resumed from: {_resumes_from(target, found) or 'nothing'}")
+        yield f"not referred to: {path} ({shown_bytes(size)})"
+    if asked.entry is None:
+        resumed = found.resumes_from
+        yield f"a run would be resumed from: {'nothing' if resumed is None else resumed.path.name}"
         if found.stops_resuming is not None:
-            show_line(found.stops_resuming)
-
-
-def _resumes_from(target: Target, found: Verification) -> str | None:
-    if target.entry is not None or found.resumes_from is None:
-        return None
-    return found.resumes_from.path.name
-
-
-def _status(verdict: Verdict) -> str:
-    if verdict.problem is None:
-        return "intact"
-    return "damaged" if verdict.is_damaged else "unreadable"
+            yield found.stops_resuming

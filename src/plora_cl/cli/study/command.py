@@ -49,8 +49,6 @@ def protocol_parser() -> argparse.ArgumentParser:
         description="Run methods x orders x variants x seeds, each in a process of its own; skip "
         "what is done, go on with what was stopped, and compare the results.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE.yaml", type=Path, help="what to run")
     either = parser.add_mutually_exclusive_group()
@@ -65,16 +63,9 @@ def protocol_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` says, by default that of the process; return the exit code."""
     arguments = protocol_parser().parse_args(argv)
-    complete = True
-
-    def command() -> None:
-        nonlocal complete
-        complete = _command(arguments)
-
     looks_only = arguments.dry_run or arguments.status or arguments.summarise
     with ending_without_output() if looks_only else going_on_without_output():
-        code = exit_code(command)
-    return code if code != OK or complete else INCOMPLETE
+        return exit_code(lambda: OK if _command(arguments) else INCOMPLETE)
 
 
 def _command(arguments: argparse.Namespace) -> bool:

@@ -72,7 +72,7 @@ def _learn(
 def _way_on(record: Path, *, undone: bool) -> str:
     if undone or not record.is_file():  # the record may be that of an earlier run
         return "Nothing was learned yet; start the same command again"
-    return f"Go on with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
+    return f"Resume with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
 
 
 if __name__ == "__main__":

@@ -123,9 +123,7 @@ def train_parser() -> argparse.ArgumentParser:
         prog="plora-cl train",
         description="Learn a stream of text-classification tasks; stop anywhere, go on exactly.",
         epilog=_EXAMPLE + _other_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     parser.settings = setting_names()
     groups = {title: parser.add_argument_group(title) for title in ("settings", *_GROUPS)}
@@ -153,9 +151,7 @@ def floor_parser() -> argparse.ArgumentParser:
         "run has to be better than. The results stand in an experiment of their own, "
         "EXPERIMENT-NAME-floor unless --experiment-name says otherwise.",
         epilog="example:\n  plora-cl floor --config experiments/demo/config.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     parser.settings = setting_names()
     _add_sources(parser.add_argument_group("settings"))
