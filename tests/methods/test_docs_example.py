@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +8,13 @@ import torch
 
 from encoders import learn_something, tiny_model
 from methods.conformance import CHECKS, Factory, learned
+from methods.docs_example import load_example
 from plora_cl.errors import MethodError
-
-PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    (code,) = re.findall(
-        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    file = tmp_path_factory.mktemp("docs") / "l2_anchor.py"
-    file.write_text(code, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("l2_anchor", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_example(tmp_path_factory.mktemp("docs"))
     return lambda: module.L2Anchor(strength=3.0)
 
 

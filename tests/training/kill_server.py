@@ -2,7 +2,8 @@
 
 Imports cost seconds and a kill only milliseconds, so they are paid once. A child that still runs
 after ``kill_after`` seconds, where that is given, gets a SIGKILL; one with ``kill_at`` gives itself
-one instead of its ``kill_at``-th change of a disk, counted from 0. Answers each line with the exit
+one instead of its ``kill_at``-th change of a disk, counted from 0. A ``script`` is run in place of
+the command line. Answers each line with the exit
 status.
 """
 
@@ -54,6 +55,9 @@ for line in sys.stdin:
             os.dup2(output.fileno(), 2)
         if request.get("kill_at") is not None:
             kill_at(request["kill_at"])
+        if "script" in request:
+            exec(request["script"], {"__name__": "__main__"})
+            os._exit(0)
         os._exit(main(request["argv"]))
     process = os.pidfd_open(child)
     ended, _, _ = select.select([process], [], [], request["kill_after"])

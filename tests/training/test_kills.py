@@ -38,8 +38,12 @@ class Runs:
         *,
         kill_after: float | None = None,
         kill_at: int | None = None,
+        script: str | None = None,
     ) -> int:
-        """Run to the end, or kill after so many seconds or changes; return the exit status."""
+        """Run to the end, or kill after so many seconds or changes; return the exit status.
+
+        With ``script`` it is what runs in place of the command line.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         request = {
@@ -47,6 +51,7 @@ class Runs:
             "output": str(output),
             "kill_after": kill_after,
             "kill_at": kill_at,
+            **({} if script is None else {"script": script}),
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -32,6 +32,16 @@ class ContinualMethod:
     """
 
     name: ClassVar[str]
+    """Unique among the methods of a run; letters, digits, - and _."""
+
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """Return what the method was made with, as plain JSON; nothing by default.
+
+        They are part of the identity of a run with ``CLTrainer(methods=[...])``: resuming with
+        other values is refused, unless the change is accepted. A method that settings switch on
+        needs none, because its settings are compared.
+        """
+        return {}
 
     def grow(self, model: ContinualClassifier, task: int) -> None:
         """Add parameters for ``task``. Structure only: replayed for every past task on resume."""

@@ -48,6 +48,7 @@ from plora_cl.model.encoder import (
     require_positions,
 )
 from plora_cl.state import Cursor, StateDict
+from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.run.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.run.components import Components, Plan
@@ -56,6 +57,7 @@ from plora_cl.training.run.run import Run
 from plora_cl.training.stopping import Progress, StopRequest
 from plora_cl.training.task_notes import tell_of_tasks
 
+BUILT_IN = (OrthogonalLora.name, Ewc.name, GenerativeReplay.name)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,6 +66,8 @@ def build_run(
     reporter: Reporter,
     stop: StopRequest,
     disk: GuardedFilesystem | None = None,
+    *,
+    methods: Sequence[ContinualMethod] = (),
 ) -> Run:
     """Load the tasks and the encoder, and put a run together that has not begun.
 
@@ -72,6 +76,7 @@ def build_run(
         reporter: Told about progress.
         stop: Polled between units of work, also while tasks are read.
         disk: What the run writes with; the local disk by default.
+        methods: Those of the user, which join the ones that settings switch on.
 
     Raises:
         RunStoppedError: ``stop`` asked for it.
@@ -82,7 +87,7 @@ def build_run(
         require_there(source)  # before a model is fetched
     random = Generators.seeded(settings.seed)
     with random.in_effect():  # layers that the encoder's files lack are drawn from them
-        return _built(settings, random, reporter, stop, disk or GuardedFilesystem())
+        return _built(settings, random, reporter, stop, disk or GuardedFilesystem(), methods)
 
 
 def _built(
@@ -91,6 +96,7 @@ def _built(
     reporter: Reporter,
     stop: StopRequest,
     disk: GuardedFilesystem,
+    methods: Sequence[ContinualMethod],
 ) -> Run:
     accelerator = make_accelerator(
         device=settings.device,
@@ -110,7 +116,7 @@ def _built(
     components = Components(
         model=model,
         tasks=tasks,
-        methods=MethodStack(_methods(settings, tokenizer, accelerator)),
+        methods=MethodStack([*_methods(settings, tokenizer, accelerator), *copies(methods)]),
         accelerator=accelerator,
         plan=_plan(settings),
         early_stopping=EarlyStopping(
@@ -126,7 +132,12 @@ def _built(
         router=_router(settings, model, under_way) if settings.use_router else None,
         cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
-    checkpointer = _checkpointer(settings, components, base, writer, reporter, disk)
+    run_identity = {
+        **identity(settings),
+        **methods_identity(methods),
+        **_content(model, tasks),
+    }
+    checkpointer = _checkpointer(settings, components, base, writer, reporter, disk, run_identity)
     measurement = Measurement(
         Scorer(
             model,
@@ -205,6 +216,7 @@ def _checkpointer(
     writer: Writer,
     reporter: Reporter,
     disk: GuardedFilesystem,
+    run_identity: StateDict,
 ) -> Checkpointer:
     store = CheckpointStore(experiment_folder(settings) / "checkpoints", disk)
 
@@ -220,7 +232,7 @@ def _checkpointer(
         disk_budget=settings.checkpoint_disk_budget,
         base=base,
         settings=settings.model_dump(mode="json"),
-        identity={**identity(settings), **_content(components.model, components.tasks)},
+        identity=run_identity,
         environment=components.accelerator.environment(),
         before_commit=before_commit,
         reporter=reporter,

@@ -24,6 +24,7 @@ from plora_cl.config.schema import SHAPE_SETTINGS, Settings
 from plora_cl.evaluation.matrix import UNKNOWN
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
+from plora_cl.training.own_methods import method_changes
 from plora_cl.training.run.components import UNDER_WAY
 from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.run import Run
@@ -190,6 +191,7 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change
         )
         found += held_out_differently(of_tasks, *compared(snapshot.settings, settings))
     found += value_changes(saved, current, {})
+    found += method_changes(snapshot.identity, run.checkpointer.identity)
     environment = run.checkpointer.environment
     return found + value_changes(snapshot.environment, environment, FACTS, prefix=ENVIRONMENT)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,8 +21,10 @@ from plora_cl.config.record import record
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.errors import CheckpointError
 from plora_cl.evaluation.measurement import FinalScores
+from plora_cl.methods.base import ContinualMethod
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
-from plora_cl.training.build import build_run
+from plora_cl.training.build import BUILT_IN, build_run
+from plora_cl.training.own_methods import require_distinct_names
 from plora_cl.training.publishing import publish
 from plora_cl.training.reporting import Reporter, SilentReporter
 from plora_cl.training.resuming import Held, go_on_from, log_changes
@@ -41,6 +43,13 @@ class CLTrainer:
 
     Models and tasks are loaded when they are first needed.
 
+    Args:
+        methods: Methods of your own, applied after those that the settings switch on. Each run
+            learns with a copy of them; `ContinualMethod.hyperparameters` is part of its identity.
+        reporter: Told about progress.
+        stop: Polled between units of work.
+        settings: As in the YAML file.
+
     Attributes:
         settings: Every resolved setting.
         undone: The last sequence ended before it had changed or saved anything, so that what was
@@ -48,36 +57,44 @@ class CLTrainer:
 
     Raises:
         SettingsError: A setting is unknown, ill-typed or contradicts another one.
+        MethodError: Two methods have the same name, or one the name of a built-in method.
     """
 
     def __init__(
         self,
         *,
+        methods: Sequence[ContinualMethod] = (),
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
         **settings: Any,
     ) -> None:
-        self._begin(validate(settings), reporter, stop)
+        self._begin(validate(settings), reporter, stop, methods)
 
     @classmethod
     def from_settings(
         cls,
         settings: Settings,
         *,
+        methods: Sequence[ContinualMethod] = (),
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
     ) -> Self:
-        """Return a trainer for resolved settings, which reports to one object and polls one."""
+        """Return a trainer for resolved settings; the other arguments are those of the class."""
         trainer = cls.__new__(cls)
-        trainer._begin(settings, reporter, stop)
+        trainer._begin(settings, reporter, stop, methods)
         return trainer
 
     def _begin(
-        self, settings: Settings, reporter: Reporter | None, stop: StopRequest | None
+        self,
+        settings: Settings,
+        reporter: Reporter | None,
+        stop: StopRequest | None,
+        methods: Sequence[ContinualMethod],
     ) -> None:
         # The working directory may be another one when the run goes on.
         self.settings, self._reporter = anchored(settings), reporter or SilentReporter()
         self._stop = stop or StopRequest()
+        self._methods = require_distinct_names(methods, BUILT_IN)
         self._run: Run | None = None
         self._own = OwnFolder(self.folder)
         self.undone = False
@@ -94,9 +111,14 @@ class CLTrainer:
         The random generators of the process begin at its seed, unless another run is learning.
         """
         if self._run is None:
-            self._run = build_run(self.settings, self._reporter, self._stop, self._own.disk)
+            self._run = self._new_run()
             self._run.components.random.hand_over()
         return self._run
+
+    def _new_run(self) -> Run:
+        return build_run(
+            self.settings, self._reporter, self._stop, self._own.disk, methods=self._methods
+        )
 
     def train_sequence(
         self,
@@ -271,7 +293,7 @@ class CLTrainer:
         resumable, run = self._read(Path(path)), self.run
         if run.model.tasks > resumable.snapshot.cursor["task"] + 1:
             # What later tasks added has to go, unless the checkpoint is refused.
-            run = build_run(self.settings, self._reporter, self._stop, self._own.disk)
+            run = self._new_run()
         go_on_from(
             resumable,
             run,
