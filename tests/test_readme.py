@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.cli.study.command import protocol_parser
+from plora_cl.cli.study.command import study_parser
 from plora_cl.cli.train.flags import floor_parser, train_parser
 from plora_cl.quickstart import how_to_install
 
@@ -40,8 +40,8 @@ def test_every_flag_of_a_training_command_is_known(command: str) -> None:
 
 
 def test_the_command_that_compares_methods_is_known() -> None:
-    (command,) = [command for command in COMMANDS if "plora-cl protocol" in command]
-    assert vars(protocol_parser().parse_args(shlex.split(command)[2:]))
+    (command,) = [command for command in COMMANDS if "plora-cl study" in command]
+    assert vars(study_parser().parse_args(shlex.split(command)[2:]))
 
 
 def test_pip_installs_what_the_extra_has_and_nothing_that_it_depends_on() -> None:

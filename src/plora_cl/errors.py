@@ -37,7 +37,7 @@ class TrainingError(PloraError):
     """Training cannot go on, for instance because the loss is no longer finite."""
 
 
-class ProtocolError(PloraError):
+class StudyError(PloraError):
     """A set of runs cannot go on, or does not add up to something that can be compared."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components import tables
-from plora_cl.cli.study.command import protocol_parser
+from plora_cl.cli.study.command import study_parser
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -39,8 +39,8 @@ def test_the_commands_are_understood() -> None:
     for line in block.splitlines():
         words = shlex.split(line)
         if words[0] == "plora-cl":
-            assert words[1] == "protocol"
-            protocol_parser().parse_args(words[2:])
+            assert words[1] == "study"
+            study_parser().parse_args(words[2:])
             assert (ROOT / words[2]).is_file()
         else:
             assert words[:3] == ["uv", "run", "python"]

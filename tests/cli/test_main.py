@@ -91,13 +91,13 @@ def test_the_module_is_the_same_command() -> None:
     [
         (["trian"], "unknown command 'trian'; did you mean train?"),
         (["flor"], "unknown command 'flor'; did you mean floor?"),
-        (["x"], "unknown command 'x'; there are train, floor, protocol, checkpoints"),
+        (["x"], "unknown command 'x'; there are train, floor, study, checkpoints"),
         (["checkpoints", "lst"], "unknown command 'lst'; did you mean list?"),
         (["train", "--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs?"),
         (["train", "--no-ecw"], "unrecognized arguments: --no-ecw; did you mean --no-ewc?"),
         (["train", "--max-length", "64"], "did you mean --set max_length=64?"),
         (["train", "--max_lenght=64"], "did you mean --set max_length=64?"),
-        (["protocol", "x.yaml", "--dryrun"], "did you mean --dry-run?"),
+        (["study", "x.yaml", "--dryrun"], "did you mean --dry-run?"),
         (["checkpoints", "list", "--jsno", "x"], "did you mean --json?"),
         (["train", "--frobnicate"], "unrecognized arguments: --frobnicate (see plora-cl train"),
     ],
@@ -128,8 +128,8 @@ def test_a_mistyped_command_or_flag_is_told_what_was_perhaps_meant(
         ),
         (["train", "--tasks", "mails/", "--model-name", "empty"], "no config.json in 'empty'"),
         (["floor", "--tasks", "no/where"], "task 'where': no/where is not a folder"),
-        (["protocol", "p.yaml", "--dry-run"], "task 'where': no/where is not a folder"),
-        (["protocol", "p.yaml"], "task 'where': no/where is not a folder"),
+        (["study", "p.yaml", "--dry-run"], "task 'where': no/where is not a folder"),
+        (["study", "p.yaml"], "task 'where': no/where is not a folder"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_heavy_is_imported(
@@ -166,7 +166,7 @@ def test_what_is_not_there_is_told_before_anything_heavy_is_imported(
         ["train", "--model-name"],
         ["train", "--model-name", "/", "--max-time", "1", "--set"],
         ["floor", "--model-name", "/", "--config"],
-        ["protocol"],
+        ["study"],
         ["checkpoints", "list"],
         ["checkpoints", "fork", "nothing"],
         ["checkpoints", "import", "nothing"],
@@ -198,7 +198,7 @@ def test_odd_names_are_refused_in_lines_without_a_traceback(
 
 
 @pytest.mark.parametrize(
-    "argv", [["floor"], ["protocol"], ["checkpoints", "inspect"], ["checkpoints", "fork"]]
+    "argv", [["floor"], ["study"], ["checkpoints", "inspect"], ["checkpoints", "fork"]]
 )
 def test_the_description_of_a_command_is_wrapped(
     argv: list[str], capsys: pytest.CaptureFixture[str]

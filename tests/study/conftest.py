@@ -11,12 +11,12 @@ import yaml
 from plora_cl.config.precedence import dump
 from plora_cl.config.schema import identity
 from plora_cl.config.task_entry import task_name
-from plora_cl.study.file import read_protocol
+from plora_cl.study.file import read_study
 from plora_cl.study.plan import PlannedRun, planned_runs
 
 Planned = Callable[..., list[PlannedRun]]
 
-PROTOCOL: dict[str, Any] = {
+STUDY: dict[str, Any] = {
     "name": "four",
     "base": {"experiment_dir": "experiments", "epochs": 2},
     "tasks": {"a": {"path": "data/animals"}, "w": {"path": "data/weather"}},
@@ -34,17 +34,17 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def planned(file: Path) -> Planned:
-    """Return the runs of `PROTOCOL` with some of its keys replaced; None removes one."""
+    """Return the runs of `STUDY` with some of its keys replaced; None removes one."""
 
     def plan(**changes: Any) -> list[PlannedRun]:
         write(file, **changes)
-        return planned_runs(read_protocol(file), "p.yaml")
+        return planned_runs(read_study(file), "p.yaml")
 
     return plan
 
 
 def write(file: Path, **changes: Any) -> None:
-    values = {key: value for key, value in {**PROTOCOL, **changes}.items() if value is not None}
+    values = {key: value for key, value in {**STUDY, **changes}.items() if value is not None}
     file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The example of docs/protocol.md and the measured comparison, as written."""
+"""The example of docs/study.md and the measured comparison, as written."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.cli.study.command import main, protocol_parser
+from plora_cl.cli.study.command import main, study_parser
 from plora_cl.cli.train.flags import train_parser
 from plora_cl.config.learners import LEARNERS
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [
     line
     for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
     for line in block.splitlines()
 ]
-PARSERS = {"protocol": protocol_parser, "train": train_parser}
+PARSERS = {"study": study_parser, "train": train_parser}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

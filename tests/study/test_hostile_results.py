@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, record
 from plora_cl.study.run_folder import LOG, State, results_of, status_of
@@ -34,7 +34,7 @@ def test_any_value_in_results_is_compared_or_refused_in_one_line(planned: Planne
             if results is not None:
                 try:
                     one = record(runs[0], results)
-                except ProtocolError as error:
+                except StudyError as error:
                     refused += 1
                     assert "\n" not in str(error)  # noqa: PT017 - a record is right, too
                 else:
@@ -89,7 +89,7 @@ def test_what_was_edited_is_named_with_the_way_out(
     finish(run)
     path = run.folder / "results" / "final_results.json"
     path.write_text(json.dumps(replaced(json.loads(path.read_bytes()), place, odd)))
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises(StudyError) as caught:
         read(run)
     assert f"{run.folder}: its results are damaged or were edited ({said}" in str(caught.value)
     assert str(caught.value).endswith("remove results/ and start again")
@@ -114,5 +114,5 @@ def test_what_is_no_file_is_a_status_or_one_line(planned: Planned, name: str, ki
         path.write_text("[" * 100_000)
     try:
         assert status_of(run).state in State
-    except ProtocolError as error:
+    except StudyError as error:
         assert path.name in str(error)  # noqa: PT017 - a status is right, too

@@ -9,7 +9,7 @@ import pytest
 
 from plora_cl.config.learners import LEARNERS
 from plora_cl.errors import SettingsError
-from plora_cl.study.file import read_protocol
+from plora_cl.study.file import read_study
 from plora_cl.study.plan import notes_on, planned_runs
 from study.conftest import Planned, write
 
@@ -146,7 +146,7 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
 def test_a_mistake_is_explained_in_one_line(file: Path, change: dict[str, Any], line: str) -> None:
     write(file, **change)
     with pytest.raises(SettingsError) as caught:
-        read_protocol(file)
+        read_study(file)
     assert caught.value.problems == (f"{file}: {line}",)
 
 
@@ -190,8 +190,8 @@ def test_a_folder_has_the_short_name_of_the_file(planned: Planned) -> None:
 def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> None:
     methods = ["plain", {"s": {"like": "plain", "lambda_ewc": 5}}]
     write(file, methods=methods, base={"lambda_ewc": 7})
-    protocol = read_protocol(file)
-    assert notes_on(protocol, planned_runs(protocol, "p.yaml")) == [
+    study = read_study(file)
+    assert notes_on(study, planned_runs(study, "p.yaml")) == [
         "methods.s: lambda_ewc has no effect here: use_ewc is false"
     ]
 
@@ -199,8 +199,8 @@ def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> No
 def test_a_setting_of_a_method_that_acts_in_one_variant_is_not_told_of(file: Path) -> None:
     methods = [{"s": {"like": "plain", "lambda_ewc": 5}}]
     write(file, methods=methods, variants={"off": {}, "on": {"use_ewc": True}})
-    protocol = read_protocol(file)
-    assert notes_on(protocol, planned_runs(protocol, "p.yaml")) == []
+    study = read_study(file)
+    assert notes_on(study, planned_runs(study, "p.yaml")) == []
 
 
 def test_a_short_name_may_be_nearly_that_of_a_stream(planned: Planned) -> None:

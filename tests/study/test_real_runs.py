@@ -1,4 +1,4 @@
-"""``plora-cl protocol`` with real children: killed, started again, and left alone when done."""
+"""``plora-cl study`` with real children: killed, started again, and left alone when done."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("protocol")
+    folder = tmp_path_factory.mktemp("study")
     settings = {
         "model_name": str(tiny.make_encoder(folder / "encoder")),
         "cache_dir": str(folder / "cache"),
@@ -86,9 +86,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def killed(place: Place) -> Place:
-    """A protocol whose supervisor was killed while its first run was learning."""
+    """A study whose supervisor was killed while its first run was learning."""
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "plora_cl.cli.main", "protocol", str(place.file)],
+        [sys.executable, "-m", "plora_cl.cli.main", "study", str(place.file)],
         stdout=subprocess.DEVNULL,
     )
     checkpoints = place.runs / "plain__aw__seed1" / "checkpoints"
@@ -100,7 +100,7 @@ def killed(place: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def again(killed: Place) -> Place:
-    """The same protocol, started again at once and ended by itself."""
+    """The same study, started again at once and ended by itself."""
     assert main([str(killed.file)]) == 1
     return killed
 

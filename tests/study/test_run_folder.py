@@ -74,7 +74,7 @@ def gone_on_with(key: str, impact: str) -> dict[str, Any]:
     return {"id": "2" * 64, "branch": 1, "history": [{**LEFT, "changes": [change]}]}
 
 
-def test_a_run_that_had_other_settings_on_the_way_belongs_to_no_protocol(run: PlannedRun) -> None:
+def test_a_run_that_had_other_settings_on_the_way_belongs_to_no_study(run: PlannedRun) -> None:
     finish(run, trajectory=gone_on_with("learning_rate", "trajectory-changing"))
     assert results_of(run) is None
     status = status_of(run)

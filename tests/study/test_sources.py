@@ -14,7 +14,7 @@ from plora_cl.cli.study.command import main
 from plora_cl.config.schema import identity
 from plora_cl.config.task_entry import task_name
 from plora_cl.data.sources.declaration import parse_task
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.study.file import Tuning
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.strength_search import choose
@@ -149,7 +149,7 @@ def test_trials_of_different_texts_choose_nothing(plan: Planned) -> None:
         change_texts()
         work(trials[1:])
 
-    with pytest.raises(ProtocolError, match=DIFFERENT):
+    with pytest.raises(StudyError, match=DIFFERENT):
         choose(runs, tuning, FOLDER, changed_in_between)
     assert any(DIFFERENT in note for note in choose(runs, tuning, FOLDER).notes)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from plora_cl.config.schema import identity
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, record
 from plora_cl.study.run_folder import results_of
@@ -116,7 +116,7 @@ def test_a_variant_is_compared_with_a_baseline_that_has_none(planned: Planned) -
 
 
 def test_metrics_that_contradict_one_another_are_refused(planned: Planned) -> None:
-    with pytest.raises(ProtocolError, match=r"average accuracy 0\.8 is not learning accuracy 0\.9"):
+    with pytest.raises(StudyError, match=r"average accuracy 0\.8 is not learning accuracy 0\.9"):
         measured(planned()[0], learning_accuracy=0.9, backward_transfer=-0.1)
     measured(planned()[0], learning_accuracy=0.9, backward_transfer=-0.2)  # 0.9 - 1/2 * 0.2
 
@@ -130,7 +130,7 @@ def test_runs_that_learned_from_other_examples_are_not_compared(planned: Planned
     content["identity"]["data"][0]["train"] = "other texts"
     path.write_text(json.dumps(content))
     records = [record(run, results_of(run) or {}) for run in (plain, ewc)]
-    with pytest.raises(ProtocolError, match="different train examples of the task 'a'"):
+    with pytest.raises(StudyError, match="different train examples of the task 'a'"):
         summarised(records, None)
 
 

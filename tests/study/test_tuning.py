@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tiny
-from plora_cl.errors import ProtocolError
-from plora_cl.study.file import Tuning, read_protocol
+from plora_cl.errors import StudyError
+from plora_cl.study.file import Tuning, read_study
 from plora_cl.study.plan import PlannedRun, planned_runs
 from plora_cl.study.strength_search import Choice, choose, write_choice
 from study.conftest import Planned, finish, write
@@ -94,10 +94,10 @@ def test_what_is_chosen_changes_no_run_but_its_settings(file: Path, tmp_path: Pa
     tiny.make_tasks(tmp_path / "data")
     variants = {"long": {}, "sum": {"composition": "cumulative"}}
     write(file, methods=["joint", "plain"], variants=variants)
-    protocol = read_protocol(file)
-    untuned = planned_runs(protocol, "p.yaml")
+    study = read_study(file)
+    untuned = planned_runs(study, "p.yaml")
     choice = choose(untuned, Tuning(learning_rate=(0.01,)), FOLDER, scored(lambda _: 0.5))
-    tuned = planned_runs(protocol, "p.yaml", choice.values)
+    tuned = planned_runs(study, "p.yaml", choice.values)
     assert [run.name for run in tuned] == [run.name for run in untuned]
     assert {run.settings.learning_rate for run in tuned} == {0.01}
     assert sum(run.method == "joint" for run in tuned) == 4  # once for each order and seed
@@ -195,7 +195,7 @@ def test_what_was_tried_is_not_tried_again(runs: list[PlannedRun]) -> None:
 
 
 def test_a_trial_without_result_stops_the_choice(runs: list[PlannedRun]) -> None:
-    with pytest.raises(ProtocolError, match="cannot choose learning_rate: no result of learning"):
+    with pytest.raises(StudyError, match="cannot choose learning_rate: no result of learning"):
         choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, lambda _: None)
 
 
@@ -220,7 +220,7 @@ def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
         finish(trials[0], **results)
 
     tuning = Tuning(learning_rate=(0.1, 0.01))
-    with pytest.raises(ProtocolError, match="tuning cannot choose learning_rate: ") as caught:
+    with pytest.raises(StudyError, match="tuning cannot choose learning_rate: ") as caught:
         choose(runs, tuning, FOLDER, work)
     assert f"are damaged or were edited ({said}" in str(caught.value)
     only_looked = choose(runs, tuning, FOLDER)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plora_cl.cli.study.command import main
-from plora_cl.errors import OutputError, PloraError, ProtocolError
+from plora_cl.errors import OutputError, PloraError, StudyError
 from plora_cl.study import supervisor as module
 from plora_cl.study.child import Child
 from plora_cl.study.plan import PlannedRun
@@ -84,9 +84,7 @@ def test_the_others_are_looked_at_and_compared_all_the_same(
     assert f"| plain | - | {compared} | 2 orders |" in capsys.readouterr().out
 
 
-def test_one_that_is_unreadable_leaves_the_protocol_incomplete(
-    planned: Planned, file: Path
-) -> None:
+def test_one_that_is_unreadable_leaves_the_study_incomplete(planned: Planned, file: Path) -> None:
     runs = planned()
     for folder in ("animals", "weather"):
         (file.parent / "data" / folder).mkdir(parents=True)
@@ -128,7 +126,7 @@ def test_a_run_that_becomes_unreadable_while_it_waits_is_left_alone(planned: Pla
     assert any(line.startswith(f"unreadable: {runs[1].name}: ") for line in stage.told)
 
 
-@pytest.mark.parametrize("error", [OutputError, ProtocolError])
+@pytest.mark.parametrize("error", [OutputError, StudyError])
 def test_a_run_that_cannot_be_started_stops_no_other(
     planned: Planned, error: type[PloraError]
 ) -> None:
@@ -163,6 +161,6 @@ def test_a_process_that_the_system_refuses_is_kept_as_a_failure(
 ) -> None:
     run = planned()[0]
     monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
-    with pytest.raises(ProtocolError, match=rf"cannot start a process for {run.name}: No such"):
+    with pytest.raises(StudyError, match=rf"cannot start a process for {run.name}: No such"):
         Child.start(run, threads=1)
     assert status_of(run).detail.startswith("not started: cannot start a process")

@@ -15,7 +15,7 @@ from plora_cl.cli.parser import commands_parser
 COMMANDS = {
     "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or resume one"),
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
-    "protocol": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
+    "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }
 """Module and purpose of each command; the module has ``main(argv) -> int``."""

@@ -114,7 +114,7 @@ def _alone() -> Iterator[None]:
         raise TrainingError(
             "a run is at work in another thread of this process, and PyTorch's random generators "
             "belong to the process: the two would change each other's numbers; use one after the "
-            "other, or a process for each (plora-cl protocol)"
+            "other, or a process for each (plora-cl study)"
         )
     try:
         yield

@@ -12,7 +12,7 @@ from typing import Self
 
 from plora_cl.checkpoint.store.output_files import recording, write_output
 from plora_cl.config.precedence import dump
-from plora_cl.errors import OutputError, PloraError, ProtocolError
+from plora_cl.errors import OutputError, PloraError, StudyError
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.run_folder import CONFIG, FAILURE, LOG, last_line
 
@@ -36,7 +36,7 @@ class Child:
 
         Raises:
             OutputError: The disk refused a file in its folder, where this is kept if that can be.
-            ProtocolError: The system refused another process; this is kept, too.
+            StudyError: The system refused another process; this is kept, too.
         """
         try:
             return cls(run, _started(run, threads))
@@ -90,7 +90,7 @@ def _started(run: PlannedRun, threads: int) -> subprocess.Popen[bytes]:
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
-            raise ProtocolError(
+            raise StudyError(
                 f"cannot start a process for {run.name}: {error.strerror or error}; start the "
                 "command again once there is room for one more"
             ) from error

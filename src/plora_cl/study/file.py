@@ -1,4 +1,4 @@
-"""The YAML file of ``plora-cl protocol``: methods x orders x variants x seeds."""
+"""The YAML file of ``plora-cl study``: methods x orders x variants x seeds."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ class Tuning(BaseModel):
 
 
 TUNABLE = tuple(name for name in Tuning.model_fields if name != "seed")
-"""Settings that a protocol can choose."""
+"""Settings that a study can choose."""
 
 
-class ProtocolFile(BaseModel):
+class StudyFile(BaseModel):
     """Methods, orders, variants and seeds; a run is one of each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -157,8 +157,8 @@ class ProtocolFile(BaseModel):
     """Values to choose from, with the same number of trials for each method."""
 
 
-def read_protocol(path: Path) -> ProtocolFile:
-    """Return the protocol in a YAML file.
+def read_study(path: Path) -> StudyFile:
+    """Return the study in a YAML file.
 
     Raises:
         SettingsError: It cannot be read, or something in it is unknown, ill-typed or
@@ -166,41 +166,41 @@ def read_protocol(path: Path) -> ProtocolFile:
     """
     values = read_mapping(path)
     try:
-        protocol = ProtocolFile.model_validate(values)
+        study = StudyFile.model_validate(values)
     except ValidationError as error:
-        keys = {"": list(ProtocolFile.model_fields), "tune": list(Tuning.model_fields)}
+        keys = {"": list(StudyFile.model_fields), "tune": list(Tuning.model_fields)}
         raise SettingsError(field_problems(error, str(path), keys)) from error
-    problems = _contradictions(protocol)
+    problems = _contradictions(study)
     if problems:
         raise SettingsError([f"{path}: {problem}" for problem in problems])
-    return protocol
+    return study
 
 
-def _contradictions(protocol: ProtocolFile) -> list[str]:
+def _contradictions(study: StudyFile) -> list[str]:
     found = []
-    if protocol.baseline is not None and protocol.baseline not in protocol.methods:
-        text = unknown(protocol.baseline, protocol.methods, kind="method")
-        found.append(f"baseline: {protocol.baseline!r}: {text}")
-    if protocol.tune is not None and protocol.tune.seed in protocol.seeds:
+    if study.baseline is not None and study.baseline not in study.methods:
+        text = unknown(study.baseline, study.methods, kind="method")
+        found.append(f"baseline: {study.baseline!r}: {text}")
+    if study.tune is not None and study.tune.seed in study.seeds:
         found.append(
-            f"tune.seed: {protocol.tune.seed} is one of the seeds of the runs, whose results would "
+            f"tune.seed: {study.tune.seed} is one of the seeds of the runs, whose results would "
             "then be chosen, not measured; take another"
         )
-    if not isinstance(protocol.base.get("preset", ""), str):
-        found.append(f"base.preset: {shown(protocol.base['preset'])}; expected a name")
-    if protocol.tasks and not protocol.orders:
+    if not isinstance(study.base.get("preset", ""), str):
+        found.append(f"base.preset: {shown(study.base['preset'])}; expected a name")
+    if study.tasks and not study.orders:
         found.append(
-            f"tasks: there are no orders to use {', '.join(protocol.tasks)}; list them in orders"
+            f"tasks: there are no orders to use {', '.join(study.tasks)}; list them in orders"
         )
-    return found + _not_theirs(protocol)
+    return found + _not_theirs(study)
 
 
-def _not_theirs(protocol: ProtocolFile) -> list[str]:
+def _not_theirs(study: StudyFile) -> list[str]:
     """Return what a method, a variant or the base says of a run that is not theirs to say."""
     places = {
-        "base": protocol.base,
-        **{f"methods.{name}": values for name, values in protocol.methods.items()},
-        **{f"variants.{name}": values for name, values in protocol.variants.items()},
+        "base": study.base,
+        **{f"methods.{name}": values for name, values in study.methods.items()},
+        **{f"variants.{name}": values for name, values in study.variants.items()},
     }
     found = [
         f"{place}.{name}: every run has its own; use seeds and name"

@@ -1,4 +1,4 @@
-"""Which runs a protocol consists of, and the settings of each."""
+"""Which runs a study consists of, and the settings of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plora_cl.config.presets import read_preset
 from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.data.sources.declaration import parse_tasks, spelled_out
 from plora_cl.errors import DataError, SettingsError
-from plora_cl.study.file import LIKE, ProtocolFile
+from plora_cl.study.file import LIKE, StudyFile
 
 Overrides = Mapping[str, Any]
 Chosen = Mapping[tuple[str, str, str], Overrides]
@@ -27,10 +27,10 @@ NO_VARIANT = ""
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run of a protocol.
+    """One run of a study.
 
     Attributes:
-        method: Name of the method in the protocol.
+        method: Name of the method in the study.
         order: Name of the order.
         variant: Name of the variant; empty where there is none or it would change nothing.
         seed: Seed of the run.
@@ -68,33 +68,31 @@ def run_name(method: str, order: str, variant: str, seed: int) -> str:
     return "__".join(filter(None, (method, order, variant, f"seed{seed}")))
 
 
-def protocol_folder(protocol: ProtocolFile) -> Path:
-    """Return the folder that holds everything of a protocol."""
-    parent = protocol.base.get("experiment_dir", SettingFields().experiment_dir)
-    return Path(str(parent)).expanduser() / protocol.name
+def study_folder(study: StudyFile) -> Path:
+    """Return the folder that holds everything of a study."""
+    parent = study.base.get("experiment_dir", SettingFields().experiment_dir)
+    return Path(str(parent)).expanduser() / study.name
 
 
-def planned_runs(
-    protocol: ProtocolFile, source: str, chosen: Chosen | None = None
-) -> list[PlannedRun]:
+def planned_runs(study: StudyFile, source: str, chosen: Chosen | None = None) -> list[PlannedRun]:
     """Return every run, all methods of one seed before the next seed.
 
     Args:
-        protocol: What to run.
+        study: What to run.
         source: The file it was read from, for messages.
         chosen: What tuning chose.
 
     Raises:
         SettingsError: The settings of a run are wrong; each problem is listed once.
     """
-    planner = _Planner(protocol, source, chosen or {})
+    planner = _Planner(study, source, chosen or {})
     if planner.problems:
         raise SettingsError(list(planner.problems))
     runs = [
         run
-        for seed in protocol.seeds
+        for seed in study.seeds
         for order in planner.orders
-        for method in protocol.methods
+        for method in study.methods
         for run in planner.variants_of(method, order, seed)
     ]
     if planner.problems:
@@ -102,11 +100,11 @@ def planned_runs(
     return runs
 
 
-def notes_on(protocol: ProtocolFile, runs: Sequence[PlannedRun]) -> list[str]:
+def notes_on(study: StudyFile, runs: Sequence[PlannedRun]) -> list[str]:
     """Return one line for each setting that a method gives itself and that changes no run of it."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        lines = ineffective(run.settings, protocol.methods[run.method])
+        lines = ineffective(run.settings, study.methods[run.method])
         earlier = found.setdefault(run.method, lines)
         found[run.method] = [line for line in earlier if line in lines]
     return [f"methods.{method}: {line}" for method, lines in found.items() for line in lines]
@@ -122,20 +120,20 @@ def _what_acts(run: PlannedRun) -> dict[str, Any]:
 
 
 class _Planner:
-    def __init__(self, protocol: ProtocolFile, source: str, chosen: Chosen) -> None:
-        self._protocol, self._source, self._chosen = protocol, source, chosen
+    def __init__(self, study: StudyFile, source: str, chosen: Chosen) -> None:
+        self._study, self._source, self._chosen = study, source, chosen
         self.problems: dict[str, str] = {}
         self.orders = self._orders()
         self._check_tasks()
-        self._base = {key: value for key, value in protocol.base.items() if key != "preset"}
-        preset = protocol.base.get("preset")
+        self._base = {key: value for key, value in study.base.items() if key != "preset"}
+        preset = study.base.get("preset")
         self._preset = (
             read_preset(preset, source=f"{source}: base.preset") if preset is not None else {}
         )
 
     def variants_of(self, method: str, order: str, seed: int) -> list[PlannedRun]:
         """Return the runs of a method: one for each variant that makes a difference."""
-        variants = self._protocol.variants
+        variants = self._study.variants
         if not variants:
             return self._run(method, order, NO_VARIANT, seed)
         names = variants if self._differ(method, order, seed) else (NO_VARIANT,)
@@ -146,7 +144,7 @@ class _Planner:
         try:
             without, *others = (
                 self._planned(method, order, variant, seed, tuned=False)
-                for variant in (NO_VARIANT, *self._protocol.variants)
+                for variant in (NO_VARIANT, *self._study.variants)
             )
         except SettingsError:
             return True  # a variant gives what the method lacks, or has a problem to be told
@@ -163,7 +161,7 @@ class _Planner:
     def _planned(
         self, method: str, order: str, variant: str, seed: int, *, tuned: bool = True
     ) -> PlannedRun:
-        own = self._protocol.methods[method]
+        own = self._study.methods[method]
         learner = own.get(LIKE)
         sources: Sequence[tuple[str, Overrides]] = [
             ("preset", self._preset),
@@ -174,26 +172,26 @@ class _Planner:
                 f"{self._source}: methods.{method}",
                 {key: value for key, value in own.items() if key != LIKE},
             ),
-            (f"{self._source}: variants.{variant}", self._protocol.variants.get(variant, {})),
+            (f"{self._source}: variants.{variant}", self._study.variants.get(variant, {})),
             ("tuning", self._chosen.get((method, order, variant), {}) if tuned else {}),
             (
                 f"{self._source}: name",
                 {
                     "seed": seed,
-                    "experiment_dir": str(protocol_folder(self._protocol)),
+                    "experiment_dir": str(study_folder(self._study)),
                     "experiment_name": run_name(method, order, variant, seed),
                 },
             ),
         ]
-        given = {*own, *self._protocol.variants.get(variant, {})} - {LIKE}
+        given = {*own, *self._study.variants.get(variant, {})} - {LIKE}
         return PlannedRun(method, order, variant, seed, learner, layered(sources), frozenset(given))
 
     def _orders(self) -> dict[str, Overrides]:
-        if not self._protocol.orders:
+        if not self._study.orders:
             return {"tasks": {}}
         return {
             name: {"tasks": [self._task(entry) for entry in order]}
-            for name, order in self._protocol.orders.items()
+            for name, order in self._study.orders.items()
         }
 
     def _check_tasks(self) -> None:
@@ -204,10 +202,10 @@ class _Planner:
                 parse_tasks(order["tasks"])
             except DataError as error:
                 strangers = [e for e in order["tasks"] if isinstance(e, str)]
-                meant = [m for e in strangers if (m := nearest(e, self._protocol.tasks))]
+                meant = [m for e in strangers if (m := nearest(e, self._study.tasks))]
                 hint = f" (did you mean {meant[0]!r} of this file?)" if meant else ""
                 self.problems.setdefault(f"{self._source}: orders.{name}: {error}{hint}", name)
 
     def _task(self, entry: Any) -> Any:
-        known = self._protocol.tasks.get(entry) if isinstance(entry, str) else None
+        known = self._study.tasks.get(entry) if isinstance(entry, str) else None
         return entry if known is None else {"name": entry, **spelled_out(known)}

@@ -12,7 +12,7 @@ from typing import Any
 from plora_cl.config.errors import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
 from plora_cl.config.task_entry import task_name
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.result_values import (
     DamagedError,
@@ -84,7 +84,7 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     """Return the record of a run that is done.
 
     Raises:
-        ProtocolError: They are damaged, or the metrics contradict one another.
+        StudyError: They are damaged, or the metrics contradict one another.
     """
     with _damage_refused(run):
         names = _task_names(run, results)
@@ -101,7 +101,7 @@ def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
     """Return what a trial that is done measured.
 
     Raises:
-        ProtocolError: Its results are damaged.
+        StudyError: Its results are damaged.
     """
     with _damage_refused(run):
         data = _data(results, _task_names(run, results))
@@ -119,7 +119,7 @@ def _damage_refused(run: PlannedRun) -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
-        raise ProtocolError(
+        raise StudyError(
             f"{run.folder}: its results are damaged or were edited ({error}): remove results/ "
             "and start again"
         ) from error
@@ -198,7 +198,7 @@ def check_same_examples(records: Sequence[Record]) -> None:
     """Make sure that runs whose settings pick the same examples had the same.
 
     Raises:
-        ProtocolError: Two of them had not, so that their difference would mean nothing.
+        StudyError: Two of them had not, so that their difference would mean nothing.
     """
     first: dict[str, Record] = {}
     for one in records:
@@ -208,7 +208,7 @@ def check_same_examples(records: Sequence[Record]) -> None:
         for mine, theirs in zip(one.data, other.data, strict=True):
             different = [split for split in ("train", "test") if mine[split] != theirs[split]]
             if different:
-                raise ProtocolError(
+                raise StudyError(
                     f"{one.run.name} and {other.run.name} have different {different[0]} examples "
                     f"of the task {mine['name']!r}, so that they cannot be compared; the files "
                     "must have changed in between: remove the older folder and start again"
@@ -229,7 +229,7 @@ def _check_identity(run: PlannedRun, values: Mapping[str, float | None], *, task
         return  # learned at once, or one task only
     expected = learned + (tasks - 1) / tasks * backward
     if abs(average - expected) > _TOLERANCE:
-        raise ProtocolError(
+        raise StudyError(
             f"{run.folder}: average accuracy {average} is not learning accuracy {learned} + "
             f"{tasks - 1}/{tasks} * backward transfer {backward} = {expected}; the result files "
             "are damaged or were edited: remove results/ and start again"

@@ -17,7 +17,7 @@ from plora_cl.config.errors import shown
 from plora_cl.config.locations import RECORD, anchored_values
 from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
 from plora_cl.config.yaml_file import read_mapping
-from plora_cl.errors import CorruptCheckpointError, PloraError, ProtocolError, SettingsError
+from plora_cl.errors import CorruptCheckpointError, PloraError, SettingsError, StudyError
 from plora_cl.impact import Impact
 from plora_cl.study.plan import PlannedRun
 
@@ -99,13 +99,13 @@ def _status(run: PlannedRun) -> Status:
         return Status(
             State.CHANGED,
             f"was run with other settings: {changed}; remove {run.folder}, undo the change, or "
-            "give the protocol another name",
+            "give the study another name",
         )
     if mixed := _mixed(run):
         return Status(
             State.CHANGED,
             f"was gone on with under other settings: {mixed}; remove {run.folder}, or give the "
-            "protocol another name",
+            "study another name",
         )
     if _results(run) is not None:
         return Status(State.DONE)
@@ -214,7 +214,7 @@ def _json_at(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ProtocolError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise StudyError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError:
         return None  # torn by a power cut: the run writes it again
     return found if isinstance(found, dict) else None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from plora_cl.data.sources.classes import digest_of_part
 from plora_cl.data.sources.declaration import spelled_out
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, Validation
 
@@ -30,7 +30,7 @@ def check_same_sources(measured: Iterable[Record | Validation]) -> None:
     are picked from. Results of earlier versions, which do not say that, are left out.
 
     Raises:
-        ProtocolError: The texts were changed between two of them.
+        StudyError: The texts were changed between two of them.
     """
     read = [each for one in measured for each in _reads(one.run, one.data)]
     first: dict[tuple[str, tuple[str, ...]], _Read] = {}
@@ -42,7 +42,7 @@ def check_same_sources(measured: Iterable[Record | Validation]) -> None:
             other = first.setdefault((one.place, one.classes), one)
             expected = other.digest
         if one.digest != expected:
-            raise ProtocolError(
+            raise StudyError(
                 f"{one.run.folder} and {other.run.folder} learned the task {one.task!r} from "
                 "different texts, so that they cannot be compared; the files must have changed in "
                 "between: remove the older folder and start again"

@@ -23,7 +23,7 @@ from plora_cl.config.schema import IMPACTS, Settings
 from plora_cl.config.task_entry import TaskSource, task_name
 from plora_cl.data.sources.declaration import parse_task, spelled_out
 from plora_cl.data.tokens.scan import scan
-from plora_cl.errors import ProtocolError
+from plora_cl.errors import StudyError
 from plora_cl.impact import Impact
 from plora_cl.study.file import TUNABLE, Tuning
 from plora_cl.study.plan import PlannedRun
@@ -93,13 +93,13 @@ def choose(
     best trial.
 
     Args:
-        runs: Every run of the protocol, as it is without tuning.
+        runs: Every run of the study, as it is without tuning.
         tuning: What to try.
-        folder: Of the protocol.
+        folder: Of the study.
         work: Runs what is not done yet; None only looks.
 
     Raises:
-        ProtocolError: ``work`` returned and a trial has no result.
+        StudyError: ``work`` returned and a trial has no result.
     """
     choice = Choice()
     keys = {(r.method, r.order, r.variant): r for r in runs if not r.is_floor}
@@ -129,7 +129,7 @@ def choose(
             choice.complete = False
             choice.notes += damaged
             if work is not None:
-                raise ProtocolError(_cannot_choose(setting, missing, damaged, folder / FOLDER))
+                raise StudyError(_cannot_choose(setting, missing, damaged, folder / FOLDER))
             return choice
         _take_best(stage, choice)
     return choice
@@ -175,11 +175,11 @@ def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], lis
             continue
         try:
             choice.measured[run.name] = validation(run, results)
-        except ProtocolError as error:
+        except StudyError as error:
             damaged.append(str(error))
     try:
         check_same_sources(choice.measured.values())
-    except ProtocolError as error:
+    except StudyError as error:
         damaged.append(str(error))
     return missing, damaged
 

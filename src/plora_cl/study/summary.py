@@ -1,4 +1,4 @@
-"""Statistics over the runs of a protocol, as CSV, JSON and Markdown."""
+"""Statistics over the runs of a study, as CSV, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
             or, where it has none, in its only one.
 
     Raises:
-        ProtocolError: Runs to be compared had different examples.
+        StudyError: Runs to be compared had different examples.
     """
     check_same_examples(records)
     names = [*metric_names(records), RATIO]
@@ -94,7 +94,7 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
     """Write ``runs.csv``, ``summary.csv``, ``summary.json`` and ``summary.md``.
 
     Args:
-        folder: Of the protocol.
+        folder: Of the study.
         records: Of the runs that are done.
         groups: What `summarised` returned.
         header: What ``summary.json`` begins with.

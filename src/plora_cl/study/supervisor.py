@@ -1,4 +1,4 @@
-"""Starts the runs of a protocol, a few at a time, until each is done or has failed.
+"""Starts the runs of a study, a few at a time, until each is done or has failed.
 
 Nothing is remembered that matters: what is done follows from the folders of the runs, so that a
 supervisor that was killed is replaced by starting another one.

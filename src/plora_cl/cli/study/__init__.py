@@ -1,1 +1,1 @@
-"""``plora-cl protocol``."""
+"""``plora-cl study``."""

@@ -1,4 +1,4 @@
-"""``plora-cl protocol FILE.yaml``: every run of an experiment, and what they show together."""
+"""``plora-cl study FILE.yaml``: every run of an experiment, and what they show together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from plora_cl.cli.parser import Parser
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.study.overview import overview
 from plora_cl.config.inputs import require_inputs
-from plora_cl.errors import ExperimentLockedError, ProtocolError
+from plora_cl.errors import ExperimentLockedError, StudyError
 from plora_cl.study.child import Child
-from plora_cl.study.file import ProtocolFile, read_protocol
+from plora_cl.study.file import StudyFile, read_study
 from plora_cl.study.plan import (
     PlannedRun,
     notes_on,
     planned_runs,
-    protocol_folder,
+    study_folder,
 )
 from plora_cl.study.run_folder import State, results_of, status_of
 from plora_cl.study.same_texts import check_same_sources
@@ -34,18 +34,18 @@ INCOMPLETE = 1
 
 _EXAMPLE = """\
 example:
-  plora-cl protocol eight-runs.yaml --dry-run
-  plora-cl protocol eight-runs.yaml            # again after any interruption: goes on exactly
-  plora-cl protocol eight-runs.yaml --status   # from another terminal, at any time
+  plora-cl study eight-runs.yaml --dry-run
+  plora-cl study eight-runs.yaml            # again after any interruption: goes on exactly
+  plora-cl study eight-runs.yaml --status   # from another terminal, at any time
 
-docs/protocol.md describes the file, with an example.
+docs/study.md describes the file, with an example.
 """
 
 
-def protocol_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``plora-cl protocol``."""
+def study_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``plora-cl study``."""
     parser = Parser(
-        prog="plora-cl protocol",
+        prog="plora-cl study",
         description="Run methods x orders x variants x seeds, each in a process of its own; skip "
         "what is done, go on with what was stopped, and compare the results.",
         epilog=_EXAMPLE,
@@ -62,14 +62,14 @@ def protocol_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` says, by default that of the process; return the exit code."""
-    arguments = protocol_parser().parse_args(argv)
+    arguments = study_parser().parse_args(argv)
     looks_only = arguments.dry_run or arguments.status or arguments.summarise
     with ending_without_output() if looks_only else going_on_without_output():
         return exit_code(lambda: OK if _command(arguments) else INCOMPLETE)
 
 
 def _command(arguments: argparse.Namespace) -> bool:
-    experiment = _Experiment(read_protocol(arguments.file), str(arguments.file))
+    experiment = _Experiment(read_study(arguments.file), str(arguments.file))
     if arguments.dry_run:
         print(experiment.listing())
         experiment.require_inputs()
@@ -84,18 +84,18 @@ def _command(arguments: argparse.Namespace) -> bool:
     for note in notes:
         print(f"Note: {note}")
     if not arguments.status:
-        _summarise(experiment.protocol, runs, choice)
+        _summarise(experiment.study, runs, choice)
     return looks_only or all(status.state is State.DONE for status in statuses)
 
 
 class _Experiment:
-    """A protocol, and its runs as far as they are settled."""
+    """A study, and its runs as far as they are settled."""
 
-    def __init__(self, protocol: ProtocolFile, source: str) -> None:
-        self.protocol, self._source = protocol, source
-        self._folder = protocol_folder(protocol)
-        self._untuned = planned_runs(protocol, source)
-        self._notes = notes_on(protocol, self._untuned)
+    def __init__(self, study: StudyFile, source: str) -> None:
+        self.study, self._source = study, source
+        self._folder = study_folder(study)
+        self._untuned = planned_runs(study, source)
+        self._notes = notes_on(study, self._untuned)
 
     def listing(self) -> str:
         """Return the name of every run, and of the trials that are settled."""
@@ -123,31 +123,31 @@ class _Experiment:
         self.require_inputs()
         for note in self._notes:
             _say(f"Note: {note}")
-        start = partial(Child.start, threads=self.protocol.threads_per_job)
-        supervisor = Supervisor(jobs=self.protocol.jobs, start=start, tell=_say)
+        start = partial(Child.start, threads=self.study.threads_per_job)
+        supervisor = Supervisor(jobs=self.study.jobs, start=start, tell=_say)
         try:
             lock = ExperimentLock.acquire(self._folder)
         except ExperimentLockedError as error:
             raise ExperimentLockedError(
-                f"another plora-cl protocol is at work in {self._folder}; see how far it is with "
+                f"another plora-cl study is at work in {self._folder}; see how far it is with "
                 "--status"
             ) from error
         with lock, stopping(supervisor):
             choice = self._choice(supervisor.work)
-            if self.protocol.tune is not None:
+            if self.study.tune is not None:
                 write_choice(choice, self._folder)
             supervisor.work(self._tuned(choice))
 
     def _choice(self, work: Callable[[Sequence[PlannedRun]], None] | None = None) -> Choice:
-        if self.protocol.tune is None:
+        if self.study.tune is None:
             return Choice()
-        return choose(self._untuned, self.protocol.tune, self._folder, work)
+        return choose(self._untuned, self.study.tune, self._folder, work)
 
     def _tuned(self, choice: Choice) -> list[PlannedRun]:
-        return planned_runs(self.protocol, self._source, choice.values)
+        return planned_runs(self.study, self._source, choice.values)
 
 
-def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
+def _summarise(study: StudyFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
     # SciPy takes long to load and is not needed to look or to start.
     from plora_cl.study.records import record
     from plora_cl.study.summary import summarised, write_summary
@@ -160,15 +160,15 @@ def _summarise(protocol: ProtocolFile, runs: Sequence[PlannedRun], choice: Choic
     for run, results in found:
         try:
             records.append(record(run, results))
-        except ProtocolError as error:
+        except StudyError as error:
             problems.append(str(error))
     if problems:
-        raise ProtocolError("; ".join(problems))
+        raise StudyError("; ".join(problems))
     check_same_sources([*choice.measured.values(), *records])
-    groups = summarised(records, protocol.baseline)
-    folder = protocol_folder(protocol)
-    header = {"name": protocol.name, "planned": len(runs), "done": len(found)}
-    print(f"\n{write_summary(folder, records, groups, header, protocol.baseline)}")
+    groups = summarised(records, study.baseline)
+    folder = study_folder(study)
+    header = {"name": study.name, "planned": len(runs), "done": len(found)}
+    print(f"\n{write_summary(folder, records, groups, header, study.baseline)}")
     print(f"Written: {folder}/runs.csv, summary.csv, summary.json and summary.md")
 
 

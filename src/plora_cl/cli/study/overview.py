@@ -1,4 +1,4 @@
-"""What a person sees of a protocol: how many runs are where, and which."""
+"""What a person sees of a study: how many runs are where, and which."""
 
 from __future__ import annotations
 

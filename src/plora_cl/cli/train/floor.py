@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def planned(config: Path) -> int:
-    """Learn the floor that a protocol has planned, in its own folder; return the exit code."""
+    """Learn the floor that a study has planned, in its own folder; return the exit code."""
     with going_on_without_output():
         return exit_code(lambda: _learn(resolve(config=config).settings))
 
