@@ -103,10 +103,9 @@ def token_task(folder: Path, index: int, *, classes: int = 2, rows: int = 12) ->
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"task-{index}.arrow"
     ids = [generator.integers(5, VOCABULARY, 3 + row % 5).tolist() for row in range(rows)]
+    labels, texts = [row % classes for row in range(rows)], [f"text {row}" for row in range(rows)]
     with TokenFileWriter(path) as writer:
-        writer.append(
-            ids, [row % classes for row in range(rows)], [f"text {row}" for row in range(rows)]
-        )
+        writer.append("train", ids, labels, texts)
     split = Split(TokenFile(path), task=index, pad_token_id=1)
     names = tuple(f"class {c}" for c in range(classes))
     return Task(

@@ -58,7 +58,7 @@ def make_split(tmp_path: Path) -> Callable[..., Split]:
             for first in range(0, len(labels), block):
                 rows = slice(first, first + block)
                 texts = [str(ids) for ids in input_ids[rows]]
-                writer.append(input_ids[rows], labels[rows], texts)
+                writer.append("train", input_ids[rows], labels[rows], texts)
         return Split(TokenFile(path), task=5, pad_token_id=9)
 
     return make

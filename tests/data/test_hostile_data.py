@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import os
 import random
@@ -12,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -73,28 +73,35 @@ def entry_of(source: FolderSource, tokenizer: PreTrainedTokenizerBase, cache: Pa
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{}, [], None, {"files": None}, {"classes": 3}, {"digests": 1, "classes": None},
-     {"files": {"train": 1}}, "[" * 9999],
+    "facts",
+    [None, "{}", "[]", "null", '{"classes": 3}', '{"digests": 1}', '{"duplicates": 2}',
+     '{"digests": {"train": "0"}}', "[" * 9999],
 )  # fmt: skip
-def test_an_index_that_its_digest_fits_but_nobody_wrote_is_made_again(
-    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, change: Any
+def test_facts_that_the_name_of_the_file_fits_but_nobody_wrote_are_made_again(
+    source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, facts: str | None
 ) -> None:
     first = entry_of(source, tokenizer, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").glob("*/index")
-    index = json.loads(path.read_bytes().partition(b"\n")[2])
-    wrong = {**index, **change} if change and isinstance(change, dict) else change
-    content = (wrong if isinstance(wrong, str) else json.dumps(wrong)).encode()
-    path.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    (path,) = (tmp_path / "cache").glob("*/*.arrow")
+    if facts is not None and facts[:2] == '{"':
+        facts = json.dumps({**first.file.facts, **json.loads(facts)})
+    blocks = pa.ipc.open_file(pa.py_buffer(path.read_bytes()))
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, blocks.schema) as writer:
+        for number in range(blocks.num_record_batches):
+            is_last = facts is not None and number == blocks.num_record_batches - 1
+            writer.write_batch(blocks.get_batch(number), {"facts": facts} if is_last else None)
+    path.unlink()
+    name = hashlib.sha256(sink.getvalue()).hexdigest()
+    path.with_stem(name).write_bytes(sink.getvalue())
     again = entry_of(source, tokenizer, tmp_path / "cache")
     assert (again.classes, again.digests) == (first.classes, first.digests)
 
 
-def test_a_pipe_in_place_of_the_index_holds_nobody_up(
+def test_a_pipe_in_place_of_the_tokens_holds_nobody_up(
     source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     first = entry_of(source, tokenizer, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").glob("*/index")
+    (path,) = (tmp_path / "cache").glob("*/*.arrow")
     path.unlink()
     os.mkfifo(path)
     assert entry_of(source, tokenizer, tmp_path / "cache").digests == first.digests
@@ -171,10 +178,11 @@ def test_a_giant_text_has_the_tokens_of_its_beginning_and_costs_no_more(
     found = tokenised(
         source, tokenizer, max_length=16, cache_dir=tmp_path / "cache", progress=lambda *_: None
     )
-    first, second = found.files["train"].tokens(np.arange(2))
+    train = found.file.rows_of("train")
+    first, second = found.file.tokens(train[:2])
     assert first.tolist() == second.tolist()
     assert len(first) == 16
-    assert found.files["train"].texts(np.arange(1)) == [giant]
+    assert found.file.texts(train[:1]) == [giant]
     assert max(read) <= 1 << 16
 
 
@@ -187,7 +195,7 @@ def test_a_text_whose_tokens_begin_late_is_read_further_and_refused_in_the_end(
         found = tokenised(
             source, tokenizer, max_length=16, cache_dir=tmp_path, progress=lambda *_: None
         )
-        return found.files["train"].tokens(np.arange(1))[0].tolist()
+        return found.file.tokens(found.file.rows_of("train")[:1])[0].tolist()
 
     assert entry(500_000) == entry(1)
     message = (

@@ -25,12 +25,13 @@ def _anonymous_bytes() -> int:
 def test_a_large_split_is_read_from_disk_and_not_held_in_memory(tmp_path: Path) -> None:
     path, rows, tokens, block = tmp_path / "large.arrow", 400_000, 128, 10_000
     ids = pa.FixedSizeListArray.from_arrays(np.arange(block * tokens, dtype=np.int32), tokens)
-    columns = [ids.cast(SCHEMA.field("input_ids").type), [1] * block]
+    columns = [[0] * block, ids.cast(SCHEMA.field("input_ids").type), [1] * block]
     columns += [[bytes(16)] * block, ["red cat " * 16] * block]
     filled = pa.record_batch(columns, schema=SCHEMA)
     with pa.ipc.new_file(path, SCHEMA) as writer:
         for _ in range(rows // block):
             writer.write_batch(filled)
+        writer.write_batch(filled.slice(0, 0), {"facts": "{}"})
     del ids, columns, filled
     assert path.stat().st_size > 200 * MIB
 

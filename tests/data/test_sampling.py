@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plora_cl.data.sampling import held_out, rows_per_class, stratified_rows
-from plora_cl.data.tokens.token_file import text_digest
+from plora_cl.data.text_digest import text_hashes
 
 labellings = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(
     lambda labels: np.array(labels, dtype=np.int64)
@@ -69,7 +69,7 @@ def test_no_row_of_each_class_is_refused() -> None:
 
 
 def _hashes(texts: list[str]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    return np.frombuffer(b"".join(text_digest(text)[:8] for text in texts), dtype="<u8")
+    return text_hashes(texts)
 
 
 def test_the_held_out_texts_do_not_depend_on_the_order_of_the_rows() -> None:

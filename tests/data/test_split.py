@@ -105,9 +105,9 @@ def test_the_digest_changes_with_every_part_of_the_content(tmp_path: Path) -> No
     ) -> str:
         path = tmp_path / "x.arrow"
         with TokenFileWriter(path) as writer:
-            writer.append(ids, labels, texts)
+            writer.append("train", ids, labels, texts)
         found = Split(TokenFile(path), task=0, pad_token_id=0).digest
-        assert writer.digest() == found
+        assert writer.digest("train") == found
         return found
 
     digests = [
@@ -134,7 +134,7 @@ def test_an_unfinished_file_is_not_a_token_file(tmp_path: Path) -> None:
 
     def interrupted() -> None:
         with TokenFileWriter(path) as writer:
-            writer.append([[1]], [0], ["one"])
+            writer.append("train", [[1]], [0], ["one"])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

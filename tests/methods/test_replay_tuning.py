@@ -32,7 +32,7 @@ def replay(generator: ScriptedGenerator, **changes: Any) -> GenerativeReplay:
 
 def empty_texts(folder: Path) -> Task:
     with TokenFileWriter(folder / "empty.arrow") as writer:
-        writer.append([[2, 3]] * 2, [0, 1], [" \n", ""])
+        writer.append("train", [[2, 3]] * 2, [0, 1], [" \n", ""])
     split = Split(TokenFile(folder / "empty.arrow"), task=0, pad_token_id=1)
     return Task(0, "empty", ("a", "b"), split, split, split, digest="empty", source="empty")
 

@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from plora_cl.data.sampling import held_out
+from plora_cl.data.text_digest import text_hashes
 from plora_cl.data.tokens.scan import VALIDATION_FRACTION
-from plora_cl.data.tokens.token_file import text_digest
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 """Inverse strengths of the L2 penalty to choose from by validation accuracy."""
@@ -67,8 +67,7 @@ def tfidf_predictions(
 
 def _with_part_of_training(train: Examples, test_texts: Sequence[str]) -> FloorPredictions:
     texts, labels = np.asarray(train[0], dtype=object), train[1]
-    hashes = np.frombuffer(b"".join(text_digest(text)[:8] for text in texts), dtype="<u8")
-    out = held_out(hashes, labels, VALIDATION_FRACTION)
+    out = held_out(text_hashes(train[0]), labels, VALIDATION_FRACTION)
     strength, accuracy = STRENGTHS[0], None
     if out.any():
         kept = (texts[~out].tolist(), labels[~out])

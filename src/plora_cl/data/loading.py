@@ -15,7 +15,7 @@ from plora_cl.data.sources.base import SPLITS
 from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.data.tokens.cache import TokenisedTask, default_cache_dir, tokenised
+from plora_cl.data.tokens.cache import default_cache_dir, tokenised
 from plora_cl.data.tokens.tokenisation import Progress, check_tokenizer
 
 _EVALUATION_SEED = 0
@@ -74,16 +74,17 @@ def load_tasks(
             progress=progress or _silent,
             hold_out=hold_out,
         )
-        _report_duplicates(source.name, entry)
         splits = {
             name: Split(
-                entry.files[name],
+                entry.file,
                 task=index,
                 pad_token_id=int(tokenizer.pad_token_id),
+                rows=entry.file.rows_of(name),
                 digest=entry.digests[name],
             )
             for name in SPLITS
         }
+        _report_duplicates(source.name, entry.duplicates, splits)
         train = _limited(splits["train"], max_train_examples, max_train_examples_per_class, seed)
         validation = _limited(
             splits["validation"],
@@ -104,10 +105,8 @@ def load_tasks(
                 digest=hashlib.sha256(content.encode()).hexdigest(),
                 source=entry.source,
                 duplicates=entry.duplicates,
-                held_out=len(entry.files["validation"])
-                if "validation" not in source.splits()
-                else 0,
-                kept=len(entry.files["train"]),
+                held_out=0 if "validation" in source.splits() else len(splits["validation"]),
+                kept=len(splits["train"]),
             )
         )
     return tasks
@@ -123,15 +122,17 @@ def _limited(split: Split, limit: int | None, per_class: int, seed: int) -> Spli
     return split.subset(stratified_rows(split.labels, limit, seed))
 
 
-def _report_duplicates(name: str, entry: TokenisedTask) -> None:
-    for pair, count in entry.duplicates.items():
+def _report_duplicates(
+    name: str, duplicates: Mapping[str, int], splits: Mapping[str, Split]
+) -> None:
+    for pair, count in duplicates.items():
         if count:
             first, second = pair.split("/")
             _logger.warning(
                 "task %s: %d of %d %s texts also occur in %s",
                 name,
                 count,
-                len(entry.files[second]),
+                len(splits[second]),
                 second,
                 first,
             )

@@ -18,7 +18,7 @@ _DIGEST_BLOCK = 4096
 class Split:
     """Rows of a token file, in a fixed order.
 
-    Nothing here has state: equal arguments give equal batches, whatever was asked before.
+    A split has no state: equal arguments always give equal batches.
 
     Args:
         file: Where the rows are.
@@ -37,25 +37,26 @@ class Split:
         rows: npt.NDArray[np.int64] | None = None,
         digest: str | None = None,
     ) -> None:
-        self._file, self._rows = file, rows
+        self._file = file
+        self._rows = np.arange(len(file)) if rows is None else rows
         self._task, self._pad_token_id = task, pad_token_id
         self._digest = digest
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        return len(self._file) if self._rows is None else len(self._rows)
+        return len(self._rows)
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the task's classes, ``[examples]``; read-only."""
-        labels = self._file.labels if self._rows is None else self._file.labels[self._rows]
+        labels = self._file.labels[self._rows]
         labels.flags.writeable = False
         return labels
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens per example, special tokens included, ``[examples]``; read-only."""
-        lengths = self._file.lengths if self._rows is None else self._file.lengths[self._rows]
+        lengths = self._file.lengths[self._rows]
         lengths.flags.writeable = False
         return lengths
 
@@ -66,7 +67,7 @@ class Split:
             return self._digest
         content = ContentDigest()
         for first in range(0, len(self), _DIGEST_BLOCK):
-            rows = self._in_file(np.arange(first, min(first + _DIGEST_BLOCK, len(self))))
+            rows = self._rows[first : first + _DIGEST_BLOCK]
             content.update(
                 self._file.labels[rows],
                 self._file.lengths[rows].astype(np.int64),
@@ -76,7 +77,7 @@ class Split:
         return content.hexdigest()
 
     def require_unchanged(self) -> None:
-        """Compare the file, rows that are not of this split included, with what it was.
+        """Compare the whole file, other splits included, with what it was.
 
         Raises:
             DataError: It changed since it was opened.
@@ -85,7 +86,7 @@ class Split:
 
     def texts(self) -> list[str]:
         """Return the text of every example as the source has it, not cut to a length."""
-        return self._file.texts(self._in_file(np.arange(len(self))))
+        return self._file.texts(self._rows)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Return the given rows, in that order, padded to the longest of them.
@@ -137,4 +138,4 @@ class Split:
             raise IndexError(
                 f"rows {int(rows.min())}..{int(rows.max())} of a split that has {len(self)}"
             )
-        return rows if self._rows is None else self._rows[rows]
+        return self._rows[rows]

@@ -17,7 +17,7 @@ import numpy as np
 from plora_cl.data.sampling import held_out
 from plora_cl.data.sources.base import Columns, Row, rows_digest
 from plora_cl.data.sources.readers import read_csv
-from plora_cl.data.tokens.token_file import text_digest
+from plora_cl.data.text_digest import text_hashes
 from plora_cl.errors import DataError
 from plora_cl.quickstart import how_to_install
 
@@ -157,7 +157,7 @@ def _tab(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, object]]
 
 
 def _with_test_split(place: str, rows: list[Row]) -> Mapping[str, _Placed]:
-    hashes = np.frombuffer(b"".join(text_digest(row.text)[:8] for row in rows), dtype="<u8")
+    hashes = text_hashes(row.text for row in rows)
     classes = sorted({row.label for row in rows})
     labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
     test = held_out(hashes, labels, TEST_FRACTION).tolist()

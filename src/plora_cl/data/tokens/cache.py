@@ -1,9 +1,10 @@
 """Tokenised tasks on disk, found again by what they were made from.
 
-An entry is a folder named by a digest of content, tokenizer and length. Its index file is
-renamed into place last, and names the digest of every other file: an entry without a matching
-index is no entry, and is built again. Where a disk has no locks, several processes may build an
-entry at once: each writes under names of its own, and all of them write the same bytes.
+An entry is a folder named by a digest of content, tokenizer and length. It holds one token file,
+named by the SHA-256 of its bytes: renaming it into place is the commit, and a file that does not
+match its name is no entry and is built again. This is a cache, so nothing waits for the disk: what
+a power cut tears does not match its name. Where a disk has no locks, several processes may build an
+entry at once: each writes under a name of its own, and all of them write the same bytes.
 """
 
 from __future__ import annotations
@@ -16,28 +17,24 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.bounded_reading import parse_json, read_small
 from plora_cl.data.sources.base import SPLITS, TaskSource
-from plora_cl.data.tokens.scan import Scan, scan
-from plora_cl.data.tokens.token_file import TokenFile
-from plora_cl.data.tokens.tokenisation import Progress, tokenizer_digest, write_token_files
+from plora_cl.data.tokens.scan import scan
+from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
+from plora_cl.data.tokens.tokenisation import Progress, tokenizer_digest, write_tokens
 from plora_cl.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-_INDEX = "index"
-_MOST_INDEX_BYTES = 16 << 20  # it names classes, not examples
-_TEMPORARY = ".tmp"
-_ABANDONED_SECONDS = 86_400.0  # nobody builds for a day without writing to each of its files
+_SUFFIX, _TEMPORARY = ".arrow", ".tmp"
+_ABANDONED_SECONDS = 86_400.0  # no build goes a day without writing to its file
 _logger = logging.getLogger(__name__)
 
 
@@ -48,14 +45,14 @@ class TokenisedTask:
     Attributes:
         source: The `content_digest` of what it was made from.
         classes: Class names in label order.
-        files: Token file of each split.
+        file: Rows of all splits.
         digests: SHA-256 of each split's texts, labels and token ids.
         duplicates: ``"first/second"`` -> rows of the second split whose text the first also has.
     """
 
     source: str
     classes: tuple[str, ...]
-    files: Mapping[str, TokenFile]
+    file: TokenFile
     digests: Mapping[str, str]
     duplicates: Mapping[str, int]
 
@@ -108,76 +105,49 @@ def tokenised(
         ]
     )
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
-    with suppress(_UnusableEntryError):
-        return _open(folder, content)
+    for path in _files(folder):
+        with suppress(_DamagedEntryError):
+            return _open(path, content)
     with _locked(folder):
+        for path in _files(folder):
+            try:
+                return _open(path, content)
+            except _DamagedEntryError:
+                _logger.warning("%s is damaged; tokenising %s again", path, source.name)
         try:
-            return _open(folder, content)
-        except _AbsentEntryError:
-            pass
-        except _UnusableEntryError as error:
-            _logger.warning("%s is damaged; tokenising %s again", error, source.name)
-        scanned = scan(source, hold_out=hold_out)
-        try:
-            _build(folder, source, content, scanned, tokenizer, max_length, progress)
+            path = _build(folder, source, content, tokenizer, max_length, progress, hold_out)
         except OSError as error:
             raise _refused(error) from error
         try:
-            return _open(folder, content)
-        except _UnusableEntryError as error:
+            return _open(path, content)
+        except _DamagedEntryError:
             raise DataError(
-                f"{error} reads back differently from what was just written; the disk may be "
+                f"{path} reads back differently from what was just written; the disk may be "
                 "failing: choose another with the environment variable PLORA_CL_CACHE"
             ) from None
 
 
-class _UnusableEntryError(Exception):
-    """An entry cannot be used because of the file that the message names."""
+class _DamagedEntryError(Exception):
+    """The file that the message names is not what its name says."""
 
 
-class _AbsentEntryError(_UnusableEntryError):
-    """There is no entry yet."""
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.is_file()]
 
 
-def _open(folder: Path, source: str) -> TokenisedTask:
-    """Return the entry in ``folder``, made from ``source``, all of it compared with its digests."""
+def _open(path: Path, source: str) -> TokenisedTask:
+    """Return the entry at ``path``, made from ``source``, if its bytes match its name."""
     try:
-        seal, _, content = read_small(folder / _INDEX, _MOST_INDEX_BYTES).partition(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise _AbsentEntryError(folder) from None
-    except OSError:
-        raise _UnusableEntryError(folder / _INDEX) from None
-    if seal.decode("latin-1") != hashlib.sha256(content).hexdigest():
-        raise _UnusableEntryError(folder / _INDEX)
-    try:
-        return _entry(folder, source, parse_json(content))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ):  # ArrowInvalid is a ValueError
-        raise _UnusableEntryError(folder) from None
-
-
-def _entry(folder: Path, source: str, index: dict[str, Any]) -> TokenisedTask:
-    files = {}
-    for split in SPLITS:
-        path, expected = _token_file(folder, split), str(index["files"][split])
-        try:
-            if not path.is_file():
-                raise _UnusableEntryError(path)
-            files[split] = TokenFile(path, sha256=expected)
-        except (OSError, pa.ArrowException):
-            raise _UnusableEntryError(path) from None
-    return TokenisedTask(
-        source=source,
-        classes=tuple(index["classes"]),
-        files=files,
-        digests=index["digests"],
-        duplicates=index["duplicates"],
-    )
+        file = TokenFile(path, sha256=path.stem)
+        return TokenisedTask(
+            source=source,
+            classes=tuple(file.facts["classes"]),
+            file=file,
+            digests={split: file.facts["digests"][split] for split in SPLITS},
+            duplicates=dict(file.facts["duplicates"]),
+        )
+    except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
+        raise _DamagedEntryError(path) from error
 
 
 def _refused(error: OSError) -> DataError:
@@ -204,69 +174,36 @@ def _build(
     folder: Path,
     source: TaskSource,
     content: str,
-    scanned: Scan,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     progress: Progress,
-) -> None:
-    """Tokenise ``source`` into ``folder``, whose lock is held where there are locks."""
+    hold_out: bool,
+) -> Path:
+    """Tokenise ``source`` into a file of ``folder``, whose lock is held where there are locks."""
     _remove_abandoned(folder)
-    own = f"{uuid.uuid4().hex}{_TEMPORARY}"
-    temporary = {split: folder / f"{split}.arrow.{own}" for split in SPLITS}
-    with ExitStack() as cleanup:
-        for path in temporary.values():
-            cleanup.callback(path.unlink, missing_ok=True)
-        digests = write_token_files(
-            source, scanned, tokenizer, max_length=max_length, paths=temporary, progress=progress
-        )
+    scanned = scan(source, hold_out=hold_out)
+    facts = {"classes": scanned.classes, "duplicates": dict(scanned.duplicates)}
+    temporary = folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
+    try:
+        with TokenFileWriter(temporary, **facts) as writer:
+            write_tokens(
+                source, scanned, tokenizer, max_length=max_length, writer=writer, progress=progress
+            )
         if source.content_digest() != content:
             raise DataError(
                 f"task {source.name!r}: a file such as {source.place('train')} changed while it "
                 "was read; try again once nothing writes to it"
             )
-        index = {
-            "classes": list(scanned.classes),
-            "duplicates": dict(scanned.duplicates),
-            "digests": digests,
-            "files": {split: _file_digest(path) for split, path in temporary.items()},
-        }
-        for split, path in temporary.items():
-            path.replace(_token_file(folder, split))
-    _sync_folder(folder)
-    _write_index(folder, json.dumps(index).encode(), folder / f"{_INDEX}.{own}")
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return temporary.replace(folder / f"{digest}{_SUFFIX}")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what a builder left behind that was killed."""
+    """Remove what a killed build left behind."""
     for path in folder.glob(f"*{_TEMPORARY}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
-
-
-def _write_index(folder: Path, content: bytes, temporary: Path) -> None:
-    with ExitStack() as cleanup:
-        cleanup.callback(temporary.unlink, missing_ok=True)
-        with temporary.open("wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / _INDEX)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _token_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}.arrow"
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

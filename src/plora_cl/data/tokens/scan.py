@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from plora_cl.data.sampling import held_out
 from plora_cl.data.sources.base import SPLITS, Row, TaskSource, short
-from plora_cl.data.tokens.token_file import text_digest
+from plora_cl.data.text_digest import text_hashes
 from plora_cl.errors import DataError
 
 VALIDATION_FRACTION = 0.1
@@ -79,10 +79,7 @@ def scan(source: TaskSource, *, hold_out: bool = True) -> Scan:
 
 
 def _hashes(rows: Iterable[Row]) -> npt.NDArray[np.uint64]:
-    found = array("Q")
-    for row in rows:
-        found.append(int.from_bytes(text_digest(row.text)[:8], "little"))
-    return np.frombuffer(found, dtype=np.uint64)
+    return text_hashes(row.text for row in rows)
 
 
 def _counted(rows: Iterable[Row], seen: dict[str, int], labels: array[int]) -> Iterable[Row]:

@@ -1,39 +1,38 @@
-"""Tokenised examples on disk: written once, in blocks, and read through a memory map."""
+"""The tokenised examples of a task: written once, in blocks, and read through a memory map."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from plora_cl.bounded_reading import parse_json
+from plora_cl.data.sources.base import SPLITS
+from plora_cl.data.text_digest import TEXT_DIGEST_BYTES, text_digest
 from plora_cl.errors import DataError
 
-TEXT_DIGEST_BYTES = 16
 SCHEMA = pa.schema(
     [
+        ("split", pa.int8()),  # index into SPLITS
         ("input_ids", pa.list_(pa.int32())),
         ("label", pa.int64()),
         ("text_digest", pa.binary(TEXT_DIGEST_BYTES)),
         ("text", pa.string()),
     ]
 )
-
-
-def text_digest(text: str) -> bytes:
-    """Return 16 bytes that stand for ``text``."""
-    return hashlib.blake2b(text.encode(), digest_size=TEXT_DIGEST_BYTES).digest()
+_FACTS = b"facts"
 
 
 class ContentDigest:
-    """SHA-256 over examples, column by column, so that the blocks they come in do not matter."""
+    """SHA-256 over examples, column by column: the sizes of blocks do not change it."""
 
     def __init__(self) -> None:
         self._columns = [hashlib.sha256() for _ in range(4)]
@@ -68,17 +67,18 @@ class ContentDigest:
 
 
 class TokenFileWriter:
-    """Writes a token file; what it wrote is durable once the ``with`` block has ended well.
+    """Writes a token file. The file can be read after the ``with`` block, unless that failed.
 
     Args:
-        path: File to create or replace. It is readable only after the block.
+        path: File to create or replace.
+        facts: Stored with the rows, next to the digest of each split; plain JSON.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **facts: object) -> None:
         self._file = path.open("wb")
         self._writer = pa.ipc.new_file(self._file, SCHEMA)
-        self._content = ContentDigest()
-        self.rows = 0
+        self._facts = facts
+        self._contents = {split: ContentDigest() for split in SPLITS}
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -90,22 +90,26 @@ class TokenFileWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Finish and fsync the file, or only close it after an error."""
+        """Finish the file, or only close it after an error."""
         with self._file:
             if error is None:
+                # In an empty block: a schema is written before the digests are known
+                facts = {**self._facts, "digests": {s: self.digest(s) for s in SPLITS}}
+                empty = pa.record_batch([[] for _ in SCHEMA], schema=SCHEMA)
+                self._writer.write_batch(empty, {_FACTS: json.dumps(facts)})
                 self._writer.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
 
     def append(
         self,
+        split: str,
         input_ids: Sequence[Sequence[int]],
         labels: Sequence[int],
         texts: Sequence[str],
     ) -> None:
-        """Add a block of rows, kept together on disk.
+        """Add a block of rows of one split.
 
         Args:
+            split: One of `SPLITS`.
             input_ids: Token ids of each row, special tokens included, without padding.
             labels: Label of each row.
             texts: Text of each row, as the source has it.
@@ -113,71 +117,70 @@ class TokenFileWriter:
         if not len(labels):
             return
         text_digests = [text_digest(text) for text in texts]
-        columns = [
-            pa.array(column, type=field.type)
-            for column, field in zip((input_ids, labels, text_digests, texts), SCHEMA, strict=True)
-        ]
+        values = ([SPLITS.index(split)] * len(labels), input_ids, labels, text_digests, texts)
+        columns = [pa.array(v, type=field.type) for v, field in zip(values, SCHEMA, strict=True)]
         self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
-        self._content.update(
+        self._contents[split].update(
             np.fromiter(labels, dtype=np.int64, count=len(labels)),
             np.fromiter(map(len, input_ids), dtype=np.int64, count=len(labels)),
             b"".join(text_digests),
             np.fromiter(chain.from_iterable(input_ids), dtype=np.int32),
         )
-        self.rows += len(labels)
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the rows so far."""
-        return self._content.hexdigest()
+    def digest(self, split: str) -> str:
+        """Return the SHA-256 of the rows of ``split`` so far."""
+        return self._contents[split].hexdigest()
 
 
 class TokenFile:
     """Random access to a token file whose tokens and texts stay on disk.
 
-    Memory: 12 bytes a row, whatever the texts.
+    Memory: 13 bytes a row for any length of texts.
 
     Args:
-        path: The file; opened once, so that another one of this name changes nothing.
-        sha256: What its bytes must have; anything if None.
+        path: The file. It is opened once: replacing it later changes nothing.
+        sha256: SHA-256 that its bytes must have; None accepts any.
 
     Attributes:
+        path: As given.
+        facts: What was stored with the rows.
         labels: ``[rows]``, int64.
         lengths: Tokens per row, ``[rows]``, int32.
 
     Raises:
+        OSError: The file cannot be read.
         pyarrow.ArrowInvalid: The file is not a complete token file, or not the one expected.
+        ValueError: The facts are damaged.
     """
 
     def __init__(self, path: Path, *, sha256: str | None = None) -> None:
         with pa.memory_map(str(path)) as mapped:
-            self._path, self._mapped = path, mapped.read_buffer()
+            self.path, self._mapped = path, mapped.read_buffer()
         self._sha256 = self._digest()
         if sha256 not in (None, self._sha256):
             raise pa.ArrowInvalid(f"{path} does not have the SHA-256 {sha256}")
         reader = pa.ipc.open_file(self._mapped)
         if reader.schema != SCHEMA:
             raise pa.ArrowInvalid(f"{path} has columns {reader.schema.names}")
-        blocks = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        self._tokens = [block["input_ids"].values.to_numpy() for block in blocks]
-        self._offsets = [block["input_ids"].offsets.to_numpy() for block in blocks]
-        self._text_digests = [
-            np.frombuffer(block["text_digest"].buffers()[1], dtype=f"V{TEXT_DIGEST_BYTES}")
-            for block in blocks
-        ]
-        self._texts = [block["text"] for block in blocks]
-        self._starts = np.cumsum([0, *(block.num_rows for block in blocks)])
-        self.labels = np.concatenate(
-            [np.empty(0, np.int64), *(block["label"].to_numpy() for block in blocks)]
-        )
-        self.lengths = np.concatenate(
-            [np.empty(0, np.int32), *(np.diff(offsets) for offsets in self._offsets)]
-        )
-        self.labels.flags.writeable = False
-        self.lengths.flags.writeable = False
+        found = map(reader.get_batch_with_custom_metadata, range(reader.num_record_batches))
+        *blocks, (_, metadata) = found
+        self.facts: dict[str, Any] = parse_json((metadata or {}).get(_FACTS, b""))
+        columns = {name: [block[name] for block, _ in blocks] for name in SCHEMA.names}
+        self._texts, self._text_digests = columns["text"], columns["text_digest"]
+        self._tokens = [column.values.to_numpy() for column in columns["input_ids"]]
+        self._offsets = [column.offsets.to_numpy() for column in columns["input_ids"]]
+        self._starts = np.cumsum([0, *map(len, columns["label"])])
+        self._splits = _joined(columns["split"], np.int8)
+        self.labels = _joined(columns["label"], np.int64)
+        self.lengths = _joined(map(np.diff, self._offsets), np.int32)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
+
+    def rows_of(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the rows of ``split``, ascending; none where nothing was written."""
+        return np.flatnonzero(self._splits == SPLITS.index(split))
 
     def require_unchanged(self) -> None:
         """Compare every byte with what was there when the file was opened.
@@ -187,9 +190,9 @@ class TokenFile:
         """
         if self._digest() != self._sha256:
             raise DataError(
-                f"{self._path} changed while a run read its tokens from it, so that what was "
+                f"{self.path} changed while a run read its tokens from it, so that what was "
                 "computed may come from other texts than the run was started with; the next start "
-                "tokenises them again: go on with --resume PATH from the last checkpoint of the "
+                "tokenises them again: resume with --resume PATH from the last checkpoint of the "
                 "task before, or start afresh with --overwrite"
             )
 
@@ -207,13 +210,19 @@ class TokenFile:
     def text_digests(self, rows: npt.NDArray[np.int64]) -> bytes:
         """Return the 16-byte digests of the texts of ``rows``, joined."""
         return b"".join(
-            self._text_digests[block][row].tobytes() for block, row in self._located(rows)
+            self._text_digests[block][row].as_py() for block, row in self._located(rows)
         )
 
     def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """Return the texts of ``rows`` as the source has them, whole."""
         return [self._texts[block][row].as_py() for block, row in self._located(rows)]
 
-    def _located(self, rows: npt.NDArray[np.int64]) -> zip[tuple[int, int]]:
+    def _located(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         blocks = np.searchsorted(self._starts, rows, side="right") - 1
         return zip(blocks.tolist(), (rows - self._starts[blocks]).tolist(), strict=True)
+
+
+def _joined(columns: Iterable[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    joined = np.concatenate([np.empty(0, dtype), *map(np.asarray, columns)])
+    joined.flags.writeable = False
+    return joined

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -67,55 +65,48 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def write_token_files(
+def write_tokens(
     source: TaskSource,
     scanned: Scan,
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
-    paths: Mapping[str, Path],
+    writer: TokenFileWriter,
     progress: Progress,
-) -> dict[str, str]:
-    """Tokenise every row of ``source`` into one file for each split.
+) -> None:
+    """Tokenise every row of ``source``.
 
     Args:
         source: What to read.
         scanned: What an earlier pass found in it.
         tokenizer: A fast tokenizer.
         max_length: Longer texts are cut to this many tokens, special tokens included.
-        paths: File to write for each of train, validation and test.
+        writer: Takes the rows.
         progress: Told ``(what, rows done, rows in all)``.
-
-    Returns:
-        SHA-256 of each split's texts, labels and token ids.
 
     Raises:
         DataError: A text has no tokens at all, or too few for its length.
     """
     labels = {name: index for index, name in enumerate(scanned.classes)}
     total, done = sum(scanned.rows.values()), 0
-    with ExitStack() as open_files:
-        writers = {
-            split: open_files.enter_context(TokenFileWriter(path)) for split, path in paths.items()
-        }
-        for split in source.splits():
-            validates = scanned.validates if split == "train" else None
-            first = 0
-            for rows in _blocks(source.rows(split)):
-                texts = _readable(tokenizer, rows, max_length, source.place(split))
-                ids = token_ids(tokenizer, texts, max_length)
-                _check_not_empty(ids, rows, source.place(split))
-                for target, kept in _targets(split, validates, first, len(rows)):
-                    writers[target].append(
-                        [ids[row] for row in kept],
-                        # -1: the file changed since the scan, which the caller finds out.
-                        [labels.get(rows[row].label, -1) for row in kept],
-                        [rows[row].text for row in kept],
-                    )
-                first += len(rows)
-                done += len(rows)
-                progress(f"tokenising {source.name}", done, total)
-    return {split: writer.digest() for split, writer in writers.items()}
+    for split in source.splits():
+        validates = scanned.validates if split == "train" else None
+        first = 0
+        for rows in _blocks(source.rows(split)):
+            texts = _readable(tokenizer, rows, max_length, source.place(split))
+            ids = token_ids(tokenizer, texts, max_length)
+            _check_not_empty(ids, rows, source.place(split))
+            for target, kept in _targets(split, validates, first, len(rows)):
+                writer.append(
+                    target,
+                    [ids[row] for row in kept],
+                    # -1: the file changed since the scan, which the caller finds out
+                    [labels.get(rows[row].label, -1) for row in kept],
+                    [rows[row].text for row in kept],
+                )
+            first += len(rows)
+            done += len(rows)
+            progress(f"tokenising {source.name}", done, total)
 
 
 def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -117,8 +117,7 @@ class Run:
                 self.measurement.at_the_end(row, parts.tasks, validation=validation)
             )
         for task in parts.tasks:  # measured on since it was learned
-            task.validation.require_unchanged()
-            task.test.require_unchanged()
+            task.require_unchanged()
         return found
 
     def forget_scores(self) -> None:
