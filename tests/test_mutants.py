@@ -224,18 +224,18 @@ MUTANTS = {
     ),
     "heads of joint training taken for finished": Mutant(
         "training/run/components.py",
-        "return 0 if self.model.joint else self.cursor.task",
+        "return self.stage.first",
         "return self.cursor.task",
         JOINT,
     ),
     "joint training on batches of the last task": Mutant(
-        "training/run/components.py",
-        "        if self.model.joint:\n            return MixtureStream(",
-        "        if False:\n            return MixtureStream(",
+        "training/run/stage.py",
+        "splits = [task.train for task in tasks]",
+        "splits = [tasks[-1].train for task in tasks]",
         JOINT,
     ),
     "early stopping by the last task alone": Mutant(
-        "training/run/run.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
+        "training/run/phases.py", "sum(scores) / len(scores)", "scores[-1]", JOINT
     ),
     "class weights that no gradient sees": Mutant(
         "training/run/optimization.py",
@@ -259,7 +259,7 @@ MUTANTS = {
         "tests/training/test_held_out.py",
     ),
     "joint training that begins at the first task": Mutant(
-        "training/build.py", "len(tasks) - 1 if settings.joint else 0", "0", JOINT
+        "training/run/components.py", "Cursor(task=self.stages[0].last)", "Cursor(task=0)", JOINT
     ),
     "tasks appended to joint training": Mutant(
         "checkpoint/snapshot/compatibility.py",

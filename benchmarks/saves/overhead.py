@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from plora_cl.config.schema import Settings
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter, StepReport
 from plora_cl.training.trainer import CLTrainer
 from saves.timing import spread
 from saves.workplace import Workplace
@@ -18,15 +18,15 @@ TASKS = 2
 BATCH = Settings.model_fields["batch_size"].default
 
 
-class _Steps(SilentReporter):
+class _Steps(Reporter):
     """Notes when each step was done."""
 
     def __init__(self) -> None:
         self.at: dict[int, list[float]] = {}
 
-    def step(self, task: int, *_: object) -> None:
+    def step(self, report: StepReport, /) -> None:
         """Note the instant."""
-        self.at.setdefault(task, []).append(time.perf_counter())
+        self.at.setdefault(report.task, []).append(time.perf_counter())
 
     def intervals(self) -> list[float]:
         """Return the seconds from each step of a task to the next."""

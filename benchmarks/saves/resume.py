@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from plora_cl.training import build
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
 from saves.subject import Subject
 from saves.workplace import BATCH, Workplace
@@ -24,7 +24,7 @@ class _ReadyError(Exception):
     """Ends a run where its first step would begin."""
 
 
-class _Ready(SilentReporter):
+class _Ready(Reporter):
     def task_started(self, *_: object) -> None:
         raise _ReadyError
 

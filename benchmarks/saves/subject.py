@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from plora_cl.state import Cursor
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
 from saves.workplace import BATCH, Workplace
 
 
-class Announcements(SilentReporter):
+class Announcements(Reporter):
     """Notes when each checkpoint was announced as durable."""
 
     def __init__(self) -> None:

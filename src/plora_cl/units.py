@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 _T = TypeVar("_T")
 
 
 class Unit(NamedTuple):
-    """A piece of long work that is finished.
+    """A unit of long work that is finished.
 
     Attributes:
-        what: Of what.
+        what: Name of the work.
         done: Units finished so far.
-        total: Units there are in all.
+        total: Units of the work.
     """
 
     what: str
@@ -22,9 +22,12 @@ class Unit(NamedTuple):
     total: int
 
 
+Progress: TypeAlias = Callable[[Unit], None]
+"""Receives each unit of work that cannot be interrupted between two of them."""
+
 Units: TypeAlias = Generator[Unit, None, _T]
-"""Work that yields after each unit, when all that was done is in the state of its owner, and
-returns its result. Begun anew from that state, it yields the units that are left."""
+"""Work that yields after each unit and returns its result. At each yield the state of its owner
+holds everything done so far: begun anew from that state, it yields the units that are left."""
 
 
 def run_through(units: Units[_T]) -> _T:

@@ -34,13 +34,14 @@ import time
 from plora_cl.cli.output import going_on_without_output
 from plora_cl.cli.progress import reporter_for
 from plora_cl.cli.signals import stopping
+from plora_cl.units import Unit
 class Run:
     def request(self, reason, exit_code):
         pass
 with going_on_without_output(), stopping(Run()), reporter_for() as reporter:
     reporter.task_started(0, 1, "news", 10)
     while True:
-        reporter.activity("evaluation", 1, 2)
+        reporter.activity(Unit("evaluation", 1, 2))
         time.sleep(0.02)
 """
 

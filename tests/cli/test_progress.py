@@ -12,7 +12,8 @@ from rich.console import Console
 from plora_cl.cli.pace import Pace, clock_time
 from plora_cl.cli.progress import PlainReporter, QuietReporter, reporter_for
 from plora_cl.cli.progress_bar import BarReporter
-from plora_cl.training.reporting import Reporter, TaskScore
+from plora_cl.training.reporting import Reporter, StepReport, TaskScore
+from plora_cl.units import Unit
 
 
 class FakeClock:
@@ -28,7 +29,7 @@ class FakeClock:
 def run_steps(reporter: Reporter, clock: FakeClock, steps: int, *, seconds: float) -> None:
     for batch in range(steps):
         clock.now += seconds
-        reporter.step(0, 0, 3, batch, 100, 0.5, 16)
+        reporter.step(StepReport(0, 0, 3, batch, 100, 0.5, 16))
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ class TestPlainLines:
         reporter = PlainReporter(out, clock=clock, interval=10)
         for done in range(1, 25):
             clock.now += 1
-            reporter.activity("evaluation on news", done, 24)
+            reporter.activity(Unit("evaluation on news", done, 24))
         assert out.getvalue().splitlines() == [
             "evaluation on news: 10/24",
             "evaluation on news: 20/24",
@@ -112,7 +113,7 @@ class TestPlainLines:
         reporter.task_started(0, 1, "a", 20)
         run_steps(reporter, clock, 1, seconds=1)
         clock.now += 500
-        reporter.activity("validation on a", 1, 1)
+        reporter.activity(Unit("validation on a", 1, 1))
         run_steps(reporter, clock, 10, seconds=1)
         assert "16.0 examples/s" in out.getvalue().splitlines()[-1]
 
@@ -121,7 +122,7 @@ class TestPlainLines:
         reporter = PlainReporter(out, clock=clock)
         reporter.task_started(1, 2, "b", 3)
         scores = {"a": TaskScore(0.9126, 0.5, 0.95), "b": TaskScore(None, None, 0.25)}
-        reporter.task_finished(1, scores)
+        reporter.task_finished(scores)
         assert out.getvalue().splitlines()[1] == (
             "Task 2 of 2 learned. Accuracy (macro-F1; share of the largest class): "
             "a 91.3% (50.0%; 95.0%), b - (-; 25.0%)"
@@ -160,11 +161,11 @@ class TestBar:
             reporter.task_started(0, 5, "news [a]", 300)
             run_steps(reporter, clock, 150, seconds=1)
             reporter._progress.refresh()
-            reporter.activity("evaluation on news", 1, 2)
+            reporter.activity(Unit("evaluation on news", 1, 2))
             reporter._progress.refresh()
             reporter.message("Checkpoint saved: /a/[very]/" + "long" * 40)
-            reporter.activity("evaluation on news", 2, 2)
-            reporter.task_finished(0, {"news [a]": TaskScore(0.5, 0.25, 0.5)})
+            reporter.activity(Unit("evaluation on news", 2, 2))
+            reporter.task_finished({"news [a]": TaskScore(0.5, 0.25, 0.5)})
             reporter.table("Accuracy", ["task", "x"], [["news [a]", "50.0"]])
         return out.getvalue()
 
@@ -181,7 +182,7 @@ class TestBar:
             bar.task_started(0, 1, "a", 10)
             run_steps(bar, clock, 1, seconds=1)
             clock.now += 500
-            bar.activity("validation on a", 1, 1)
+            bar.activity(Unit("validation on a", 1, 1))
             run_steps(bar, clock, 1, seconds=1)
             (task,) = bar._progress.tasks
             assert "16.0 examples/s" in task.fields["details"]
@@ -214,7 +215,7 @@ class TestBar:
         with BarReporter(console, clock=clock) as reporter:
             reporter.task_started(0, 5, "news", 300)
             run_steps(reporter, clock, 150, seconds=1)
-            reporter.activity("Fisher information of a task with a long name", 35, 400)
+            reporter.activity(Unit("Fisher information of a task with a long name", 35, 400))
             reporter._progress.refresh()
         drawn = visible_lines(out.getvalue())
         for count in ("150/300", "35/400"):
@@ -228,7 +229,7 @@ class TestBar:
         scores = {f"task-{k}": TaskScore(0.6543, 0.5432, 0.4321) for k in range(5)}
         with BarReporter(console, clock=clock) as reporter:
             reporter.task_started(4, 5, "task-4", 1)
-            reporter.task_finished(4, scores)
+            reporter.task_finished(scores)
         lines = visible_lines(out.getvalue())
         assert max(map(len, lines)) <= 60
         assert sum(line.count("65.4%") for line in lines) == 5

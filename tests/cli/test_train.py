@@ -18,8 +18,9 @@ from plora_cl.cli.train.command import main
 from plora_cl.cli.train.flags import flag_of, flag_settings, train_parser
 from plora_cl.config.schema import Settings
 from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
-from plora_cl.training.reporting import Reporter, TaskScore
+from plora_cl.training.reporting import Reporter, StepReport, TaskScore
 from plora_cl.training.stopping import StopRequest
+from plora_cl.units import Unit
 from tiny import make_task
 
 
@@ -342,10 +343,10 @@ def test_quiet_hides_progress_and_shows_results(
     reporter = trainer.reporters[-1]
     assert reporter is not None
     reporter.task_started(0, 1, "news", 1)
-    reporter.step(0, 0, 1, 0, 1, 0.5, 8)
-    reporter.activity("evaluation", 1, 1)
+    reporter.step(StepReport(0, 0, 1, 0, 1, 0.5, 8))
+    reporter.activity(Unit("evaluation", 1, 1))
     reporter.message("Checkpoint saved: a.pt")
-    reporter.task_finished(0, {"news": TaskScore(0.5, 0.5, 0.5)})
+    reporter.task_finished({"news": TaskScore(0.5, 0.5, 0.5)})
     assert capsys.readouterr().out == ""
     reporter.message("Note: a note")
     reporter.table("Results", ["metric", "value"], [["accuracy", "0.5"]])

@@ -25,6 +25,7 @@ from plora_cl.data.sources.base import Row, TaskSource
 from plora_cl.data.sources.declaration import parse_task
 from plora_cl.data.tokens.cache import TokenisedTask, default_cache_dir, tokenised
 from plora_cl.errors import DataError
+from plora_cl.units import Unit
 
 
 @dataclass
@@ -73,7 +74,7 @@ def open_entry(
         tokenizer,
         max_length=max_length,
         cache_dir=cache_dir,
-        progress=lambda what, done, total: None,
+        progress=lambda _: None,
     )
 
 
@@ -189,8 +190,8 @@ def test_a_file_that_changes_after_it_was_opened_is_found_out(
 def test_an_interrupted_build_leaves_nothing_that_counts_as_an_entry(
     source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
-        if done > 20:
+    def interrupt(unit: Unit) -> None:
+        if unit.done > 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -219,7 +220,7 @@ def test_what_a_killed_build_left_behind_is_removed_a_day_later(
 def test_a_source_that_changes_while_it_is_read_is_refused(
     source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    def change(what: str, done: int, total: int) -> None:
+    def change(unit: Unit) -> None:
         source.splits_of["test"][0] = Row(1, "blue", "bird")
 
     with pytest.raises(DataError, match=r"'counted'.* changed while it was read"):
@@ -259,7 +260,7 @@ def test_a_disk_without_locks_serves_several_builders_at_once(
     def build() -> dict[str, str]:
         is_first = True
 
-        def meet(what: str, done: int, total: int) -> None:
+        def meet(unit: Unit) -> None:
             nonlocal is_first
             if is_first:
                 is_first = False

@@ -67,9 +67,7 @@ def test_an_odd_line_is_named(
 
 
 def entry_of(source: FolderSource, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Any:
-    return tokenised(
-        source, tokenizer, max_length=16, cache_dir=cache, progress=lambda what, done, total: None
-    )
+    return tokenised(source, tokenizer, max_length=16, cache_dir=cache, progress=lambda _: None)
 
 
 @pytest.mark.parametrize(

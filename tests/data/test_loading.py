@@ -14,6 +14,7 @@ from data.samples import Rows, WriteTask, build_tokenizer, numbered
 from plora_cl.data.loading import load_tasks
 from plora_cl.data.task import Task
 from plora_cl.errors import DataError
+from plora_cl.units import Unit
 
 Load = Callable[..., list[Task]]
 
@@ -242,8 +243,8 @@ def test_texts_that_occur_in_several_splits_are_counted_and_reported_once(
 def test_progress_reaches_the_number_of_rows(
     load: Load, write_task: WriteTask, animals: dict[str, Rows]
 ) -> None:
-    told: list[tuple[str, int, int]] = []
-    load(write_task(animals), progress=lambda *update: told.append(update))
+    told: list[Unit] = []
+    load(write_task(animals), progress=told.append)
     assert told[-1] == ("tokenising animals", 62, 62)
 
 

@@ -57,7 +57,7 @@ def _peak(source: Path, tokenizer: PreTrainedTokenizerBase, cache: Path) -> int:
             tokenizer,
             max_length=128,
             cache_dir=cache,
-            progress=lambda what, done, total: None,
+            progress=lambda _: None,
         )
         return tracemalloc.get_traced_memory()[1]
     finally:

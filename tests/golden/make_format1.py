@@ -21,7 +21,7 @@ import tiny
 from plora_cl.checkpoint.snapshot.loading import Resumable, load
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.state_digest import state_digest
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
 
 NAME = "checkpoint_task1_epoch0_batch2.pt"
@@ -31,7 +31,7 @@ class EnoughError(BaseException):
     """The checkpoint to keep has been written."""
 
 
-class StopsAtName(SilentReporter):
+class StopsAtName(Reporter):
     def message(self, text: str) -> None:
         if f"/{NAME} (" in text:
             raise EnoughError

@@ -152,7 +152,6 @@ def first_task_weights(method: ContinualMethod | None, folder: Path) -> dict[str
             stream,
             cursor,
             accumulation=1,
-            before_change=lambda: None,
             after_batch=lambda: None,
             after_step=lambda result: None,
         )

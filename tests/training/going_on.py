@@ -14,14 +14,15 @@ from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import IncompatibleCheckpointError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 
 CUT = 13  # in the second task; the newest checkpoint then is of step 12
 DONE_0 = "checkpoint_task0_epoch1_batch4.pt"
 
 
-class Listener(SilentReporter):
+class Listener(Reporter):
     def __init__(self, cut: int = 0) -> None:
         self.messages: list[str] = []
         self.activities: list[str] = []
@@ -30,9 +31,9 @@ class Listener(SilentReporter):
     def message(self, text: str, /) -> None:
         self.messages.append(text)
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if done == total:
-            self.activities.append(what)
+    def activity(self, unit: Unit, /) -> None:
+        if unit.done == unit.total:
+            self.activities.append(unit.what)
 
     def step(self, *_: object) -> None:
         self._left -= 1

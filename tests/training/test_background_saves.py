@@ -18,7 +18,7 @@ from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 from plora_cl.finite import StepResult
 from plora_cl.state_digest import state_digest
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter, StepReport
 from plora_cl.training.run import checkpointer
 from plora_cl.training.run.checkpointer import Checkpointer
 from plora_cl.training.run.optimization import Optimization
@@ -27,7 +27,7 @@ from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 
 
-class Listener(SilentReporter):
+class Listener(Reporter):
     def __init__(self) -> None:
         self.messages: list[str] = []
 
@@ -72,7 +72,7 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
 
     written: dict[str, str] = {}
 
-    class Steps(SilentReporter):
+    class Steps(Reporter):
         def step(self, *_: object) -> None:
             steps.release()
 
@@ -157,7 +157,7 @@ def test_a_save_that_fails_for_a_reason_of_its_own_raises_and_the_next_ones_work
 def test_a_save_is_announced_only_when_it_is_durable(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    class Checks(SilentReporter):
+    class Checks(Reporter):
         saved = 0
 
         def message(self, text: str, /) -> None:
@@ -229,10 +229,10 @@ def test_a_disk_budget_bounds_what_is_kept_of_the_task_in_training(
 ) -> None:
     kept: list[int] = []
 
-    class Counts(SilentReporter):
-        def step(self, task: int, *_: object) -> None:
+    class Counts(Reporter):
+        def step(self, report: StepReport, /) -> None:
             folder = tmp_path / "run" / "checkpoints"
-            kept.append(len(list(folder.glob(f"checkpoint_task{task}_*"))))
+            kept.append(len(list(folder.glob(f"checkpoint_task{report.task}_*"))))
 
     changes = {"checkpoint_every": 1, "async_checkpoint": False}
     train(tmp_path, settings, **changes, checkpoint_disk_budget=1, reporter=Counts())

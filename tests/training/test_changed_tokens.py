@@ -11,11 +11,11 @@ import pytest
 
 from plora_cl.data.sources.base import SPLITS
 from plora_cl.errors import DataError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
 
 
-class Rot(SilentReporter):
+class Rot(Reporter):
     """Changes tokens of one split of every task in place, at one step."""
 
     def __init__(self, cache: Path, split: str, step: int) -> None:

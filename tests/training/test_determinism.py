@@ -24,7 +24,7 @@ from plora_cl.compute.determinism import (
 from plora_cl.compute.devices import Accelerator, make_accelerator
 from plora_cl.errors import ModelError
 from plora_cl.methods.base import MethodStack
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
@@ -88,7 +88,7 @@ def test_a_run_on_the_cpu_computes_as_the_process_does_whoever_is_around(
 ) -> None:
     seen: set[Switches] = set()
 
-    class Looks(SilentReporter):
+    class Looks(Reporter):
         def step(self, *_: object) -> None:
             seen.add(Switches.current())
 

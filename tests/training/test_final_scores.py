@@ -13,6 +13,7 @@ from plora_cl.errors import RunStoppedError
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.going_on import Listener, newest, train
 
 
@@ -23,8 +24,8 @@ class StopsAt(Listener):
         super().__init__()
         self._work, self._stop = work, stop
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what == self._work:
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what == self._work:
             self._stop.request("test", 130)
 
 

@@ -15,7 +15,7 @@ from plora_cl.cli.main import main
 from plora_cl.cli.train.floor import planned
 from plora_cl.config.schema import Settings
 from plora_cl.errors import ExperimentExistsError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from training.going_on import train
 
 
@@ -64,7 +64,7 @@ def test_the_results_of_a_run_are_never_overwritten(
     settings = Settings.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
     settings = settings.model_copy(update={"experiment_dir": str(run.parent)})
     with pytest.raises(ExperimentExistsError, match="holds a run"):
-        learn_floor(settings, SilentReporter())
+        learn_floor(settings, Reporter())
     assert planned(run / "config.yaml") == 2
     argv = ["floor", "--config", str(run / "config.yaml"), "--experiment-name", "run"]
     assert main([*argv, "--experiment-dir", str(run.parent)]) == 2

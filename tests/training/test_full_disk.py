@@ -16,14 +16,14 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.main import main
 from plora_cl.config.precedence import validate
 from plora_cl.errors import OutputError, RunStoppedError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from tmpfs import tmpfs
 from training.evidence import evidence
 
 
-class Watching(SilentReporter):
+class Watching(Reporter):
     def __init__(self, at_step: Callable[[int], None]) -> None:
         self.messages: list[str] = []
         self._at_step, self._steps = at_step, 0
@@ -115,7 +115,7 @@ def test_a_stop_on_a_full_disk_says_what_is_lost_and_where_the_next_start_begins
     assert refused.startswith("Warning: no checkpoint ")
     begins = trainer.get_latest_checkpoint()
     assert (begins is None) is (stop_at == 2)
-    start = "begins anew" if begins is None else f"goes on from {begins}"
+    start = "begins anew" if begins is None else f"resumes from {begins}"
     assert last.endswith(f"lost; the next start {start}")
     (small_disk / "filler").unlink()
     expected = evidence(train(tmp_path / "whole", settings, async_checkpoint=background))
@@ -128,7 +128,7 @@ def test_a_checkpoint_relies_on_no_record_that_is_not_in_the_file(
 ) -> None:
     log, seen = tmp_path / "run" / "results" / "run_log.jsonl", []
 
-    class Checks(SilentReporter):
+    class Checks(Reporter):
         def message(self, text: str, /) -> None:
             if text.startswith("Checkpoint saved: "):
                 path = Path(text.removeprefix("Checkpoint saved: ").partition(" (")[0])

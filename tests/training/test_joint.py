@@ -13,7 +13,7 @@ from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.learners import LEARNERS
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import cut, events, newest, refusal, train
@@ -22,7 +22,7 @@ from training.test_stopping import SaysWhenTrainingBegins, StopsAtBatch
 HEADS = {f"model/head-{task}" for task in range(3)}
 
 
-class Watcher(SilentReporter):
+class Watcher(Reporter):
     def __init__(self) -> None:
         self.started: list[tuple[object, ...]] = []
         self.tables: list[list[list[str]]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ import pytest
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.cli.exit import REFUSED, exit_code
 from plora_cl.errors import ExperimentLockedError, ExperimentMovedError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter, TaskScore
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import train
 
 
-class AtStep(SilentReporter):
+class AtStep(Reporter):
     """Does something in the middle of a run."""
 
     def __init__(self, step: int, action: Callable[[], object]) -> None:
@@ -129,12 +129,12 @@ def test_results_are_not_written_beside_those_of_another_run(
         remove(tmp_path / "run")
         (tmp_path / "run").mkdir()
 
-    class AtTheEnd(SilentReporter):
+    class AtTheEnd(Reporter):
         def table(self, *_: object) -> None:
             raise AssertionError("results were shown")
 
-        def task_finished(self, index: int, *_: object) -> None:
-            if index == len(settings["tasks"]) - 1:
+        def task_finished(self, scores: Mapping[str, TaskScore], /) -> None:
+            if len(scores) == len(settings["tasks"]):
                 replace()
 
     changes = {"checkpoint_every": 0, "experiment_dir": str(tmp_path)}

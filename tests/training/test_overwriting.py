@@ -16,6 +16,7 @@ from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.train.command import main
 from plora_cl.errors import ExperimentExistsError, PloraError
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 from training.going_on import Listener, train
 
@@ -44,8 +45,8 @@ class StopsBeforeTheFirstSave(Listener):
         super().__init__()
         self._kill = kill
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what.startswith("untrained"):
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what.startswith("untrained"):
             if self._kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise KeyboardInterrupt

@@ -13,11 +13,14 @@ import tiny
 from generators import make_generator
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.state import Phase
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training import finishing
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.run import run as run_module
+from plora_cl.training.run.phases import learn
 from plora_cl.training.run.run import Run
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 from training.going_on import events, newest
 
@@ -26,21 +29,21 @@ class PowerCut(BaseException):
     """Not an Exception: nothing may catch it."""
 
 
-class Writing(SilentReporter):
+class Writing(Reporter):
     """Counts the units of writing, and does something at the chosen one."""
 
     def __init__(self, at: int = 0, act: Callable[[], object] | None = None) -> None:
         self.units: list[tuple[str, int, int]] = []
         self._at, self._act = at, act
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what.startswith("replay"):
-            self.units.append((what, done, total))
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what.startswith("replay"):
+            self.units.append(unit)
             if len(self.units) == self._at and self._act is not None:
                 self._act()
 
 
-class AtTask(SilentReporter):
+class AtTask(Reporter):
     """Cuts the power when a task begins."""
 
     def __init__(self, task: int) -> None:
@@ -145,7 +148,7 @@ def test_what_was_written_outlives_a_power_cut_before_anything_is_trained(
     whole: tuple[Path, Writing],
     expected: dict[str, Any],
 ) -> None:
-    class AtTheFirstStep(SilentReporter):
+    class AtTheFirstStep(Reporter):
         task = 0
 
         def task_started(self, index: int, *_: object) -> None:
@@ -210,14 +213,12 @@ def test_preparation_saves_by_the_clock(
         seconds += 15.0
         return seconds
 
-    original = Run.learn
-
-    def learn(run: Run) -> None:
+    def learn_by_the_clock(run: Run) -> None:
         run.clock = clock
-        original(run)
+        learn(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "learn", learn)
+        patch.setattr(finishing, "learn", learn_by_the_clock)
         trainer.train_sequence()
     units = len(whole[1].units)
     assert len(saved) == pytest.approx(units / 2 + 2, abs=2)
@@ -289,13 +290,12 @@ def test_a_step_of_several_batches_is_taken_up_between_them(
 ) -> None:
     settings, stop = {**replaying, **ACCUMULATING}, StopsAtBatch(batch)
 
-    def learn(run: Run) -> None:
+    def watched(run: Run) -> None:
         stop.run = run
-        original(run)
+        learn(run)
 
-    original = Run.learn
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "learn", learn)
+        patch.setattr(finishing, "learn", watched)
         with pytest.raises(RunStoppedError):
             train(tmp_path, settings, stop=stop)
     gradients = newest(tmp_path / "run").state["gradients"]

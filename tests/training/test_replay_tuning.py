@@ -10,23 +10,24 @@ import pytest
 
 from plora_cl.errors import IncompatibleCheckpointError, RunStoppedError
 from plora_cl.state import Phase
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
+from plora_cl.units import Unit
 from training.evidence import evidence
 from training.going_on import events, newest
 from training.test_replay import AtTask, PowerCut, cut, train
 
 
-class Tuning(SilentReporter):
+class Tuning(Reporter):
     """Notes the batches of tuning, and does something at the chosen one."""
 
     def __init__(self, at: int = 0, act: Callable[[], object] | None = None) -> None:
         self.batches: list[tuple[str, int, int]] = []
         self._at, self._act = at, act
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what.startswith("replay: tuning"):
-            self.batches.append((what, done, total))
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what.startswith("replay: tuning"):
+            self.batches.append(unit)
             if len(self.batches) == self._at and self._act is not None:
                 self._act()
 

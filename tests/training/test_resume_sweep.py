@@ -11,9 +11,10 @@ import pytest
 
 from plora_cl.checkpoint.store.retention import rotate
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.run import checkpointer
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 
 STEPS = 3 * 2 * 5
@@ -23,7 +24,7 @@ class PowerCut(BaseException):
     """Not an Exception: nothing may catch it."""
 
 
-class Fuse(SilentReporter):
+class Fuse(Reporter):
     """Counts steps and activities and cuts the power at the chosen one."""
 
     def __init__(self, *, step: int = 0, activity: int = 0) -> None:
@@ -35,14 +36,14 @@ class Fuse(SilentReporter):
         if self._step == 0:
             raise PowerCut
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
+    def activity(self, unit: Unit, /) -> None:
         self._activity -= 1
         self.activities += 1
         if self._activity == 0:
             raise PowerCut
 
 
-def train(folder: Path, settings: dict[str, Any], reporter: SilentReporter | None = None) -> Path:
+def train(folder: Path, settings: dict[str, Any], reporter: Reporter | None = None) -> Path:
     trainer = CLTrainer(**{**settings, "experiment_dir": str(folder)}, reporter=reporter)
     trainer.train_sequence(resume="auto")
     return trainer.folder

@@ -15,7 +15,7 @@ from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.state import RandomState
 from plora_cl.state_digest import state_digest
-from plora_cl.units import run_through
+from plora_cl.units import Unit, run_through
 from training.evidence import evidence
 from training.going_on import events, train
 from training.test_resume_sweep import Fuse, PowerCut
@@ -197,9 +197,9 @@ def test_it_goes_on_after_any_batch_in_another_process(tmp_path: Path, seen: int
 class RouterFuse(Fuse):
     """Cuts the power at the n-th batch of the router."""
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what.startswith("router"):
-            super().activity(what, done, total)
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what.startswith("router"):
+            super().activity(unit)
 
 
 @pytest.fixture(scope="module")

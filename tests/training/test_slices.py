@@ -13,10 +13,11 @@ import yaml
 from plora_cl.cli.train import command
 from plora_cl.config import learners
 from plora_cl.errors import RunStoppedError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.run import run as run_module
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 from training.going_on import newest
 
@@ -59,7 +60,7 @@ def small(
     }
 
 
-class Counter(SilentReporter):
+class Counter(Reporter):
     """Counts training steps and the units of everything else."""
 
     def __init__(self) -> None:
@@ -69,9 +70,9 @@ class Counter(SilentReporter):
     def step(self, *_: object) -> None:
         self.steps += 1
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if not what.startswith("tokenising"):
-            self.units.append((what, done, total))
+    def activity(self, unit: Unit, /) -> None:
+        if not unit.what.startswith("tokenising"):
+            self.units.append(unit)
 
 
 class OneUnit(Counter):
@@ -85,8 +86,8 @@ class OneUnit(Counter):
         super().step()
         self._stop.request("SIGTEST", 99)
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        super().activity(what, done, total)
+    def activity(self, unit: Unit, /) -> None:
+        super().activity(unit)
         if self.units:
             self._stop.request("SIGTEST", 99)
 
@@ -146,8 +147,8 @@ class Fuse(Counter):
         super().__init__()
         self._unit = unit
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        super().activity(what, done, total)
+    def activity(self, unit: Unit, /) -> None:
+        super().activity(unit)
         if len(self.units) == self._unit:
             raise PowerCut
 

@@ -10,7 +10,7 @@ from plora_cl.baselines.floor_run import learn_floor
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.schema import Settings
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from training.going_on import train
 
 
@@ -30,7 +30,7 @@ def test_what_texts_were_picked_from_is_the_same_whatever_was_picked(
     floor = tmp_path / "floor"
     learn_floor(
         Settings(**{**short, "experiment_dir": str(floor), "experiment_name": "run"}),
-        SilentReporter(),
+        Reporter(),
     )
     assert data(one)["train"] != data(two)["train"]
     assert data(one)["source"] == data(two)["source"] == data(floor / "run")["source"]

@@ -17,13 +17,14 @@ from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.train.command import main
 from plora_cl.errors import RunStoppedError
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 
 
-class Asks(SilentReporter):
+class Asks(Reporter):
     """Asks to stop at a step, or at a call of `activity` after that step."""
 
     def __init__(self, stop: StopRequest, step: int, activity: str = "") -> None:
@@ -34,21 +35,26 @@ class Asks(SilentReporter):
         if self._step == 0 and not self._activity:
             self._stop.request("SIGTEST", 99)
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if self._step <= 0 and self._activity and what.startswith(self._activity) and done > 1:
+    def activity(self, unit: Unit, /) -> None:
+        if (
+            self._step <= 0
+            and self._activity
+            and unit.what.startswith(self._activity)
+            and unit.done > 1
+        ):
             self._stop.request("SIGTEST", 99)
 
 
-class Counts(SilentReporter):
+class Counts(Reporter):
     """Notes the units of an activity."""
 
     def __init__(self, activity: str) -> None:
         self._activity = activity
         self.units: list[tuple[str, int]] = []
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if what.startswith(self._activity):
-            self.units.append((what, done))
+    def activity(self, unit: Unit, /) -> None:
+        if unit.what.startswith(self._activity):
+            self.units.append((unit.what, unit.done))
 
 
 def train(folder: Path, settings: dict[str, Any], **parts: Any) -> Path:
@@ -105,14 +111,14 @@ class StopsAtBatch(StopRequest):
         return super().requested
 
 
-class SaysWhenTrainingBegins(SilentReporter):
+class SaysWhenTrainingBegins(Reporter):
     def __init__(self, stop: StopsAtBatch) -> None:
         self._stop = stop
 
     def task_started(self, *_: object) -> None:
         self._stop.trains = True
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
+    def activity(self, unit: Unit, /) -> None:
         self._stop.left += self._stop.trains  # asked after this unit too, which is no batch
 
 

@@ -13,8 +13,9 @@ import pytest
 from plora_cl.config.fields import SettingFields
 from plora_cl.evaluation.costs import Costs
 from plora_cl.state import Phase
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import evidence
 
 OFF = {"use_ewc": False, "use_orthogonal": False, "composition": "cumulative"}
@@ -42,7 +43,7 @@ class PowerCut(BaseException):
     """Not an Exception: nothing may catch it."""
 
 
-class Watch(SilentReporter):
+class Watch(Reporter):
     """Notes the instants of the last task that a run comes by, and cuts the power at one."""
 
     def __init__(self, last: str, cut: Instant | None = None) -> None:
@@ -53,7 +54,7 @@ class Watch(SilentReporter):
     def step(self, *_: object) -> None:
         self._come_by("inside")
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
+    def activity(self, unit: Unit, /) -> None:
         self._come_by("inside")
 
     @contextmanager

@@ -20,13 +20,15 @@ from plora_cl.errors import (
     MethodError,
 )
 from plora_cl.state_digest import state_digest
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
+from plora_cl.training.run.phases import learn
 from plora_cl.training.trainer import CLTrainer
+from plora_cl.units import Unit
 from training.evidence import TIMED, evidence
 from training.going_on import newest
 
 
-class Listener(SilentReporter):
+class Listener(Reporter):
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.steps = 0
@@ -42,9 +44,9 @@ class Listener(SilentReporter):
     def step(self, *_: object) -> None:
         self.steps += 1
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        if done == total:
-            self.activities.append(what)
+    def activity(self, unit: Unit, /) -> None:
+        if unit.done == unit.total:
+            self.activities.append(unit.what)
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +315,8 @@ def test_checkpoints_can_be_saved_and_loaded_by_hand(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     first = trainer(settings, tmp_path / "run")
-    first.run.components.rebuild(first.run.components.cursor)
-    parameters = list(first.run.model.trainable().values())
+    first.begin_task()
+    parameters = list(first.model.trainable().values())
     optimizer = torch.optim.AdamW(parameters, lr=0.1)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
     torch.stack([p.square().sum() for p in parameters]).sum().backward()
@@ -330,11 +332,11 @@ def test_checkpoints_can_be_saved_and_loaded_by_hand(
     assert latest == path
     optimizer_state, scheduler_state = second.load_checkpoint(str(latest))
     assert scheduler_state["last_epoch"] == 1
-    for mine, theirs in zip(parameters, second.run.model.trainable().values(), strict=True):
+    for mine, theirs in zip(parameters, second.model.trainable().values(), strict=True):
         assert torch.equal(mine, theirs)
-    twin = torch.optim.AdamW(list(second.run.model.trainable().values()), lr=0.1)
+    twin = torch.optim.AdamW(list(second.model.trainable().values()), lr=0.1)
     twin.load_state_dict(optimizer_state)
-    for mine, theirs in zip(parameters, second.run.model.trainable().values(), strict=True):
+    for mine, theirs in zip(parameters, second.model.trainable().values(), strict=True):
         assert torch.equal(optimizer.state[mine]["exp_avg"], twin.state[theirs]["exp_avg"])
 
 
@@ -342,7 +344,7 @@ def test_a_checkpoint_is_saved_by_hand_by_nobody_but_the_holder_of_the_lock(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     mine = trainer(settings, tmp_path / "run")
-    mine.run.components.rebuild(mine.run.components.cursor)
+    mine.begin_task()
     assert mine.run.components.optimization is not None
     steps = {
         "optimizer": mine.run.components.optimization.optimizer,
@@ -493,7 +495,7 @@ def test_trainers_of_different_precision_in_one_process_keep_their_own(
         run = trainer(settings, tmp_path / name / "run", precision="bf16").run
         for other in others:
             assert trainer(settings, tmp_path / other / "run", precision=other).run is not run
-        run.learn()
+        learn(run)
         state = newest(tmp_path / name / "run").state
         return {part: state_digest(state[part]) for part in state if part not in TIMED}
 

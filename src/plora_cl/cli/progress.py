@@ -11,7 +11,8 @@ from typing import TextIO
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
 from plora_cl.config.fields import SettingFields
 from plora_cl.counting import counted
-from plora_cl.training.reporting import SAVED, Reporter, TaskScore
+from plora_cl.training.reporting import SAVED, Reporter, StepReport, TaskScore
+from plora_cl.units import Unit
 
 
 def announce(settings: SettingFields) -> None:
@@ -34,7 +35,7 @@ def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
     return nullcontext(PlainReporter(sys.stdout))
 
 
-class PlainReporter:
+class PlainReporter(Reporter):
     """Writes a line now and then, for logs.
 
     Args:
@@ -63,34 +64,25 @@ class PlainReporter:
         self.message(f"Task {self._position}: {name}, {steps}{whole} steps to go")
         self._last_line = self._clock()
 
-    def step(
-        self,
-        task: int,
-        epoch: int,
-        epochs: int,
-        batch: int,
-        batches: int,
-        loss: float,
-        examples: int,
-        /,
-    ) -> None:
+    def step(self, report: StepReport, /) -> None:
         """Write a line if one is due."""
-        self._pace.step(examples)
-        if not self._due() and batch + 1 < batches:
+        self._pace.step(report.examples)
+        if not self._due() and report.batch + 1 < report.batches:
             return
         self._progress(
-            f"{self._name}: epoch {epoch + 1}/{epochs}, batch {batch + 1}/{batches}, "
-            f"loss {loss:.4f}, {self._pace.examples_per_second:.1f} examples/s, "
+            f"{self._name}: epoch {report.epoch + 1}/{report.epochs}, "
+            f"batch {report.batch + 1}/{report.batches}, loss {report.loss:.4f}, "
+            f"{self._pace.examples_per_second:.1f} examples/s, "
             f"{clock_time(self._pace.seconds_left)} left"
         )
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
+    def activity(self, unit: Unit, /) -> None:
         """Write a line if one is due."""
         self._pace.pause()
         if self._due():
-            self._progress(f"{what}: {done}/{total}")
+            self._progress(f"{unit.what}: {unit.done}/{unit.total}")
 
-    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
+    def task_finished(self, scores: Mapping[str, TaskScore], /) -> None:
         """Write the scores."""
         self.message(f"Task {self._position} learned. {score_line(scores)}")
 
@@ -114,19 +106,10 @@ class PlainReporter:
 class QuietReporter(PlainReporter):
     """Writes messages and tables, no progress; that a checkpoint was saved is progress."""
 
+    task_started, step = Reporter.task_started, Reporter.step
+    activity, task_finished = Reporter.activity, Reporter.task_finished
+
     def message(self, text: str, /) -> None:
         """Write ``text``, unless it is progress."""
         if not text.startswith(SAVED):
             super().message(text)
-
-    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
-        """Write nothing."""
-
-    def step(self, *_: object) -> None:
-        """Write nothing."""
-
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        """Write nothing."""
-
-    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
-        """Write nothing."""

@@ -14,7 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
-from plora_cl.training.reporting import TaskScore
+from plora_cl.training.reporting import Reporter, StepReport, TaskScore
+from plora_cl.units import Unit
 
 _LEAST_BAR = 10
 
@@ -27,7 +28,7 @@ class Terminal(Console):
         return False
 
 
-class BarReporter:
+class BarReporter(Reporter):
     """Shows one bar for the task in training and one for what is measured in between.
 
     Lines are printed above the bars and stay; the bars go when they are done.
@@ -84,24 +85,14 @@ class BarReporter:
         self._details = None
         self._fit()
 
-    def step(
-        self,
-        task: int,
-        epoch: int,
-        epochs: int,
-        batch: int,
-        batches: int,
-        loss: float,
-        examples: int,
-        /,
-    ) -> None:
+    def step(self, report: StepReport, /) -> None:
         """Move the bar of the task on."""
-        self._pace.step(examples)
+        self._pace.step(report.examples)
         if self._training is None:
             return
         self._details = (
-            f"epoch {epoch + 1}/{epochs}",
-            f"loss {loss:.4f}",
+            f"epoch {report.epoch + 1}/{report.epochs}",
+            f"loss {report.loss:.4f}",
             f"{self._pace.examples_per_second:.1f} examples/s",
             f"{clock_time(self._pace.seconds_left)} left",
         )
@@ -133,8 +124,9 @@ class BarReporter:
         lines = ("  ".join(parts) for parts in choices)
         return next(line for line in lines if not line or len(line) <= room)
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        """Move the bar of ``what`` on; it disappears at the end."""
+    def activity(self, unit: Unit, /) -> None:
+        """Advance the bar of the work; it disappears at the end."""
+        what, done, total = unit
         self._pace.pause()
         if what not in self._activities:
             self._activities[what] = self._progress.add_task(what, total=total, details="")
@@ -143,7 +135,7 @@ class BarReporter:
             self._progress.remove_task(self._activities.pop(what))
         self._fit()
 
-    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
+    def task_finished(self, scores: Mapping[str, TaskScore], /) -> None:
         """Print the scores and remove the bar of the task."""
         self._end_training()
         line = f"Task {self._position} learned. {score_line(scores)}"

@@ -16,7 +16,8 @@ from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.data.tokens.cache import default_cache_dir, tokenised
-from plora_cl.data.tokens.tokenisation import Progress, check_tokenizer
+from plora_cl.data.tokens.tokenisation import check_tokenizer
+from plora_cl.units import Progress, Unit
 
 _EVALUATION_SEED = 0
 _logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def load_tasks(
             different seeds are measured on the same examples.
         hold_out: Whether something wants a validation split of every task.
         cache_dir: Where tokenised texts are kept; `default_cache_dir` if None.
-        progress: Told ``(what, rows done, rows in all)`` while texts are tokenised.
+        progress: Told of the rows that are done while texts are tokenised.
 
     Raises:
         DataError: A task cannot be read; the message names file, line or column and the remedy.
@@ -138,5 +139,5 @@ def _report_duplicates(
             )
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _silent(unit: Unit) -> None:
     """Show nothing."""

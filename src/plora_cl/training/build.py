@@ -47,15 +47,17 @@ from plora_cl.model.encoder import (
     load_tokenizer,
     require_positions,
 )
-from plora_cl.state import Cursor, StateDict
+from plora_cl.state import StateDict
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.run.checkpointer import Checkpointer, begin_hashing
 from plora_cl.training.run.components import Components, Plan
 from plora_cl.training.run.early_stopping import EarlyStopping
 from plora_cl.training.run.run import Run
-from plora_cl.training.stopping import Progress, StopRequest
+from plora_cl.training.run.stage import stages_of
+from plora_cl.training.stopping import StopRequest
 from plora_cl.training.task_notes import tell_of_tasks
+from plora_cl.units import Progress, Unit
 
 BUILT_IN = (OrthogonalLora.name, Ewc.name, GenerativeReplay.name)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -103,7 +105,11 @@ def _built(
         precision=settings.precision,
         deterministic=settings.deterministic,
     )
-    progress = stop.polled_by(reporter.activity)
+
+    def progress(unit: Unit) -> None:
+        reporter.activity(unit)
+        stop.check()
+
     tokenizer = load_tokenizer(settings.model_name)
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
@@ -115,7 +121,9 @@ def _built(
     run_log = RunLog(path, submit=lambda job: writer.submit(lambda: (disk.require(), job())))
     components = Components(
         model=model,
-        tasks=tasks,
+        stages=stages_of(
+            tasks, joint=settings.joint, batch_size=settings.batch_size, seed=settings.seed
+        ),
         methods=MethodStack([*_methods(settings, tokenizer, accelerator), *copies(methods)]),
         accelerator=accelerator,
         plan=_plan(settings),
@@ -130,7 +138,6 @@ def _built(
         random=random,
         under_way=under_way,
         router=_router(settings, model, under_way) if settings.use_router else None,
-        cursor=Cursor(task=len(tasks) - 1 if settings.joint else 0),
     )
     run_identity = {
         **identity(settings),
@@ -262,13 +269,11 @@ def data_identity(tasks: Sequence[Task]) -> list[StateDict]:
 def _plan(settings: Settings) -> Plan:
     return Plan(
         epochs=settings.epochs,
-        batch_size=settings.batch_size,
         accumulation=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup_ratio=settings.warmup_ratio,
         max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
         balanced=settings.class_weights == "balanced",
     )
 

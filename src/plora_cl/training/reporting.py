@@ -1,9 +1,11 @@
-"""What a run tells the person who watches it."""
+"""The progress of a run, as it is shown to a person."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+from plora_cl.units import Unit
 
 _STANDS = {
     "prepare": "in preparation",
@@ -13,16 +15,16 @@ _STANDS = {
     "evaluate": "consolidated",
     "done": "learned and measured",
 }
-"""What was done last where a phase comes next."""
+"""What was done last, by the phase that comes next."""
 
 
 class TaskScore(NamedTuple):
-    """How a task stands, as a person is told; all in [0, 1].
+    """Scores of a task on its test split, in [0, 1].
 
     Attributes:
-        accuracy: On its test split; None where it was not measured.
-        f1: Macro-F1 there.
-        largest: Share of the most frequent class there, the accuracy of always answering it.
+        accuracy: None where it was not measured.
+        f1: Macro-F1; None where it was not measured.
+        largest: Share of the most frequent class, the accuracy of always answering it.
     """
 
     accuracy: float | None
@@ -30,13 +32,35 @@ class TaskScore(NamedTuple):
     largest: float
 
 
+class StepReport(NamedTuple):
+    """Where training stands after an optimizer step.
+
+    Attributes:
+        task: Zero-based; the last of all tasks in joint training.
+        epoch: Zero-based.
+        epochs: Epochs that are planned.
+        batch: Zero-based, the last one of the step.
+        batches: Batches of an epoch.
+        loss: Of the step.
+        examples: Examples of the step.
+    """
+
+    task: int
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    examples: int
+
+
 SAVED = "Checkpoint saved: "
-"""How the message begins that a checkpoint is durable; its path, and in
-brackets what it has, follow."""
+"""Start of the message that a checkpoint is durable; its path and, in brackets, its position
+follow."""
 
 
 def standing(cursor: Mapping[str, Any]) -> str:
-    """Return what a checkpoint has that an earlier one of the same name had not.
+    """Return what a checkpoint has done, which tells it from an earlier one of the same name.
 
     Args:
         cursor: State of its cursor.
@@ -44,79 +68,34 @@ def standing(cursor: Mapping[str, Any]) -> str:
     return f"step {cursor['step']}, task {cursor['task'] + 1} {_STANDS[cursor['phase']]}"
 
 
-class Reporter(Protocol):
-    """Receives the progress of a run; never changes it."""
+class Reporter:
+    """Receives the progress of a run and never changes it.
+
+    Every method does nothing: override those whose news are to be shown.
+    """
 
     def message(self, text: str, /) -> None:
         """Show one line."""
-        ...
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
-        """Task ``index`` of ``count`` begins, or goes on.
+        """Task ``index`` of ``count`` begins or is resumed.
 
         Args:
-            index: Zero-based.
+            index: Zero-based; joint training has one task, of all tasks together.
             count: Number of tasks.
             name: Of the task.
             steps: Optimizer steps that are left.
             done: Optimizer steps that were done before.
         """
-        ...
 
-    def step(
-        self,
-        task: int,
-        epoch: int,
-        epochs: int,
-        batch: int,
-        batches: int,
-        loss: float,
-        examples: int,
-        /,
-    ) -> None:
-        """One optimizer step over ``examples`` examples is done."""
-        ...
+    def step(self, report: StepReport, /) -> None:
+        """One optimizer step is done."""
 
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        """``done`` of ``total`` units of ``what`` are finished."""
-        ...
+    def activity(self, unit: Unit, /) -> None:
+        """One unit of long work is done."""
 
-    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
-        """Task ``index`` is learned; ``scores`` has those of each task so far, by name."""
-        ...
+    def task_finished(self, scores: Mapping[str, TaskScore], /) -> None:
+        """The task is learned; ``scores`` has the scores of each task so far, by name."""
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
         """Show a table."""
-        ...
-
-
-class SilentReporter:
-    """A `Reporter` that shows nothing."""
-
-    def message(self, text: str, /) -> None:
-        """Show nothing."""
-
-    def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
-        """Show nothing."""
-
-    def step(
-        self,
-        task: int,
-        epoch: int,
-        epochs: int,
-        batch: int,
-        batches: int,
-        loss: float,
-        examples: int,
-        /,
-    ) -> None:
-        """Show nothing."""
-
-    def activity(self, what: str, done: int, total: int, /) -> None:
-        """Show nothing."""
-
-    def task_finished(self, index: int, scores: Mapping[str, TaskScore], /) -> None:
-        """Show nothing."""
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
-        """Show nothing."""

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from plora_cl.errors import RunStoppedError
 
-Progress = Callable[[str, int, int], None]
-
 TIME_IS_UP = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
@@ -65,12 +63,3 @@ class StopRequest:
         """
         if self.requested and self._why is not None:
             raise RunStoppedError(*self._why)
-
-    def polled_by(self, progress: Progress) -> Progress:
-        """Return ``progress`` followed by `check`, for work that may be given up half-way."""
-
-        def poll(what: str, done: int, total: int) -> None:
-            progress(what, done, total)
-            self.check()
-
-        return poll

@@ -27,7 +27,7 @@ from faults.histories import reading
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.cli.main import main
 from plora_cl.state_digest import state_digest
-from plora_cl.training.reporting import SilentReporter
+from plora_cl.training.reporting import Reporter
 from plora_cl.training.stopping import StopRequest
 from training.evidence import TIMED
 
@@ -168,7 +168,7 @@ def _follow(ending: Ending, root: Path, notes: int) -> None:
         _watch_disk(ending, os.fsencode(root / "experiments"))
 
 
-class _Notes(SilentReporter):
+class _Notes(Reporter):
     """Writes down what was announced, and what the disk held at that instant."""
 
     def __init__(self, notes: int, ending: Ending) -> None:

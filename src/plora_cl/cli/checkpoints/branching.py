@@ -173,11 +173,11 @@ def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
     # Takes seconds: not needed for most changes.
     from plora_cl.checkpoint.snapshot.codec import decode
     from plora_cl.training.build import build_run
-    from plora_cl.training.reporting import SilentReporter
+    from plora_cl.training.reporting import Reporter
     from plora_cl.training.resuming import ENVIRONMENT, differences
     from plora_cl.training.stopping import StopRequest
 
-    run = build_run(settings, SilentReporter(), StopRequest())
+    run = build_run(settings, Reporter(), StopRequest())
     with naming(source.path):
         snapshot = decode(CheckpointStore(source.path.parent).read(source))
     found = differences(snapshot, run, settings)

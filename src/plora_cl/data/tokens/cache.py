@@ -28,8 +28,9 @@ from transformers import PreTrainedTokenizerBase
 from plora_cl.data.sources.base import SPLITS, TaskSource
 from plora_cl.data.tokens.scan import scan
 from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
-from plora_cl.data.tokens.tokenisation import Progress, tokenizer_digest, write_tokens
+from plora_cl.data.tokens.tokenisation import tokenizer_digest, write_tokens
 from plora_cl.errors import DataError
+from plora_cl.units import Progress
 
 FORMAT_VERSION = 3
 
@@ -84,7 +85,7 @@ def tokenised(
         tokenizer: A fast tokenizer with a padding token.
         max_length: Longer texts are cut to this many tokens, special tokens included.
         cache_dir: Where entries are.
-        progress: Told ``(what, rows done, rows in all)``.
+        progress: Told of the rows that are done.
         hold_out: Take training rows for validation where the source has no such split; otherwise
             its validation split is empty then.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,7 @@ from plora_cl.data.sources.base import Row, TaskSource
 from plora_cl.data.tokens.scan import Scan
 from plora_cl.data.tokens.token_file import TokenFileWriter
 from plora_cl.errors import DataError
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told ``(what, done, total)`` now and then."""
+from plora_cl.units import Progress, Unit
 
 _ROWS_AT_ONCE = 2048
 _CHARACTERS_AT_ONCE = 8 << 20
@@ -82,7 +79,7 @@ def write_tokens(
         tokenizer: A fast tokenizer.
         max_length: Longer texts are cut to this many tokens, special tokens included.
         writer: Takes the rows.
-        progress: Told ``(what, rows done, rows in all)``.
+        progress: Told of the rows that are done.
 
     Raises:
         DataError: A text has no tokens at all, or too few for its length.
@@ -106,7 +103,7 @@ def write_tokens(
                 )
             first += len(rows)
             done += len(rows)
-            progress(f"tokenising {source.name}", done, total)
+            progress(Unit(f"tokenising {source.name}", done, total))
 
 
 def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:

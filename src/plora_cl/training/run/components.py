@@ -10,8 +10,7 @@ from torch import Tensor
 from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.compute.devices import Accelerator
 from plora_cl.compute.random_state import Generators
-from plora_cl.data.batches import BatchStream, Stream
-from plora_cl.data.mixture import MixtureStream
+from plora_cl.data.batches import Stream
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.evaluation.costs import Costs
@@ -26,51 +25,47 @@ from plora_cl.training.run.class_weights import balanced_weights
 from plora_cl.training.run.early_stopping import EarlyStopping
 from plora_cl.training.run.optimization import AccumulatedGradients, Optimization, ScalerState
 from plora_cl.training.run.optimizer_state import require_usable
+from plora_cl.training.run.stage import Stage
 
 _MEMORY, _ROUTER = "memory/", "router/"
 UNDER_WAY = "under_way"
-"""The component that is there only while measuring or routing is not finished."""
+"""The component of results of measuring or routing that is not finished; absent without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How each task is trained.
+    """How each stage is trained.
 
     Attributes:
         epochs: Passes over the training split.
-        batch_size: Examples per batch.
         accumulation: Batches per optimizer step.
         learning_rate: Peak rate of AdamW.
         weight_decay: Decoupled weight decay of matrices.
-        warmup_ratio: Share of a task's steps with a rising rate, in [0, 1].
+        warmup_ratio: Share of a stage's steps with a rising rate, in [0, 1].
         max_grad_norm: Gradient clipping threshold.
-        seed: Fixes data order, initialisation and dropout.
         balanced: Weigh the examples of a class by how rare it is in the training split.
     """
 
     epochs: int
-    batch_size: int
     accumulation: int
     learning_rate: float
     weight_decay: float
     warmup_ratio: float
     max_grad_norm: float
-    seed: int
     balanced: bool = False
 
 
 @dataclass(slots=True)
 class Components:
-    """Everything that changes while a run goes on.
+    """Everything that changes during a run.
 
     Invariant: whenever a snapshot is taken, the model has the structure of tasks
-    ``0..cursor.task`` and `optimization` belongs to those it is learning: the last of them, or all
-    in joint training, which is one stage at the last task. Restoring rebuilds that structure, then
-    fills in the state.
+    ``0..cursor.task``, and `optimization` belongs to the tasks of `stage`. Restoring rebuilds that
+    structure, then fills in the state.
     """
 
     model: ContinualClassifier
-    tasks: Sequence[Task]
+    stages: Sequence[Stage]
     methods: MethodStack
     accelerator: Accelerator
     plan: Plan
@@ -81,52 +76,52 @@ class Components:
     random: Generators
     under_way: UnderWay
     router: Router | None = None
-    cursor: Cursor = field(default_factory=Cursor)
-    optimization: Optimization | None = None
-    loss: float | None = None
+    tasks: Sequence[Task] = field(init=False)
+    cursor: Cursor = field(init=False)
+    optimization: Optimization | None = field(default=None, init=False)
+    loss: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin before the first stage."""
+        self.tasks = [task for stage in self.stages for task in stage.tasks]
+        self.cursor = Cursor(task=self.stages[0].last)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that the cursor points at."""
+        return next(stage for stage in self.stages if stage.last == self.cursor.task)
 
     @property
     def task(self) -> Task:
-        """The task in training."""
+        """The task that the cursor points at."""
         return self.tasks[self.cursor.task]
 
     @property
-    def stage(self) -> Sequence[Task]:
-        """The tasks in training: one, or all of them in joint training."""
-        return self.tasks if self.model.joint else [self.task]
-
-    @property
-    def stage_name(self) -> str:
-        """What to call the tasks in training."""
-        return "all tasks" if self.model.joint else self.task.name
-
-    @property
     def stream(self) -> Stream:
-        """The training batches of the tasks in training."""
-        return self._stream_of(self.task)
-
-    def _stream_of(self, task: Task) -> Stream:
-        size, seed = self.plan.batch_size, self.plan.seed
-        if self.model.joint:
-            return MixtureStream([task.train for task in self.tasks], batch_size=size, seed=seed)
-        return BatchStream(task.train, task=task.index, batch_size=size, seed=seed)
+        """The training batches of the stage."""
+        return self.stage.stream
 
     def require_position(self, cursor: Cursor) -> None:
-        """Refuse a cursor that points at no batch of these tasks.
+        """Refuse a cursor that points at no batch of these stages.
 
         Raises:
             IncompatibleCheckpointError: It does not.
         """
-        if not 0 <= cursor.task < len(self.tasks):
+        last = len(self.tasks) - 1
+        if not 0 <= cursor.task <= last:
             raise IncompatibleCheckpointError(
-                f"task {cursor.task} of a stream of {len(self.tasks)}; expected 0 to "
-                f"{len(self.tasks) - 1}"
+                f"task {cursor.task} of a stream of {last + 1}; expected 0 to {last}"
             )
-        batches = len(self._stream_of(self.tasks[cursor.task]))
-        if cursor.epoch < 0 or not 0 <= cursor.batch < batches:
+        batches = [len(stage.stream) for stage in self.stages if stage.last == cursor.task]
+        if not batches:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task}, and joint training learns tasks 0 to {last} "
+                f"together: its checkpoints are of task {last}"
+            )
+        if cursor.epoch < 0 or not 0 <= cursor.batch < batches[0]:
             raise IncompatibleCheckpointError(
                 f"epoch {cursor.epoch}, batch {cursor.batch} of task {cursor.task}; expected an "
-                f"epoch of at least 0 and a batch of 0 to {batches - 1}"
+                f"epoch of at least 0 and a batch of 0 to {batches[0] - 1}"
             )
 
     @property
@@ -143,7 +138,7 @@ class Components:
         """Number of tasks that are finished, and whose parts are frozen."""
         if self.cursor.phase is Phase.DONE:
             return self.cursor.task + 1
-        return 0 if self.model.joint else self.cursor.task
+        return self.stage.first
 
     def last_done(self) -> tuple[int, int]:
         """Return epoch and batch, zero-based, of the last batch of the task that was done.
@@ -165,9 +160,8 @@ class Components:
         return Phase.CONSOLIDATE if self.cursor.epoch >= self.plan.epochs else Phase.TRAIN
 
     def begin_task(self) -> None:
-        """Add what the task the cursor points at needs; its preparation comes next."""
-        self._grow_to_cursor()
-        self.optimization = self._new_optimization()
+        """Add what the stage that the cursor points at needs; its preparation comes next."""
+        self._grow()
         self.early_stopping.reset()
         self.under_way.clear()  # a stop may have left final scores of fewer tasks there
 
@@ -175,17 +169,11 @@ class Components:
         """Grow the structure that a snapshot at ``cursor`` was taken of.
 
         Raises:
-            IncompatibleCheckpointError: Joint training has no such stage.
+            IncompatibleCheckpointError: The cursor points at no batch of these stages.
         """
-        last = len(self.tasks) - 1
-        if self.model.joint and cursor.task != last:
-            raise IncompatibleCheckpointError(
-                f"a checkpoint of task {cursor.task}, and joint training learns tasks 0 to {last} "
-                f"together: its checkpoints are of task {last}"
-            )
+        self.require_position(cursor)
         self.cursor = cursor
-        self._grow_to_cursor()
-        self.optimization = self._new_optimization()
+        self._grow()
 
     def live(self) -> dict[str, Stateful]:
         """Return the components that may change at every step, by name."""
@@ -256,38 +244,31 @@ class Components:
         if self.router is not None:
             self.router.load_memory(_below(_ROUTER, objects))
         self.under_way.clear()
-        there = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
-        snapshot.restore({**there, **self.live(), **(in_place_of or {})})
+        under_way = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
+        snapshot.restore({**under_way, **self.live(), **(in_place_of or {})})
         assert self.optimization is not None
         require_usable(self.optimization.optimizer, self.optimization.scheduler)
         self.loss = snapshot.loss
 
-    def _grow_to_cursor(self) -> None:
+    def _grow(self) -> None:
         for task in self.tasks[self.model.tasks : self.cursor.task + 1]:
             self.model.grow(len(task.classes))
             self.methods.grow(self.model, task.index)
             self.methods.check(self.model)
-
-    def _new_optimization(self) -> Optimization:
-        steps_per_epoch = -(-len(self.stream) // self.plan.accumulation)
-        return Optimization(
+        plan, stage = self.plan, self.stage
+        self.optimization = Optimization(
             self.accelerator,
             self.model.trainable(),
-            learning_rate=self.plan.learning_rate,
-            weight_decay=self.plan.weight_decay,
-            warmup_ratio=self.plan.warmup_ratio,
-            total_steps=self.plan.epochs * steps_per_epoch,
-            max_grad_norm=self.plan.max_grad_norm,
-            class_weights=self._class_weights(),
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            warmup_ratio=plan.warmup_ratio,
+            total_steps=plan.epochs * -(-len(stage.stream) // plan.accumulation),
+            max_grad_norm=plan.max_grad_norm,
+            class_weights={
+                task.index: balanced_weights(task.train.labels, len(task.classes))
+                for task in (stage.tasks if plan.balanced else ())
+            },
         )
-
-    def _class_weights(self) -> dict[int, Tensor]:
-        if not self.plan.balanced:
-            return {}
-        return {
-            task.index: balanced_weights(task.train.labels, len(task.classes))
-            for task in self.stage
-        }
 
 
 def _below(

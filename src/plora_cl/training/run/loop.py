@@ -21,15 +21,17 @@ def train_epoch(
     cursor: Cursor,
     *,
     accumulation: int,
-    before_change: Callable[[], None],
     after_batch: Callable[[], None],
     after_step: Callable[[StepResult], None],
 ) -> None:
     """Advance ``cursor`` to the end of its epoch, one batch at a time.
 
-    Continues from wherever ``cursor`` points, also between the batches of one optimizer step. When
+    Continues from the position of ``cursor``, also between the batches of one optimizer step. When
     ``after_batch`` or ``after_step`` runs, the model, the optimizer, the schedule, the accumulated
     gradients and the cursor agree: the only instants within an epoch to take a snapshot.
+
+    The next change after `after_batch` is that of the gradients, by the next batch; after
+    `after_step` it is that of the weights, by the optimizer.
 
     Args:
         model: What learns.
@@ -38,7 +40,6 @@ def train_epoch(
         stream: The batches to learn from.
         cursor: What runs next; moved on.
         accumulation: Batches per optimizer step; an epoch's last step may have fewer.
-        before_change: Called before anything changes that a snapshot may hold.
         after_batch: Called after each batch that does not complete an optimizer step.
         after_step: Called after each optimizer step.
 
@@ -49,8 +50,6 @@ def train_epoch(
     while cursor.epoch == epoch:
         done = cursor.batch % accumulation
         of_step = min(accumulation, len(stream) - cursor.batch + done)
-        if done:
-            before_change()
         optimization.accumulate(
             model, methods, stream.at(epoch, cursor.batch), batches_of_step=of_step
         )
@@ -58,7 +57,6 @@ def train_epoch(
             cursor.advance(batches_per_epoch=len(stream))
             after_batch()
             continue
-        before_change()
         try:
             result = optimization.step(model, methods)
         except TrainingError as error:
