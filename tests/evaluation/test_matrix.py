@@ -5,12 +5,12 @@ import io
 import numpy as np
 import torch
 
-from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.matrix import UNTRAINED, ScoreMatrix
 
 
 def recorded() -> ScoreMatrix:
     matrix = ScoreMatrix(3)
-    matrix.record_untrained(0, 0.5, 0.4, "fresh-0")
+    matrix.record(UNTRAINED, 0, 0.5, 0.4, "fresh-0")
     matrix.record(0, 0, 0.9, 0.8, "a")
     matrix.record(0, 1, 0.3, 0.2, "b")
     return matrix
@@ -24,13 +24,13 @@ def test_cells_that_were_never_measured_are_nan_and_not_zero() -> None:
     assert matrix.f1[0, :2].tolist() == [0.8, 0.2]
     assert matrix.untrained_accuracy[0] == 0.5
     assert np.isnan(matrix.untrained_f1[1:]).all()
-    assert matrix.row(0) == [0.9, 0.3, None]
+    assert [matrix.scores(0, task) for task in range(3)] == [(0.9, 0.8), (0.3, 0.2), None]
 
 
 def test_a_score_of_zero_is_a_measurement() -> None:
     matrix = ScoreMatrix(1)
     matrix.record(0, 0, 0.0, 0.0, "a")
-    assert matrix.row(0) == [0.0]
+    assert matrix.scores(0, 0) == (0.0, 0.0)
     assert matrix.reusable(0, "a") == (0.0, 0.0)
 
 

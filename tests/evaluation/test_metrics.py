@@ -39,12 +39,6 @@ def test_forward_transfer_compares_the_task_before_with_the_untrained_model() ->
     assert metrics.forward_transfer(RESULTS, UNTRAINED) == pytest.approx(expected)
 
 
-def test_single_task_forward_transfer_compares_with_learning_the_task_alone() -> None:
-    single = np.array([NAN, 0.9, 0.7])
-    expected = ((0.8 - 0.9) + (1.0 - 0.7)) / 2
-    assert metrics.forward_transfer_single(RESULTS, single) == pytest.approx(expected)
-
-
 def test_forgetting_is_the_fall_from_the_best_score_since_learning() -> None:
     dip = RESULTS.copy()
     dip[1, 0] = 0.95  # better than right after learning
@@ -69,7 +63,6 @@ def test_a_single_task_has_no_transfer_and_no_forgetting() -> None:
     assert metrics.average_anytime_accuracy(one) == 0.75
     assert metrics.backward_transfer(one) is None
     assert metrics.forward_transfer(one, np.array([0.5])) is None
-    assert metrics.forward_transfer_single(one, np.array([0.5])) is None
     assert metrics.forgetting(one) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from plora_cl.evaluation import metrics
 from plora_cl.evaluation.costs import Costs
-from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.matrix import UNTRAINED, ScoreMatrix
 from plora_cl.evaluation.results import summarise, write_results
 from plora_cl.state import StateDict
 
@@ -26,8 +26,8 @@ METRICS = {
 
 def two_tasks() -> ScoreMatrix:
     matrix = ScoreMatrix(2)
-    matrix.record_untrained(0, 0.5, 0.3, "u0")
-    matrix.record_untrained(1, 0.25, 0.1, "u1")
+    matrix.record(UNTRAINED, 0, 0.5, 0.3, "u0")
+    matrix.record(UNTRAINED, 1, 0.25, 0.1, "u1")
     matrix.record(0, 0, 0.9, 0.9, "a")
     matrix.record(0, 1, 0.5, 0.4, "b")
     matrix.record(1, 0, 0.7, 0.6, "c")

@@ -67,7 +67,8 @@ def test_a_matrix_remembers_routed_scores_and_older_states_have_none() -> None:
     assert older.keys() == {"cells", "untrained"}
     matrix.record_routed(1, 0, Routed((3, 1), 2, 1, 0.5, 0.4))
     other.load_state_dict(matrix.state_dict())
-    assert other.routed(1) == matrix.routed(1) == [Routed((3, 1), 2, 1, 0.5, 0.4), None]
+    assert other.routed(1, 0) == matrix.routed(1, 0) == Routed((3, 1), 2, 1, 0.5, 0.4)
+    assert other.routed(1, 1) is None
     assert state_digest(other.state_dict()) == state_digest(matrix.state_dict())
     other.load_state_dict(older)
     assert state_digest(other.state_dict()) == state_digest(older)

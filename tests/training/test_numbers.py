@@ -107,7 +107,6 @@ def test_a_loss_that_is_not_finite_is_named_and_never_applied() -> None:
 def test_a_step_that_overflows_in_fp16_is_skipped_and_the_scale_falls_until_one_does_not() -> None:
     model = tiny_model(tasks=(2,), shared="layernorm")
     accelerator, methods = half(2.0**34), MethodStack([])
-    assert accelerator.scaler is not None
     steps = optimization(model, accelerator)
     before = weights_of(model)
 

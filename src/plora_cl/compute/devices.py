@@ -24,13 +24,17 @@ _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Accelerator:
     """A device and a precision to compute in.
 
-    Several may be in use by turns: what belongs to the process is changed `in_effect` alone.
+    Several may be in use by turns: `in_effect` alone changes what belongs to the process.
 
     Args:
         device: Where tensors live.
-        autocast: Precision of the operations that allow for it; None leaves all in float32.
-        scaler: Keeps gradients in fp16 from vanishing, for instance `torch.amp.GradScaler`.
+        autocast: Precision of the operations that support it; None leaves all in float32.
+        scaler: Keeps gradients in fp16 from vanishing; by default one that is disabled.
         deterministic: Compute the same bits each time on CUDA, too.
+
+    Attributes:
+        device: Where tensors live.
+        scaler: Scales losses and unscales gradients; does nothing if it is disabled.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class Accelerator:
         deterministic: bool = True,
     ) -> None:
         self.device: Final = device
-        self.scaler: Final = scaler
+        self.scaler: Final = scaler or torch.amp.GradScaler(device.type, enabled=False)
         self._autocast = autocast
         self._switches = DETERMINISTIC if deterministic and device.type == "cuda" else None
 
@@ -66,8 +70,8 @@ class Accelerator:
         return torch.autocast(self.device.type, dtype=self._autocast)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of ``loss``, scaled if there is a scaler."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        """Add the gradients of ``loss``, scaled by the scaler."""
+        self.scaler.scale(loss).backward()
 
 
 def make_accelerator(*, device: str, precision: str, deterministic: bool = True) -> Accelerator:
@@ -91,7 +95,7 @@ def make_accelerator(*, device: str, precision: str, deterministic: bool = True)
     return Accelerator(
         chosen,
         autocast=_AUTOCAST[precision],
-        scaler=torch.amp.GradScaler(chosen.type) if precision == "fp16" else None,
+        scaler=torch.amp.GradScaler(chosen.type, enabled=precision == "fp16"),
         deterministic=deterministic,
     )
 

@@ -13,7 +13,11 @@ from plora_cl.state import StateDict
 Cell = tuple[float, float, str]
 
 UNKNOWN = ""
-"""Digest of a score that nobody may take for what would be measured now."""
+"""Digest of a score that must not be taken for what would be measured now."""
+
+
+UNTRAINED = -1
+"""Row of the scores before anything was learned."""
 
 
 class ScoreMatrix:
@@ -24,82 +28,73 @@ class ScoreMatrix:
     """
 
     def __init__(self, tasks: int) -> None:
-        self._tasks = tasks
+        self._columns = range(tasks)
         self._cells: dict[tuple[int, int], Cell] = {}
-        self._untrained: dict[int, Cell] = {}
         self._routed: dict[tuple[int, int], Routed] = {}
 
     def record(self, row: int, column: int, accuracy: float, f1: float, digest: str) -> None:
-        """Record scores in [0, 1]; ``digest`` identifies all that the predictions depended on."""
+        """Record scores in [0, 1].
+
+        Args:
+            row: Zero-based task that was learned last, or `UNTRAINED`.
+            column: Zero-based task that was measured.
+            accuracy: Of the predictions.
+            f1: Their macro-F1.
+            digest: Identifies everything that the predictions depended on.
+        """
         self._cells[row, column] = (accuracy, f1, digest)
 
-    def record_untrained(self, column: int, accuracy: float, f1: float, digest: str) -> None:
-        """Record the scores on a task before anything was learned."""
-        self._untrained[column] = (accuracy, f1, digest)
-
     def record_routed(self, row: int, column: int, routed: Routed) -> None:
-        """Record how the texts of ``column`` fared, their task inferred, after task ``row``."""
+        """Record the scores on ``column``, its texts' task inferred, after task ``row``."""
         self._routed[row, column] = routed
 
-    def has(self, row: int, column: int) -> bool:
-        """Tell whether ``column`` was measured after task ``row``."""
-        return (row, column) in self._cells
+    def scores(self, row: int, column: int) -> tuple[float, float] | None:
+        """Return accuracy and macro-F1 on ``column`` after task ``row``; None if never measured."""
+        cell = self._cells.get((row, column))
+        return cell and cell[:2]
 
-    def has_routed(self, row: int, column: int) -> bool:
-        """Tell whether `record_routed` was called for ``row`` and ``column``."""
-        return (row, column) in self._routed
-
-    def has_untrained(self, column: int) -> bool:
-        """Tell whether ``column`` was measured before anything was learned."""
-        return column in self._untrained
-
-    def routed(self, row: int) -> list[Routed | None]:
-        """Return what was measured with the task inferred after task ``row``, by task."""
-        return [self._routed.get((row, column)) for column in self._columns]
+    def routed(self, row: int, column: int) -> Routed | None:
+        """Return what `record_routed` recorded, if it did."""
+        return self._routed.get((row, column))
 
     def reusable(self, column: int, digest: str) -> tuple[float, float] | None:
         """Return scores on ``column`` that depended on exactly what ``digest`` identifies."""
-        measured = [cell for (_, j), cell in self._cells.items() if j == column]
-        if column in self._untrained:
-            measured.append(self._untrained[column])
-        for accuracy, f1, known in measured:
-            if known == digest:
+        for (_, of), (accuracy, f1, known) in self._cells.items():
+            if of == column and known == digest:
                 return accuracy, f1
         return None
 
     @property
     def is_mixed(self) -> bool:
         """Whether some scores were measured under other settings than the run ended with."""
-        cells = [*self._cells.values(), *self._untrained.values()]
-        return any(digest == UNKNOWN for _, _, digest in cells)
-
-    def row(self, row: int) -> list[float | None]:
-        """Return the accuracy on every task after learning task ``row``."""
-        return [self._cells[row, j][0] if (row, j) in self._cells else None for j in self._columns]
-
-    def f1_row(self, row: int) -> list[float | None]:
-        """Return the macro-F1 on every task after learning task ``row``."""
-        return [self._cells[row, j][1] if (row, j) in self._cells else None for j in self._columns]
+        return any(digest == UNKNOWN for _, _, digest in self._cells.values())
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
         """Accuracies ``[tasks, tasks]``, NaN where never measured."""
-        return self._array(0)
+        return self._array(0)[:UNTRAINED]
 
     @property
     def f1(self) -> npt.NDArray[np.float64]:
         """Macro-F1 ``[tasks, tasks]``, NaN where never measured."""
-        return self._array(1)
+        return self._array(1)[:UNTRAINED]
 
     @property
     def untrained_accuracy(self) -> npt.NDArray[np.float64]:
         """Accuracies ``[tasks]`` before anything was learned, NaN where never measured."""
-        return self._untrained_array(0)
+        return self._array(0)[UNTRAINED]
 
     @property
     def untrained_f1(self) -> npt.NDArray[np.float64]:
         """Macro-F1 ``[tasks]`` before anything was learned, NaN where never measured."""
-        return self._untrained_array(1)
+        return self._array(1)[UNTRAINED]
+
+    def _array(self, field: int) -> npt.NDArray[np.float64]:
+        """Return one of the scores, ``[tasks + 1, tasks]``; the last row is `UNTRAINED`."""
+        array = np.full((len(self._columns) + 1, len(self._columns)), np.nan)
+        for place, cell in self._cells.items():
+            array[place] = cell[field]
+        return array
 
     def state_dict(self) -> StateDict:
         """Return every cell as plain numbers and strings; ``routed`` only if there is any."""
@@ -107,10 +102,11 @@ class ScoreMatrix:
             [row, list(c.chosen), c.abstained, c.right_of_answered, column, c.accuracy, c.f1, ""]
             for (row, column), c in sorted(self._routed.items())
         ]
+        cells = sorted(self._cells.items())
         return {
             **({"routed": routed} if routed else {}),
-            "cells": [[row, column, *cell] for (row, column), cell in sorted(self._cells.items())],
-            "untrained": [[column, *cell] for column, cell in sorted(self._untrained.items())],
+            "cells": [[row, column, *cell] for (row, column), cell in cells if row != UNTRAINED],
+            "untrained": [[column, *cell] for (row, column), cell in cells if row == UNTRAINED],
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
@@ -123,8 +119,7 @@ class ScoreMatrix:
         self._cells = {
             (self._index(row), self._index(column)): _cell(cell)
             for row, column, *cell in state["cells"]
-        }
-        self._untrained = {self._index(column): _cell(cell) for column, *cell in state["untrained"]}
+        } | {(UNTRAINED, self._index(column)): _cell(cell) for column, *cell in state["untrained"]}
         self._routed = {
             (self._index(row), self._index(column)): _routed(chosen, abstained, right, accuracy, f1)
             for row, chosen, abstained, right, column, accuracy, f1, _ in state.get("routed", [])
@@ -132,24 +127,8 @@ class ScoreMatrix:
 
     def _index(self, index: object) -> int:
         if type(index) is not int or index not in self._columns:
-            raise ValueError(f"a score of task {index!r}; expected 0 to {self._tasks - 1}")
+            raise ValueError(f"a score of task {index!r}; expected 0 to {self._columns[-1]}")
         return index
-
-    @property
-    def _columns(self) -> range:
-        return range(self._tasks)
-
-    def _array(self, field: int) -> npt.NDArray[np.float64]:
-        array = np.full((self._tasks, self._tasks), np.nan)
-        for (row, column), cell in self._cells.items():
-            array[row, column] = cell[field]
-        return array
-
-    def _untrained_array(self, field: int) -> npt.NDArray[np.float64]:
-        array = np.full(self._tasks, np.nan)
-        for column, cell in self._untrained.items():
-            array[column] = cell[field]
-        return array
 
 
 def _cell(values: Sequence[object]) -> Cell:

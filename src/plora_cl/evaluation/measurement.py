@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from plora_cl.data.task import Task
 from plora_cl.evaluation.costs import Costs
-from plora_cl.evaluation.matrix import ScoreMatrix
+from plora_cl.evaluation.matrix import UNTRAINED, ScoreMatrix
 from plora_cl.evaluation.metrics import scores, scores_by_class
 from plora_cl.evaluation.predictor import Predictions, Scorer
 from plora_cl.evaluation.routing.router import Router
@@ -65,22 +65,23 @@ class Measurement:
     def untrained(self, tasks: Sequence[Task]) -> Units[None]:
         """Record test scores of the model before it has learned anything, where there are none."""
         for task in tasks:
-            if self._matrix.has_untrained(task.index):
+            if self._matrix.scores(UNTRAINED, task.index):
                 continue
             with self._costs.measure(task.name, "untrained"):
                 what = f"untrained on {task.name}"
                 predictions = yield from self._scorer.predict(task, task.test, what, key="start")
             accuracy, f1 = scores(*predictions, classes=len(task.classes))
             digest = self._digest(task)
-            self._matrix.record_untrained(task.index, accuracy, f1, digest)
+            self._matrix.record(UNTRAINED, task.index, accuracy, f1, digest)
             self._scorer.forget()
 
     def test(self, row: int, task: Task, *, step: int) -> Units[None]:
         """Record test scores on ``task`` after task ``row`` was learned, where there are none."""
-        if self._matrix.has(row, task.index) and not self._is_routed(row, task):
+        is_known = self._matrix.scores(row, task.index) is not None
+        if is_known and not self._is_routed(row, task):
             return
         digest = self._digest(task)
-        if not self._matrix.has(row, task.index):
+        if not is_known:
             known = self._matrix.reusable(task.index, digest)
             if known is None:
                 known = scores(
@@ -140,8 +141,8 @@ class Measurement:
         machine, are none.
         """
         predictions = yield from self._predictions(task, digest, "classes of")
-        recorded = self._matrix.row(row)[task.index], self._matrix.f1_row(row)[task.index]
-        if recorded != scores(*predictions, classes=len(task.classes)):
+        found = scores(*predictions, classes=len(task.classes))
+        if found != self._matrix.scores(row, task.index):
             return None
         return scores_by_class(*predictions, classes=task.classes)
 
@@ -174,7 +175,7 @@ class Measurement:
             self._router is not None
             and task.index <= row
             and self._router.knows(row + 1)
-            and not self._matrix.has_routed(row, task.index)
+            and self._matrix.routed(row, task.index) is None
         )
 
     def _test_routed(self, row: int, task: Task, digest: str, *, step: int) -> Units[None]:

@@ -85,16 +85,6 @@ def forward_transfer(results: Matrix, untrained: Matrix) -> float | None:
     return _mean(np.diagonal(results, offset=1) - untrained[1:])
 
 
-def forward_transfer_single(results: Matrix, single: Matrix) -> float | None:
-    """Return ``1/(T-1) sum_{i>=2} (R[i, i] - S_i)``.
-
-    Args:
-        results: ``[T, T]``.
-        single: ``S [T]``, scores of models that learned that task alone.
-    """
-    return _mean(np.diagonal(results)[1:] - single[1:])
-
-
 def forgetting(results: Matrix) -> float | None:
     """Return ``1/(T-1) sum_{j<T} (max_{l<T} R[l, j] - R[T, j])``.
 

@@ -87,7 +87,7 @@ def _summary(
         "average_accuracy": metrics.average_accuracy(results),
         "backward_transfer": metrics.backward_transfer(results),
         "forward_transfer": metrics.forward_transfer(results, untrained),
-        "forward_transfer_single": None,  # needs runs that learn each task alone
+        "forward_transfer_single": None,  # defined for a study, which learns each task alone
         "forgetting": metrics.forgetting(results),
         "learning_accuracy": metrics.learning_accuracy(results),
         "average_anytime_accuracy": metrics.average_anytime_accuracy(results),
@@ -100,9 +100,9 @@ def _require_zeros(summary: Mapping[str, float | None], zeros: Mapping[str, str]
 
 
 def _with_and_without_task_id(matrix: ScoreMatrix, names: Sequence[str]) -> StateDict:
-    rows = [matrix.routed(row) for row in range(len(names))]
-    last = zip(matrix.accuracy[-1].tolist(), matrix.f1[-1].tolist(), strict=True)
-    oracle = [None if np.isnan(accuracy) else (accuracy, f1) for accuracy, f1 in last]
+    tasks = range(len(names))
+    rows = [[matrix.routed(row, column) for column in tasks] for row in tasks]
+    oracle = [matrix.scores(tasks[-1], column) for column in tasks]
     return {
         **side_by_side(names, oracle, rows[-1]),
         "routed_accuracy_matrix": [[c and c.accuracy for c in row] for row in rows],

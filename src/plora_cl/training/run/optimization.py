@@ -151,8 +151,7 @@ class Optimization:
             summands = list(terms.values())
             self._accelerator.backward(sum(summands[1:], summands[0]))
         scaler = self._accelerator.scaler
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
+        scaler.unscale_(self.optimizer)
         norm = float(clip_grad_norm_(self._parameters.values(), self._max_grad_norm))
         result = StepResult(
             loss=done.loss.item(),
@@ -161,13 +160,13 @@ class Optimization:
             gradient_norm=norm,
             learning_rate=float(self.scheduler.get_last_lr()[0]),
             examples=done.examples,
-            skipped=scaler is not None and not math.isfinite(norm) and self._has_overflowed(),
+            skipped=scaler.is_enabled() and not math.isfinite(norm) and self._has_overflowed(),
         )
         result.require_finite()
         self._apply(result.learning_rate)
         if not result.skipped:
             self.scheduler.step()
-        elif scaler is not None and scaler.get_scale() < _SMALLEST_SCALE:
+        elif scaler.get_scale() < _SMALLEST_SCALE:
             raise TrainingError(
                 f"gradients overflow in fp16 however small their scale is, {scaler.get_scale():g} "
                 f"by now; the weights are those of the last step that was applied; {WAY_OUT}"
@@ -175,13 +174,9 @@ class Optimization:
         return result
 
     def _apply(self, learning_rate: float) -> None:
-        scaler = self._accelerator.scaler
         try:
-            if scaler is None:
-                self.optimizer.step()
-            else:
-                scaler.step(self.optimizer)
-                scaler.update()
+            self._accelerator.scaler.step(self.optimizer)
+            self._accelerator.scaler.update()
         except RuntimeError as error:
             if "without overflow" not in str(error):
                 raise
@@ -218,15 +213,13 @@ class Optimization:
             "task": step.task,
             "loss": step.loss,
             "examples": step.examples,
-            **self._replayed(step),
+            **(
+                {"replay_loss": step.replay_loss, "replayed": step.replayed}
+                if step.replayed
+                else {}
+            ),
             "gradients": {name: p.grad for name, p in self._parameters.items()},
         }
-
-    @staticmethod
-    def _replayed(step: _Step) -> StateDict:
-        if not step.replayed:
-            return {}
-        return {"replay_loss": step.replay_loss, "replayed": step.replayed}
 
     def load_accumulated(self, state: StateDict) -> None:
         """Restore `accumulated`.
@@ -249,16 +242,6 @@ class Optimization:
             state["task"], loss, replay_loss, state["examples"], state.get("replayed", 0)
         )
 
-    def scaler_state(self) -> StateDict:
-        """Return the state of the gradient scaler; empty without fp16."""
-        scaler = self._accelerator.scaler
-        return {} if scaler is None else dict(scaler.state_dict())
-
-    def load_scaler_state(self, state: StateDict) -> None:
-        """Restore `scaler_state`."""
-        if self._accelerator.scaler is not None:
-            self._accelerator.scaler.load_state_dict(state)
-
 
 class AccumulatedGradients:
     """The step under way of an `Optimization` as a `Stateful`."""
@@ -273,18 +256,3 @@ class AccumulatedGradients:
     def load_state_dict(self, state: StateDict, /) -> None:
         """Restore `state_dict`."""
         self._optimization.load_accumulated(state)
-
-
-class ScalerState:
-    """The gradient scaler of an `Optimization` as a `Stateful`."""
-
-    def __init__(self, optimization: Optimization) -> None:
-        self._optimization = optimization
-
-    def state_dict(self) -> StateDict:
-        """Return the scale and its counters; empty without fp16."""
-        return self._optimization.scaler_state()
-
-    def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`."""
-        self._optimization.load_scaler_state(state)

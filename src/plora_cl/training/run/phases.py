@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from plora_cl.data.notes import largest_share
+from plora_cl.data.task import Task
 from plora_cl.errors import CheckpointError
 from plora_cl.finite import StepResult
 from plora_cl.state import Phase
@@ -34,7 +35,7 @@ def learn(run: Run) -> None:
         _finish_stage(run)
         while not parts.finished:
             row = parts.cursor.task
-            if not parts.matrix.has(row, row + 1):  # appended since this task was learned
+            if parts.matrix.scores(row, row + 1) is None:  # appended since this task was learned
                 run.go_through(
                     run.measurement.test(row, parts.tasks[row + 1], step=parts.cursor.step)
                 )
@@ -171,13 +172,13 @@ def _evaluate(run: Run) -> None:
         task.require_unchanged()
     parts.cursor.phase = Phase.DONE
     run.save()
-    accuracy, f1 = parts.matrix.row(row), parts.matrix.f1_row(row)
-    run.reporter.task_finished(
-        {
-            task.name: TaskScore(accuracy[k], f1[k], largest_share(task.test.labels))
-            for k, task in enumerate(parts.tasks[: row + 1])
-        }
-    )
+    tasks = parts.tasks[: row + 1]
+    run.reporter.task_finished({task.name: _score(run, row, task) for task in tasks})
+
+
+def _score(run: Run, row: int, task: Task) -> TaskScore:
+    accuracy, f1 = run.components.matrix.scores(row, task.index) or (None, None)
+    return TaskScore(accuracy, f1, largest_share(task.test.labels))
 
 
 _ACTIONS: Mapping[Phase, Callable[[Run], None]] = {
