@@ -275,7 +275,7 @@ def a_start_can_be_taken_up_after_any_unit(make: Factory, folder: Path) -> None:
     """Saved after any unit, or begun again when all are done, it ends as if it had run through."""
     whole, model = grown(make, folder)
     units = start(whole, model, folder, 2)
-    for stop in range(1, units + 1):
+    for stop in spread(1, units):
         method, model = grown(make, folder)
         method, model = cut_after(
             stop, method.start_task(model, token_task(folder, 2)), method, model, make
@@ -288,7 +288,7 @@ def an_end_can_be_taken_up_after_any_unit(make: Factory, folder: Path) -> None:
     """Saved after any unit, or begun again when all are done, it ends as if it had run through."""
     whole, model = learned(make, folder)
     units = finish(whole, model, folder, 2)
-    for stop in range(units + 1):
+    for stop in spread(0, units):
         method, model = learned(make, folder)
         method, model = cut_after(
             stop, method.finish_task(model, token_task(folder, 2)), method, model, make
@@ -310,6 +310,12 @@ def an_end_that_is_stopped_after_every_unit_comes_about(make: Factory, folder: P
         assert finish(method, model, folder, 2) == 0
         assert_same_future(method, whole)
         method, model = twin_of(method, model, make)
+
+
+def spread(first: int, last: int) -> list[int]:
+    """Return the whole numbers from ``first`` to ``last``: eight of them at most, both ends in."""
+    count = min(last - first + 1, 8)
+    return sorted({first + round(k * (last - first) / max(count - 1, 1)) for k in range(count)})
 
 
 def cut_after(
