@@ -359,8 +359,8 @@ MUTANTS = {
     ),
     "results that name other settings": Mutant(
         "training/publishing.py",
-        "identity=with_sources(run.checkpointer.identity, run.components.tasks),",
-        "identity={**with_sources(run.checkpointer.identity, run.components.tasks),"
+        "identity=with_sources(run.checkpointer.facts.identity, run.components.tasks),",
+        "identity={**with_sources(run.checkpointer.facts.identity, run.components.tasks),"
         " 'learning_rate': 0.01},",
         HISTORIES,
     ),

@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
-from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
 from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
 
 
@@ -87,9 +87,11 @@ def capture(
         objects=objects or {},
         cursor=Cursor(task=1, phase=Phase.TRAIN, epoch=2, batch=3, step=4).state_dict(),
         trained_tasks=["news"],
-        seed=42,
         loss=loss,
-        settings=settings or {"lora_r": 8, "tasks": ["news", "mail"], "learning_rate": 1e-4},
-        identity={"data": "abc"},
-        environment={"torch": "2"},
+        facts=RunFacts(
+            seed=42,
+            settings=settings or {"lora_r": 8, "tasks": ["news", "mail"], "learning_rate": 1e-4},
+            identity={"data": "abc"},
+            environment={"torch": "2"},
+        ),
     )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from plora_cl.checkpoint.snapshot.compatibility import (
-    Change,
+    SettingChange,
     as_structural,
     require_acceptable,
     task_changes,
@@ -17,11 +17,11 @@ from plora_cl.impact import Impact
 IMPACTS = {"lora_r": Impact.STRUCTURAL, "folder": Impact.HARMLESS, "rate": Impact.TRAJECTORY}
 
 
-def lines(changes: list[Change]) -> list[str]:
+def lines(changes: list[SettingChange]) -> list[str]:
     return [str(change) for change in changes]
 
 
-def refusal(changes: list[Change], *, accept: bool) -> str:
+def refusal(changes: list[SettingChange], *, accept: bool) -> str:
     with pytest.raises(IncompatibleCheckpointError) as caught:
         require_acceptable(changes, accept=accept, shape_settings={"lora_r"})
     assert "\n" not in str(caught.value)

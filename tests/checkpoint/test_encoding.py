@@ -77,7 +77,7 @@ def test_the_manifest_says_what_the_tree_says(tmp_path: Path) -> None:
     manifest = read_manifest(path)
     assert manifest.cursor == snapshot.cursor
     assert manifest.objects == snapshot.objects
-    assert manifest.settings == snapshot.settings
+    assert manifest.settings == snapshot.facts.settings
     assert manifest.state_digest == state_digest(snapshot.state)
     assert (manifest.seed, manifest.loss, manifest.trained_tasks) == (42, 0.25, ["news"])
 
@@ -133,7 +133,7 @@ def honest_tree() -> dict[str, Any]:
 
 
 def test_an_honest_tree_is_accepted() -> None:
-    assert decode(resealed(honest_tree())).seed == 42
+    assert decode(resealed(honest_tree())).facts.seed == 42
 
 
 def endless() -> list[Any]:

@@ -12,6 +12,7 @@ from checkpoint.samples import sealed
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
 from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.format import sealed_zip
+from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.store.retention import collect_garbage, rotate
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
@@ -146,9 +147,9 @@ def test_a_store_that_forgets_to_flush_is_caught(disk: SimulatedDisk) -> None:
 
 
 class DeletesFirst(CheckpointStore):
-    def commit(self, name: str, data: bytes) -> CheckpointEntry:
+    def commit(self, name: str, data: bytes, manifest: Manifest | None = None) -> CheckpointEntry:
         self.delete(entry for entry in self.entries() if entry.path.name != name)
-        return super().commit(name, data)
+        return super().commit(name, data, manifest)
 
 
 class RemovesObjectsFirst(CheckpointStore):

@@ -11,7 +11,7 @@ import torch
 from checkpoint.components import Holder, Learner, capture
 from plora_cl.checkpoint.snapshot.codec import decode, encode
 from plora_cl.checkpoint.snapshot.snapshot import json_copy
-from plora_cl.checkpoint.snapshot.staging import HostArena
+from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import RandomState
 from plora_cl.state_digest import state_digest
@@ -66,8 +66,8 @@ def test_settings_changed_after_the_copy_do_not_change_it() -> None:
     assert copy == {"tasks": ["news"]}
 
 
-def test_an_arena_serves_one_state_after_the_other_whatever_their_layout() -> None:
-    arena = HostArena()
+def test_a_staging_area_serves_one_state_after_the_other_whatever_their_layout() -> None:
+    staging = HostStaging()
     states: list[Any] = [
         {"a": torch.randn(3), "b": [torch.arange(4), 1]},
         {"a": torch.randn(3), "b": [torch.arange(4) + 9, 2]},
@@ -76,16 +76,16 @@ def test_an_arena_serves_one_state_after_the_other_whatever_their_layout() -> No
         {"nothing": None},
     ]
     for state in states:
-        assert state_digest(arena.copy(state)) == state_digest(state)
-    first = arena.copy(states[0])["a"]
-    second = arena.copy(states[1])["a"]
+        assert state_digest(staging.copy(state)) == state_digest(state)
+    first = staging.copy(states[0])["a"]
+    second = staging.copy(states[1])["a"]
     assert first.data_ptr() == second.data_ptr()
 
 
 def test_what_is_held_is_copied_once_by_whoever_comes_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arena = HostArena()
+    staging = HostStaging()
     weights = torch.randn(3)
     expected = state_digest(weights)
     begun, go_on = threading.Event(), threading.Event()
@@ -100,33 +100,33 @@ def test_what_is_held_is_copied_once_by_whoever_comes_first(
         copy(*tensors)
 
     monkeypatch.setattr(torch, "_foreach_copy_", slow_copy)
-    held = arena.hold({"weights": weights})["weights"]
+    held = staging.begin({"weights": weights})["weights"]
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(arena.settle)
+        first = threads.submit(staging.complete)
         assert begun.wait(60)
-        second = threads.submit(arena.settle)
+        second = threads.submit(staging.complete)
         with pytest.raises(TimeoutError):
             second.result(0.05)
         go_on.set()
         first.result()
         second.result()
     weights.zero_()
-    arena.settle()
+    staging.complete()
     assert copies == 1
     assert state_digest(held) == expected
 
 
 def test_a_tensor_that_changes_before_it_is_copied_is_an_error_on_every_thread() -> None:
-    arena = HostArena()
+    staging = HostStaging()
     parameter = torch.nn.Parameter(torch.randn(3))
-    arena.hold({"weights": parameter.detach()})
+    staging.begin({"weights": parameter.detach()})
     with torch.no_grad():
         parameter.add_(1)
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"before the save had copied them"):
-            arena.settle()
-    arena.hold({"weights": parameter.detach()})
-    arena.settle()
+            staging.complete()
+    staging.begin({"weights": parameter.detach()})
+    staging.complete()
 
 
 def test_all_tensors_of_one_dtype_lie_in_one_block_and_keep_their_values() -> None:
@@ -135,7 +135,7 @@ def test_all_tensors_of_one_dtype_lie_in_one_block_and_keep_their_values() -> No
         "c": (torch.arange(3), torch.nn.Parameter(torch.randn(2))),
         "z": 1,
     }
-    copy = HostArena().copy(state)
+    copy = HostStaging().copy(state)
     assert state_digest(copy) == state_digest(state)
     assert list(copy) == list(state)
     floats = [copy["a"][0], copy["a"][1]["b"], copy["c"][1]]

@@ -79,7 +79,8 @@ def make_bundle(folder: Path, model: Path, tasks: list[str]) -> Path:
     values = {"model_name": str(model), "tasks": tasks, "cache_dir": str(folder / "elsewhere")}
     settings = validate(values)
     snapshot = capture({"model": Holder(torch.arange(5.0)), "run_log": run_log})
-    snapshot = replace(snapshot, settings=settings.model_dump(mode="json"))
+    facts = replace(snapshot.facts, settings=settings.model_dump(mode="json"))
+    snapshot = replace(snapshot, facts=facts)
     store = CheckpointStore(folder / "checkpoints")
     entry = store.commit("checkpoint_task1_epoch2_batch2.pt", encode(snapshot))
     export_bundle(entry, folder / "a.tar", config=dump(settings))

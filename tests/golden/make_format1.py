@@ -74,10 +74,10 @@ def expected(found: Resumable, directory: Path) -> dict[str, Any]:
         },
         "cursor": dict(found.snapshot.cursor),
         "trained_tasks": list(found.snapshot.trained_tasks),
-        "seed": found.snapshot.seed,
+        "seed": found.snapshot.facts.seed,
         "loss": found.snapshot.loss,
-        "identity": dict(found.snapshot.identity),
-        "settings": dict(found.snapshot.settings),
+        "identity": dict(found.snapshot.facts.identity),
+        "settings": dict(found.snapshot.facts.settings),
         "state_digest": state_digest(found.snapshot.state),
         "components": {
             name: state_digest(state) for name, state in sorted(found.snapshot.state.items())

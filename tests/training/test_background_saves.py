@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.snapshot import committer
 from plora_cl.checkpoint.snapshot.codec import decode
-from plora_cl.checkpoint.snapshot.staging import HostArena
+from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.checkpoint.snapshot.writer import BackgroundWriter
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 from plora_cl.finite import StepResult
 from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import Reporter, StepReport
-from plora_cl.training.run import checkpointer
 from plora_cl.training.run.checkpointer import Checkpointer
 from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.run import Run
@@ -87,21 +87,21 @@ def test_a_copy_that_the_writer_has_not_begun_is_made_before_anything_changes(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = evidence(train(tmp_path / "expected", settings, checkpoint_every=1))
-    settle = HostArena.settle
+    settle = HostStaging.complete
 
-    def never_beside_training(arena: HostArena) -> None:
+    def never_beside_training(staging: HostStaging) -> None:
         if threading.current_thread() is threading.main_thread():
-            settle(arena)
+            settle(staging)
 
-    wait = HostArena.wait
+    wait = HostStaging.wait
 
-    def late(arena: HostArena) -> None:
+    def late(staging: HostStaging) -> None:
         time.sleep(0.02)  # training has gone on to the next change, or past it
-        wait(arena)
-        settle(arena)
+        wait(staging)
+        settle(staging)
 
-    monkeypatch.setattr(HostArena, "settle", never_beside_training)
-    monkeypatch.setattr(HostArena, "wait", late)
+    monkeypatch.setattr(HostStaging, "complete", never_beside_training)
+    monkeypatch.setattr(HostStaging, "wait", late)
     assert evidence(train(tmp_path / "late", settings, checkpoint_every=1)) == expected
 
 
@@ -137,7 +137,7 @@ def test_a_save_that_fails_for_a_reason_of_its_own_raises_and_the_next_ones_work
 
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpointer, "encode", defective)
+            patch.setattr(committer, "encode_with_manifest", defective)
             go.clear()
             run.save()
             run.save()  # waits behind it, and is dropped

@@ -108,10 +108,10 @@ def test_what_changes_the_trajectory_is_shown_refused_and_accepted_on_demand(
     assert (event["step"], event["task"]) == (12, 1)
     assert {
         "key": key,
-        "checkpoint": repr(newest(whole).settings[key]),
+        "checkpoint": repr(newest(whole).facts.settings[key]),
         "now": repr(change[key]),
     } in event["changes"]
-    assert newest(experiment).settings[key] == change[key]
+    assert newest(experiment).facts.settings[key] == change[key]
     same = newest(experiment).objects["model/head-1"] == newest(whole).objects["model/head-1"]
     assert same == (key in {"eval_batch_size", "max_eval_examples"})
     # Once accepted and saved, it is the run's own.

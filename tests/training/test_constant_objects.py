@@ -31,7 +31,7 @@ def test_no_group_is_encoded_twice_in_a_run(
         encoded[ObjectRef.of(data)] += 1
         return data
 
-    monkeypatch.setattr("plora_cl.training.run.checkpointer.encode_object", counted)
+    monkeypatch.setattr("plora_cl.checkpoint.snapshot.committer.encode_object", counted)
     changes: dict[str, Any] = {"early_stopping_patience": 9, "use_router": True, "ewc_mode": mode}
     experiment, _ = train(settings, tmp_path, **changes)
     assert max(encoded.values()) == 1

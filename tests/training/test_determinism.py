@@ -100,7 +100,7 @@ def test_a_run_on_the_cpu_computes_as_the_process_does_whoever_is_around(
         trainer.train_sequence()
         assert Switches.current() == DETERMINISTIC
     assert seen == {before}
-    assert trainer.run.checkpointer.environment["deterministic_algorithms"] is False
+    assert trainer.run.checkpointer.facts.environment["deterministic_algorithms"] is False
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_a_fork_goes_on_like_a_run_that_accepts_the_change(
     assert name in resume(child).changes("trajectory-changing")
     reference = as_accepted(settings, between, tmp_path, **change)
     assert differing(child, reference) == set()
-    assert newest(child).settings[name] == OTHERS[name]
+    assert newest(child).facts.settings[name] == OTHERS[name]
     assert events(child, "changed") == events(reference, "changed")
     assert not resume(child).changes("trajectory-changing")
 

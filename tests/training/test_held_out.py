@@ -78,8 +78,10 @@ def of_an_older_version(experiment: Path) -> None:
     store = CheckpointStore(experiment / "checkpoints")
     for entry in store.entries():
         snapshot = decode(store.read(entry))
-        old = {k: v for k, v in snapshot.settings.items() if k != "hold_out_validation"}
-        store.commit(entry.path.name, encode(replace(snapshot, settings=old)))
+        old = {k: v for k, v in snapshot.facts.settings.items() if k != "hold_out_validation"}
+        store.commit(
+            entry.path.name, encode(replace(snapshot, facts=replace(snapshot.facts, settings=old)))
+        )
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_texts_it_learned_from(

@@ -120,7 +120,7 @@ def test_other_weights_are_a_change_of_the_trajectory(
 def test_a_checkpoint_from_before_there_were_weights_goes_on_without_any(
     settings: dict[str, Any], here: Path, whole: Path
 ) -> None:
-    assert newest(here / "run").settings["class_weights"] == "none"
+    assert newest(here / "run").facts.settings["class_weights"] == "none"
     experiment, _ = train(settings, here)
     assert evidence(experiment) == evidence(whole)
 

@@ -129,7 +129,7 @@ def test_a_checkpoint_from_before_there_was_the_setting_is_gone_on_from(
     with monkeypatch.context() as patch:
         patch.setattr(checkpointer, "json_copy", as_then)
         cut(settings, tmp_path)
-    assert "lateral_rank" not in newest(tmp_path / "run").settings
+    assert "lateral_rank" not in newest(tmp_path / "run").facts.settings
     experiment, listener = train(settings, tmp_path)
     assert not listener.changes("structural")
     assert not events(experiment, "changed")

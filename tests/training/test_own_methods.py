@@ -82,7 +82,7 @@ def test_a_method_of_ones_own_acts_and_reports_beside_the_others(
     assert results["methods"]["counter"]["seen"] == 3
     assert "l2_anchor" in events(folder, "step")[-1]["penalties"]
     assert results["identity"]["methods"] == {"l2_anchor": {"strength": 3.0}, "counter": {}}
-    assert "methods" not in newest(whole).identity
+    assert "methods" not in newest(whole).facts.identity
 
 
 def test_each_run_of_a_trainer_begins_with_methods_as_they_were_given(

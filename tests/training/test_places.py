@@ -42,7 +42,7 @@ def test_what_a_run_records_holds_no_path_that_depends_on_the_working_directory(
 ) -> None:
     experiment = cut(project, Path("runs"))
     recorded = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
-    for found in (recorded, newest(experiment).settings):
+    for found in (recorded, newest(experiment).facts.settings):
         paths = [p for name in PLACES for p in ([found[name]] if name != "tasks" else found[name])]
         assert all(Path(path).is_absolute() for path in paths), paths
 

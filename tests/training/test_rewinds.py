@@ -261,8 +261,8 @@ def killed(*_: object, **__: object) -> None:
         ("plora_cl.training.trainer.log_changes", False),
         ("plora_cl.training.run.run.Run.begin_branch", False),
         ("plora_cl.checkpoint.store.store.CheckpointStore.commit", False),
-        ("plora_cl.training.run.checkpointer.retire", True),
-        ("plora_cl.training.run.checkpointer.rotate", True),
+        ("plora_cl.checkpoint.snapshot.committer.retire", True),
+        ("plora_cl.checkpoint.snapshot.committer.rotate", True),
         ("plora_cl.training.trainer.write_output", True),
         ("plora_cl.training.trainer.CLTrainer._learn", True),
     ],
@@ -322,7 +322,7 @@ def test_verify_names_what_resuming_takes(
         damage(newest.path)
     if what == "abandoned":
         with monkeypatch.context() as patch:
-            patch.setattr("plora_cl.training.run.checkpointer.retire", killed)
+            patch.setattr("plora_cl.checkpoint.snapshot.committer.retire", killed)
             trainer = CLTrainer(
                 **{
                     **settings,

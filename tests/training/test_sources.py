@@ -41,6 +41,6 @@ def test_a_checkpoint_holds_what_it_held_before(settings: dict[str, Any], tmp_pa
     short = {**settings, "tasks": settings["tasks"][:1], "epochs": 1}
     experiment, _ = train(short, tmp_path)
     store = CheckpointStore(experiment / "checkpoints")
-    identity = decode(store.read(store.entries()[-1])).identity
+    identity = decode(store.read(store.entries()[-1])).facts.identity
     kept = {name: value for name, value in data(experiment).items() if name != "source"}
     assert identity["data"] == [kept]

@@ -89,6 +89,11 @@ def environment(*, device: str, variables: Mapping[str, str] = os.environ) -> di
     }
 
 
+def deciding(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those facts of an `environment` that can change a result."""
+    return {name: fact for name, fact in facts.items() if FACTS[name] is Impact.TRAJECTORY}
+
+
 def _attention() -> list[str]:
     """Return the kinds of attention that CUDA may choose from."""
     kinds = {

@@ -26,8 +26,9 @@ def with_moved_generators(snapshot: Snapshot, run: Run) -> Snapshot:
     """Return ``snapshot`` with random generators for the devices that are present now."""
     saved = snapshot.state["random"]
     live = run.components.random.state_dict()["cuda"]
-    before, now = snapshot.environment.get("device_index", 0), run.checkpointer.environment
-    cuda = moved_generators(saved["cuda"], live, before=before, now=now["device_index"])
+    before, now = snapshot.facts.environment, run.checkpointer.facts.environment
+    first = before.get("device_index", 0)
+    cuda = moved_generators(saved["cuda"], live, before=first, now=now["device_index"])
     return replace(snapshot, state={**snapshot.state, "random": {**saved, "cuda": cuda}})
 
 

@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.snapshot.constants import begin_hashing
+from plora_cl.checkpoint.snapshot.snapshot import RunFacts
 from plora_cl.checkpoint.snapshot.writer import BackgroundWriter, InPlaceWriter, Writer
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.compute.devices import Accelerator, make_accelerator
-from plora_cl.compute.environment import FACTS
+from plora_cl.compute.environment import deciding
 from plora_cl.compute.random_state import Generators
 from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity
 from plora_cl.data.loading import load_tasks
@@ -35,7 +37,6 @@ from plora_cl.generation.causal import CausalGenerator
 from plora_cl.generation.generator import TextGenerator
 from plora_cl.generation.lora_tuning import TuningPlan
 from plora_cl.generation.text_cache import CachedGenerator
-from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.methods.ewc.penalty import Ewc
 from plora_cl.methods.olora import OrthogonalLora
@@ -50,7 +51,7 @@ from plora_cl.model.encoder import (
 from plora_cl.state import StateDict
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
-from plora_cl.training.run.checkpointer import Checkpointer, begin_hashing
+from plora_cl.training.run.checkpointer import Checkpointer
 from plora_cl.training.run.components import Components, Plan
 from plora_cl.training.run.early_stopping import EarlyStopping
 from plora_cl.training.run.run import Run
@@ -238,9 +239,12 @@ def _checkpointer(
         keep_last=settings.keep_last_n_checkpoints,
         disk_budget=settings.checkpoint_disk_budget,
         base=base,
-        settings=settings.model_dump(mode="json"),
-        identity=run_identity,
-        environment=components.accelerator.environment(),
+        facts=RunFacts.recorded(
+            seed=settings.seed,
+            settings=settings.model_dump(mode="json"),
+            identity=run_identity,
+            environment=components.accelerator.environment(),
+        ),
         before_commit=before_commit,
         reporter=reporter,
     )
@@ -346,6 +350,4 @@ def _generator(settings: Settings, accelerator: Accelerator) -> TextGenerator:
         dtype=_DTYPES[settings.precision],
     )
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
-    facts = accelerator.environment()
-    deciding = {name: fact for name, fact in facts.items() if FACTS[name] is Impact.TRAJECTORY}
-    return CachedGenerator(generator, folder / "generated", deciding)
+    return CachedGenerator(generator, folder / "generated", deciding(accelerator.environment()))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from plora_cl.checkpoint.snapshot.compatibility import Change, value_changes
+from plora_cl.checkpoint.snapshot.compatibility import SettingChange, value_changes
 from plora_cl.errors import MethodError
 from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod
@@ -82,7 +82,7 @@ def methods_identity(methods: Sequence[ContinualMethod]) -> dict[str, Hyperparam
     return {IDENTITY: found} if found else {}
 
 
-def method_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
+def method_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[SettingChange]:
     """Return how the methods of two runs differ.
 
     Another set of methods is structural; another hyper-parameter changes the trajectory.
@@ -104,7 +104,7 @@ def method_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list
                 else "the run of the checkpoint learned without it"
             )
             was, here = (repr(of[name]) if name in of else "nothing" for of in (before, now))
-            found.append(Change(Impact.STRUCTURAL, f"{IDENTITY}.{name}", was, here, reason))
+            found.append(SettingChange(Impact.STRUCTURAL, f"{IDENTITY}.{name}", was, here, reason))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
             shared=bool(run.model.shared_parameters()),
             joint=run.model.joint,
         ),
-        identity=with_sources(run.checkpointer.identity, run.components.tasks),
+        identity=with_sources(run.checkpointer.facts.identity, run.components.tasks),
         trajectory=run.checkpointer.trajectory.to_plain(),
     )
     if final.validation is not None:
@@ -70,7 +71,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
     return results
 
 
-def with_sources(identity: StateDict, tasks: Sequence[Task]) -> StateDict:
+def with_sources(identity: Mapping[str, Any], tasks: Sequence[Task]) -> StateDict:
     """Return an identity whose data say, too, what each task was read from.
 
     Checkpoints do without: which examples were picked from there decides what can be resumed, and

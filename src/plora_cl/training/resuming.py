@@ -8,7 +8,7 @@ from typing import Any
 
 from plora_cl.checkpoint.snapshot.compatibility import (
     Acceptance,
-    Change,
+    SettingChange,
     require_acceptable,
     require_unchanged,
     task_changes,
@@ -46,7 +46,7 @@ class Resumed:
             save at once, so that none of them is taken for its own.
     """
 
-    accepted: Sequence[Change]
+    accepted: Sequence[SettingChange]
     is_branch: bool
 
 
@@ -125,7 +125,7 @@ def restore_run(
         changes = differences(resumable.snapshot, run, settings)
     for change in changes:
         run.reporter.message(str(change))
-    accepted: Sequence[Change] = []
+    accepted: Sequence[SettingChange] = []
     recorded: list[dict[str, str]] = []
     if in_place_of is None and is_finished(resumable.snapshot.cursor, len(run.components.tasks)):
         _require_same_results(changes, run, folder=str(path.parent.parent))
@@ -150,7 +150,7 @@ def restore_run(
     return Resumed(accepted, following.is_branch)
 
 
-def _require_same_results(changes: Sequence[Change], run: Run, *, folder: str) -> None:
+def _require_same_results(changes: Sequence[SettingChange], run: Run, *, folder: str) -> None:
     """Refuse changes of a finished run, but for those of the machine: nothing is computed."""
     others = [c for c in changes if not c.key.startswith(ENVIRONMENT) and c.key != _ALL_DATA]
     require_acceptable(others, accept=True, shape_settings=SHAPE_SETTINGS)
@@ -161,12 +161,12 @@ def _require_same_results(changes: Sequence[Change], run: Run, *, folder: str) -
         )
 
 
-def _decides(change: Change) -> bool:
+def _decides(change: SettingChange) -> bool:
     """Tell whether the run computes something else, or more than it would have."""
     return change.impact is not Impact.HARMLESS or change.key.startswith("tasks[")
 
 
-def _recorded(change: Change) -> dict[str, str]:
+def _recorded(change: SettingChange) -> dict[str, str]:
     """Return what checkpoints and results record of a change."""
     return {
         "key": change.key,
@@ -191,28 +191,28 @@ class StateHolder:
         self._state = state
 
 
-def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Change]:
+def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[SettingChange]:
     """Return every difference between a checkpoint and a run that is to resume from it."""
     inside = snapshot.cursor["phase"] != Phase.DONE
     validated = snapshot.state["early_stopping"]["best"] is not None
-    found = setting_changes(snapshot.settings, snapshot.cursor, settings, validated=validated)
+    found = setting_changes(snapshot.facts.settings, snapshot.cursor, settings, validated=validated)
     base = {"base weights": snapshot.objects["model/base"].sha256}
     found += value_changes(
         base, {"base weights": run.checkpointer.base_digest}, {"base weights": Impact.STRUCTURAL}
     )
-    saved, current = _contents(snapshot.identity), _contents(run.checkpointer.identity)
+    saved, current = _contents(snapshot.facts.identity), _contents(run.checkpointer.facts.identity)
     data, data_now = saved.pop("data"), current.pop("data")
     if data is None:  # the checkpoint was written before tasks were recorded one by one
-        found.append(Change(Impact.TRAJECTORY, _ALL_DATA, "not recorded", "recorded"))
+        found.append(SettingChange(Impact.TRAJECTORY, _ALL_DATA, "not recorded", "recorded"))
     else:
         of_tasks = task_changes(
             data, data_now, task=snapshot.cursor["task"], inside=inside, joint=settings.joint
         )
-        found += held_out_differently(of_tasks, *compared(snapshot.settings, settings))
+        found += held_out_differently(of_tasks, *compared(snapshot.facts.settings, settings))
     found += value_changes(saved, current, {})
-    found += method_changes(snapshot.identity, run.checkpointer.identity)
-    environment = run.checkpointer.environment
-    return found + value_changes(snapshot.environment, environment, FACTS, prefix=ENVIRONMENT)
+    found += method_changes(snapshot.facts.identity, run.checkpointer.facts.identity)
+    environment = run.checkpointer.facts.environment
+    return found + value_changes(snapshot.facts.environment, environment, FACTS, prefix=ENVIRONMENT)
 
 
 def _contents(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plora_cl.checkpoint.snapshot import compatibility as changes
-from plora_cl.checkpoint.snapshot.compatibility import Change
+from plora_cl.checkpoint.snapshot.compatibility import SettingChange
 from plora_cl.config.locations import anchored_values
 from plora_cl.config.schema import IMPACTS, Settings, completed
 
@@ -19,7 +19,7 @@ def setting_changes(
     settings: Settings,
     *,
     validated: bool = False,
-) -> list[Change]:
+) -> list[SettingChange]:
     """Return every difference, with what it does to a run that goes on from the checkpoint.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plora_cl.checkpoint.snapshot.compatibility import Change
+from plora_cl.checkpoint.snapshot.compatibility import SettingChange
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.schema import Settings, holds_out
 from plora_cl.data.notes import held_out_note, lookalike_notes, skew_note
@@ -28,8 +28,8 @@ def tell_of_tasks(settings: Settings, tasks: Sequence[Task], reporter: Reporter)
 
 
 def held_out_differently(
-    changes: Sequence[Change], then: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[Change]:
+    changes: Sequence[SettingChange], then: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[SettingChange]:
     """Return differences of tasks, with the way out where texts are held out in one run alone.
 
     Args:

@@ -37,7 +37,10 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointSto
         snapshot = replace(
             snapshot,
             cursor={"task": 0, "epoch": 0, "batch": batch + 1, "step": batch + 1, "phase": phase},
-            identity={**identity(settings), "task_digests": {"news": "1", "mail": "2"}},
+            facts=replace(
+                snapshot.facts,
+                identity={**identity(settings), "task_digests": {"news": "1", "mail": "2"}},
+            ),
             state={**snapshot.state, "scores": scores, "run_log": _log_position()},
         )
         store.commit(f"checkpoint_task0_epoch0_batch{batch}.pt", encode(snapshot))

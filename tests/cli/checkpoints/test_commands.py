@@ -158,7 +158,7 @@ def test_inspect_shows_the_anatomy(call: Calls, experiment: CheckpointStore) -> 
     base = document["objects"]["model/base"]
     assert base["tensors"] == {"weight": {"dtype": "float32", "shape": [2, 3], "bytes": 24}}
     assert base["sha256"] == snapshot.objects["model/base"].sha256
-    assert document["settings"] == snapshot.settings
+    assert document["settings"] == snapshot.facts.settings
     assert document["environment"] == {"torch": "2"}
     assert document["lineage"] is None
     assert call("inspect", DEMO) == 0

@@ -55,7 +55,13 @@ def seal(
     Raises:
         ValueError: The manifest is too long or not plain JSON.
     """
-    content = manifest.to_json()
+    return seal_json(archive, manifest.to_json(), records)
+
+
+def seal_json(
+    archive: ReadableBytes, content: bytes, records: Iterable[tuple[str, ReadableBytes]] = ()
+) -> bytes:
+    """Return what `seal` does, given the manifest as `Manifest.to_json` writes it."""
     buffer = io.BytesIO(archive)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as file:
         for name, data in records:
@@ -134,6 +140,16 @@ def verified_manifest_of(file: BinaryIO) -> Manifest:
     _require_intact(file)
     _require_stored(file, manifest)
     return Manifest.from_json(manifest)
+
+
+def require_seal(file: BinaryIO) -> None:
+    """Refuse an open file that does not end in a seal, reading little more than that.
+
+    Raises:
+        CorruptCheckpointError: It does not, or its manifest is damaged.
+        IncompatibleCheckpointError: It was written by a newer version of the format.
+    """
+    _locate(file)
 
 
 def _require_intact(file: BinaryIO) -> None:

@@ -19,7 +19,7 @@ from plora_cl.checkpoint.format.manifest import (
 from plora_cl.checkpoint.format.pickle_gate import harmless_pickle
 from plora_cl.checkpoint.format.torch_archive import records_of
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
-from plora_cl.checkpoint.snapshot.snapshot import Snapshot
+from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
 from plora_cl.errors import CorruptCheckpointError
 from plora_cl.state_digest import state_digest
 
@@ -27,7 +27,7 @@ FORMAT = "plora_cl.checkpoint"
 
 _MAX_DEPTH = 64
 _END = object()
-_METADATA = ("cursor", "trained_tasks", "seed", "loss", "settings", "identity", "environment")
+_FACTS = ("seed", "settings", "identity", "environment")
 _KINDS: dict[str, tuple[type, ...]] = {
     "cursor": (dict,),
     "trained_tasks": (list,),
@@ -49,24 +49,31 @@ def encode(snapshot: Snapshot) -> bytes:
         TypeError: The state is not plain.
         ValueError: The manifest would be longer than readers accept.
     """
-    digest = state_digest(snapshot.state)
+    return encode_with_manifest(snapshot)[0]
+
+
+def encode_with_manifest(snapshot: Snapshot) -> tuple[bytes, Manifest]:
+    """Return what `encode` does, and the manifest in it as a reader gets it."""
+    digest, facts = state_digest(snapshot.state), snapshot.facts
     tree: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "cursor": snapshot.cursor,
         "trained_tasks": list(snapshot.trained_tasks),
-        "seed": snapshot.seed,
+        "seed": facts.seed,
         "loss": snapshot.loss,
-        "settings": snapshot.settings,
-        "identity": snapshot.identity,
-        "environment": snapshot.environment,
+        "settings": facts.settings,
+        "identity": facts.identity,
+        "environment": facts.environment,
         "objects": {name: ref.to_plain() for name, ref in snapshot.objects.items()},
         "state": snapshot.state,
         "state_digest": digest,
     }
     if snapshot.trajectory != UNKNOWN:
         tree["trajectory"] = snapshot.trajectory.to_plain()
-    return sealed_zip.seal(b"", _manifest(snapshot, digest), records_of(tree))
+    manifest = _manifest_json(snapshot, digest)
+    described = Manifest.from_json(manifest)
+    return sealed_zip.seal_json(b"", manifest, records_of(tree)), described
 
 
 def decode(data: bytes) -> Snapshot:
@@ -96,12 +103,18 @@ def decode(data: bytes) -> Snapshot:
     if wrong:
         raise CorruptCheckpointError(f"it has no valid {', '.join(wrong)}")
     objects = {name: ObjectRef.from_plain(ref) for name, ref in tree["objects"].items()}
-    metadata = {name: tree[name] for name in _METADATA}
-    trajectory = Trajectory.from_plain(tree.get("trajectory"))
-    snapshot = Snapshot(state=tree["state"], objects=objects, trajectory=trajectory, **metadata)
+    snapshot = Snapshot(
+        state=tree["state"],
+        objects=objects,
+        cursor=tree["cursor"],
+        trained_tasks=tree["trained_tasks"],
+        loss=tree["loss"],
+        facts=RunFacts(**{name: tree[name] for name in _FACTS}),
+        trajectory=Trajectory.from_plain(tree.get("trajectory")),
+    )
     try:
         digest = state_digest(snapshot.state)
-        described = _manifest(snapshot, digest)
+        described = Manifest.from_json(_manifest_json(snapshot, digest))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CorruptCheckpointError(f"its content is not plain: {error}") from error
     if digest != tree["state_digest"]:
@@ -111,19 +124,17 @@ def decode(data: bytes) -> Snapshot:
     return snapshot
 
 
-def _manifest(snapshot: Snapshot, digest: str) -> Manifest:
-    """Return the manifest as a reader gets it."""
-    manifest = Manifest(
+def _manifest_json(snapshot: Snapshot, digest: str) -> bytes:
+    return Manifest(
         cursor=snapshot.cursor,
         trained_tasks=snapshot.trained_tasks,
-        seed=snapshot.seed,
+        seed=snapshot.facts.seed,
         loss=snapshot.loss,
         objects=snapshot.objects,
-        settings=snapshot.settings,
+        settings=snapshot.facts.settings,
         state_digest=digest,
         trajectory=snapshot.trajectory,
-    )
-    return Manifest.from_json(manifest.to_json())
+    ).to_json()
 
 
 def _require_plain(tree: object) -> None:

@@ -17,7 +17,7 @@ INSIDE_A_TASK = (
 LEARNED_TOGETHER = "joint training learns all its tasks in one stage"
 Acceptance: TypeAlias = bool | Collection[str]
 """Whether changes of the trajectory are wanted: all, none, or those with these keys or these very
-ones, each as `Change.difference` has it."""
+ones, each as `SettingChange.difference` has it."""
 
 START_AFRESH = (
     "restore them, start afresh with --overwrite, or choose another --experiment-name; "
@@ -30,7 +30,7 @@ _NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SettingChange:
     """One difference.
 
     Attributes:
@@ -63,7 +63,7 @@ def value_changes(
     impacts: Mapping[str, Impact],
     *,
     prefix: str = "",
-) -> list[Change]:
+) -> list[SettingChange]:
     """Return how plain values differ, sorted by key.
 
     Args:
@@ -74,7 +74,7 @@ def value_changes(
     """
     absent = object()
     return [
-        Change(
+        SettingChange(
             impacts.get(key, Impact.TRAJECTORY),
             prefix + key,
             _text(saved[key]) if key in saved else _NOTHING,
@@ -92,7 +92,7 @@ def setting_changes(
     *,
     inside: bool,
     validated: bool,
-) -> list[Change]:
+) -> list[SettingChange]:
     """Return how settings differ, each with its class at this very checkpoint.
 
     Args:
@@ -106,7 +106,7 @@ def setting_changes(
     return [_in_context(change, inside=inside, validated=validated) for change in found]
 
 
-def _in_context(change: Change, *, inside: bool, validated: bool) -> Change:
+def _in_context(change: SettingChange, *, inside: bool, validated: bool) -> SettingChange:
     if change.key in _COUNTED_IN_BATCHES and inside:
         return as_structural(change, INSIDE_A_TASK)
     if change.key == "early_stopping_metric" and inside and validated:
@@ -125,7 +125,7 @@ def task_changes(
     task: int,
     inside: bool,
     joint: bool = False,
-) -> list[Change]:
+) -> list[SettingChange]:
     """Return how two streams of tasks differ.
 
     A task that was begun keeps its name and classes. Appended tasks change nothing of what happens
@@ -139,16 +139,16 @@ def task_changes(
         inside: That task is not finished.
         joint: The tasks are learned in one stage.
     """
-    found: list[Change] = []
+    found: list[SettingChange] = []
     for index in range(max(len(saved), len(current))):
         name = f"tasks[{index}]"
         impact = Impact.STRUCTURAL if index <= task else Impact.TRAJECTORY
         if index >= len(saved):
             appended = f"{current[index]['name']!r}, appended"
-            change = Change(Impact.HARMLESS, name, _NOTHING, appended)
+            change = SettingChange(Impact.HARMLESS, name, _NOTHING, appended)
             found.append(as_structural(change, LEARNED_TOGETHER) if joint else change)
         elif index >= len(current):
-            found.append(Change(impact, name, _text(saved[index]["name"]), _NOTHING))
+            found.append(SettingChange(impact, name, _text(saved[index]["name"]), _NOTHING))
         else:
             impacts = {"name": impact, "classes": impact}
             found += value_changes(saved[index], current[index], impacts, prefix=f"{name}.")
@@ -158,18 +158,18 @@ def task_changes(
     return [as_structural(c, INSIDE_A_TASK) if c.key in counted else c for c in found]
 
 
-def as_structural(change: Change, reason: str) -> Change:
+def as_structural(change: SettingChange, reason: str) -> SettingChange:
     """Return ``change`` as one that is always refused, for ``reason``."""
-    return Change(Impact.STRUCTURAL, change.key, change.before, change.now, reason)
+    return SettingChange(Impact.STRUCTURAL, change.key, change.before, change.now, reason)
 
 
 def require_acceptable(
-    changes: Sequence[Change],
+    changes: Sequence[SettingChange],
     *,
     accept: Acceptance,
     shape_settings: Collection[str],
     way_out: str = START_AFRESH,
-) -> list[Change]:
+) -> list[SettingChange]:
     """Make sure that a run may go on from a checkpoint; return what was accepted.
 
     Args:
@@ -203,7 +203,7 @@ def require_acceptable(
     raise IncompatibleCheckpointError(f"{what}{lines} ({way_out})")
 
 
-def require_unchanged(changes: Sequence[Change], *, folder: str) -> None:
+def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:
     """Make sure that what a finished run shows was computed with the settings it is shown with.
 
     Raises:
@@ -221,13 +221,13 @@ def require_unchanged(changes: Sequence[Change], *, folder: str) -> None:
         )
 
 
-def _is_accepted(change: Change, accept: Acceptance) -> bool:
+def _is_accepted(change: SettingChange, accept: Acceptance) -> bool:
     if isinstance(accept, bool):
         return accept
     return change.key in accept or change.difference in accept
 
 
-def _refusal(change: Change) -> str:
+def _refusal(change: SettingChange) -> str:
     line = f"{change.key}: saved in checkpoint {change.before}, now {change.now}"
     return f"{line} - {change.reason}" if change.reason else line
 

@@ -53,7 +53,7 @@ def load(
         CorruptCheckpointError: A byte of it, or of an object, is not what was written.
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
-    data = store.read(entry)
+    data = store.read_unverified(entry)
     with naming(entry.path):
         snapshot = decode(data)
     objects: dict[str, Mapping[str, Tensor]] = {}

@@ -9,10 +9,44 @@ from typing import Any, Self
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
-from plora_cl.checkpoint.snapshot.staging import HostArena, separate_copy
+from plora_cl.checkpoint.snapshot.staging import HostStaging, separate_copy
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import StateDict, Stateful
 from plora_cl.state_digest import state_digest
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What every checkpoint of a run says of it; plain JSON that must not change.
+
+    Attributes:
+        seed: Of the run.
+        settings: The resolved settings; empty for a run that has none.
+        identity: What decides the result, for instance settings, encoder and data.
+        environment: What the run is computed with; see `plora_cl.compute.environment`.
+    """
+
+    seed: int
+    settings: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @classmethod
+    def recorded(
+        cls,
+        *,
+        seed: int,
+        settings: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        environment: Mapping[str, Any],
+    ) -> Self:
+        """Return facts with copies of the mappings, as JSON gives them back.
+
+        Raises:
+            ValueError: A number is not finite.
+            TypeError: Something in them is not plain JSON.
+        """
+        return cls(seed, json_copy(settings), json_copy(identity), json_copy(environment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +58,8 @@ class Snapshot:
         objects: What does not: references into the store, by name.
         cursor: What runs next, as `Cursor.state_dict` returns it.
         trained_tasks: Names of the tasks that are complete, in order.
-        seed: Of the run.
         loss: Of the last optimizer step; None before the first.
-        settings: The resolved settings of the run.
-        identity: What decides the result: settings, encoder and data.
-        environment: What the run was computed with; see `plora_cl.compute.environment`.
+        facts: What is the same in every checkpoint of the run.
         trajectory: The computation it is an instant of.
     """
 
@@ -36,11 +67,8 @@ class Snapshot:
     objects: Mapping[str, ObjectRef]
     cursor: StateDict
     trained_tasks: Sequence[str]
-    seed: int
     loss: float | None
-    settings: Mapping[str, Any]
-    identity: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    facts: RunFacts
     trajectory: Trajectory = UNKNOWN
 
     @classmethod
@@ -51,52 +79,45 @@ class Snapshot:
         objects: Mapping[str, ObjectRef],
         cursor: StateDict,
         trained_tasks: Sequence[str],
-        seed: int,
         loss: float | None,
-        settings: Mapping[str, Any],
-        identity: Mapping[str, Any],
-        environment: Mapping[str, Any],
-        arena: HostArena | None = None,
+        facts: RunFacts,
+        trajectory: Trajectory = UNKNOWN,
+        staging: HostStaging | None = None,
     ) -> Self:
-        """Copy every state to host memory; training may go on as soon as this returns.
+        """Copy every state to host memory; training may continue as soon as this returns.
 
-        With an ``arena`` the tensors may change only after `HostArena.settle`, and the snapshot
-        may be read then. Draws no random number. ``settings``, ``identity`` and ``environment``
-        are plain JSON, see `json_copy`, and must not change any more.
+        With ``staging`` the tensors may change, and the snapshot may be read, only after
+        `HostStaging.complete`. Draws no random number.
 
         Args:
             components: What changes from step to step, by name.
             objects: References to what does not, by name.
             cursor: What runs next.
             trained_tasks: Names of the tasks that are complete.
-            seed: Of the run.
             loss: Of the last optimizer step.
-            settings: The resolved settings.
-            identity: What decides the result: settings, encoder and data.
-            environment: What the run is computed with.
-            arena: Memory to copy into; the snapshot is valid until it holds another one.
+            facts: What the checkpoint says of its run.
+            trajectory: The computation it is an instant of.
+            staging: Memory to copy into; the snapshot is valid until the next `HostStaging.begin`.
 
         Raises:
             TypeError: A state holds neither tensors nor plain values; the message names where.
         """
         states = {name: part.state_dict() for name, part in components.items()}
         return cls(
-            state=HostArena().copy(states) if arena is None else arena.hold(states),
+            state=HostStaging().copy(states) if staging is None else staging.begin(states),
             objects=dict(objects),
             cursor=dict(cursor),
             trained_tasks=tuple(trained_tasks),
-            seed=seed,
             loss=loss,
-            settings=settings,
-            identity=identity,
-            environment=environment,
+            facts=facts,
+            trajectory=trajectory,
         )
 
     def restore(self, components: Mapping[str, Stateful]) -> None:
-        """Load every state into its component, in the order given, and prove that it arrived.
+        """Load every state into its component, in the order given, and verify the result.
 
-        Components that reset random generators come last, so that nothing draws after them. The
-        snapshot stays as it is, whatever the components do with what they were given.
+        Components that reset random generators come last, so that nothing draws after them.
+        Components get copies: what they do to them does not change the snapshot.
 
         Raises:
             IncompatibleCheckpointError: Components are missing or left over, or one refuses.

@@ -20,19 +20,19 @@ _LEAVES = frozenset({str, int, float, bool, type(None)})
 _KEYS = frozenset({str, int})
 
 
-class HostArena:
+class HostStaging:
     """Host memory that one state after the other is copied into.
 
-    It is allocated for the layout (dtypes, shapes and devices, in order) of the first state and
-    used again as long as the layout stays, so that a copy costs little more than moving the bytes.
-    The tensors of one dtype lie in one block, which a checkpoint file holds as one record.
+    The memory is allocated for the layout (dtypes, shapes and devices, in order) of the first
+    state and reused while the layout stays the same, so that a copy costs little more than moving
+    the bytes. The tensors of one dtype share one block, which a checkpoint stores as one record.
 
-    `hold` fixes everything but the bytes of tensors in host memory; `settle` copies those, on
-    whichever thread comes first. A forward or backward pass leaves them as they are, so that a
-    thread can copy beside it, and the one that trains calls `settle` before it changes them.
+    `begin` copies everything but the bytes of tensors in host memory. `complete` copies those, on
+    the first thread that calls it. Forward and backward passes do not change them, so that another
+    thread can copy meanwhile; the training thread calls `complete` before it changes them.
 
     Tensors on a CUDA device are gathered on the device, in the order of the current stream, and
-    travel to pinned memory on a stream of their own: `wait` before reading.
+    copied to pinned memory on a separate stream: call `wait` before reading.
     """
 
     def __init__(self) -> None:
@@ -40,22 +40,22 @@ class HostArena:
         self._layout: list[_Layout] = []
         self._pieces: list[Tensor] = []
         self._transfers: list[_Transfer] = []
-        self._held: _Held | None = None
+        self._pending: _PendingCopy | None = None
 
     def copy(self, state: Any) -> Any:
         """Return a plain copy of ``state``: mappings as dicts, tuples as lists.
 
-        What the copy before this one holds is overwritten. Draws no random number.
+        It overwrites the previous copy. Draws no random number.
 
         Raises:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
         """
-        copy = self.hold(state)
-        self.settle()
+        copy = self.begin(state)
+        self.complete()
         return copy
 
-    def hold(self, state: Any) -> Any:
-        """Return what `copy` does; the bytes of its tensors come with `settle`.
+    def begin(self, state: Any) -> Any:
+        """Return what `copy` does; `complete` fills in the bytes of its tensors.
 
         Raises:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
@@ -69,17 +69,17 @@ class HostArena:
         self._lay_out(sources, state)
         for (container, key), piece in zip(slots, self._pieces, strict=True):
             container[key] = piece
-        self._held = _Held(*self._start_transfers(sources))
+        self._pending = _PendingCopy(*self._start_transfers(sources))
         return root[0]
 
-    def settle(self) -> None:
-        """Return when the tensors that are held may change.
+    def complete(self) -> None:
+        """Copy the tensors of the last `begin`, unless done; they may change afterwards.
 
         Raises:
-            CheckpointError: One has changed already: the copy is of no use.
+            CheckpointError: One has changed already: the copy is torn.
         """
-        if self._held is not None:
-            self._held.settle()
+        if self._pending is not None:
+            self._pending.complete()
 
     def wait(self) -> None:
         """Return when the bytes of the last copy have arrived in host memory."""
@@ -87,7 +87,7 @@ class HostArena:
             transfer.wait()
 
     def _lay_out(self, sources: list[Tensor], state: Any) -> None:
-        # Most tensors are the same objects save after save: only at the others one has to look.
+        # Most tensors are the same objects save after save: only the others need a check.
         known = len(sources) == len(self._sources)
         new = [i for i, source in enumerate(sources) if not known or source is not self._sources[i]]
         for index in new:
@@ -116,36 +116,36 @@ class HostArena:
         self._layout = list(layout)
 
     def _start_transfers(self, sources: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Set tensors on a device on their way; return targets and sources of the others."""
+        """Start to copy tensors on a device; return targets and sources of the others."""
         if not self._transfers:
             return self._pieces, sources
         for transfer in self._transfers:
             transfer.start([sources[index] for index in transfer.indices])
         moving = {index for transfer in self._transfers for index in transfer.indices}
-        at_home = [index for index in range(len(sources)) if index not in moving]
-        return [self._pieces[i] for i in at_home], [sources[i] for i in at_home]
+        on_host = [index for index in range(len(sources)) if index not in moving]
+        return [self._pieces[i] for i in on_host], [sources[i] for i in on_host]
 
 
-class _Held:
-    """Tensors in host memory, to be copied once, by the first thread that asks."""
+class _PendingCopy:
+    """Tensors in host memory, copied once, by the first thread that asks."""
 
     def __init__(self, targets: list[Tensor], sources: list[Tensor]) -> None:
         self._targets, self._sources = targets, sources
-        # Every operation that writes into a tensor counts its version up
+        # Each operation that writes to a tensor increments its version.
         self._versions = [source._version for source in sources]
         self._copying = threading.Lock()
         self._is_copied = False
         self._is_torn = False
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         if not self._is_copied:
             with self._copying:
                 if not self._is_copied:
                     self._copy()
         if self._is_torn:
             raise CheckpointError(
-                "tensors changed before the save had copied them: whatever changes state has to "
-                "call Checkpointer.settle() first; this is a defect of the training loop"
+                "tensors changed before the save had copied them: a training loop must call "
+                "settle() before it changes state; this is a defect of the loop"
             )
 
     def _copy(self) -> None:
@@ -186,9 +186,9 @@ class _Transfer:
 
 
 def separate_copy(state: Any) -> Any:
-    """Return a copy of ``state`` in which every tensor has memory of its own.
+    """Return a copy of ``state`` in which every tensor has its own memory.
 
-    For handing state out: optimizers keep the tensors they are given, and change them.
+    For handing out state: optimizers keep and change the tensors they are given.
 
     Raises:
         TypeError: Something in it is neither a tensor nor plain; the message names where.

@@ -25,7 +25,10 @@ _OF_A_BRANCH = re.compile(rf"({'|'.join(map(re.escape, RESULTS))})\.branch[0-9]+
 
 
 def rotate(
-    store: CheckpointStore, current: CheckpointEntry, keep_last: int
+    store: CheckpointStore,
+    current: CheckpointEntry,
+    keep_last: int,
+    manifest: Manifest | None = None,
 ) -> list[CheckpointEntry]:
     """Remove what retention lets go of, now that ``current`` is durable; return what went.
 
@@ -36,12 +39,13 @@ def rotate(
         store: Where the checkpoints are.
         current: The checkpoint that was committed last.
         keep_last: Checkpoints of the task in training that stay, at least 1.
+        manifest: Of ``current``; read from its file by default.
 
     Raises:
         CheckpointError: The disk refused.
         ValueError: ``keep_last`` is below 1.
     """
-    manifest = _manifest(store, current)
+    manifest = manifest or _manifest(store, current)
     is_done = manifest is not None and manifest.cursor["phase"] == "done"
     done = [current.position.task] if is_done else []
     with pins.held(store.directory, wait=False) as is_held:

@@ -10,6 +10,7 @@ from pathlib import Path
 from plora_cl.checkpoint.disk.errors import reading, writing
 from plora_cl.checkpoint.disk.filesystem import partial_path, write_durably
 from plora_cl.checkpoint.format import sealed_zip
+from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.naming import retired_name
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.branches import Line, line_of
@@ -22,26 +23,36 @@ log = logging.getLogger(__name__)
 _BLOCK_BYTES = 1 << 20
 
 
-def commit(store: CheckpointStore, name: str, data: bytes) -> CheckpointEntry:
+def commit(
+    store: CheckpointStore, name: str, data: bytes, manifest: Manifest | None = None
+) -> CheckpointEntry:
     """Make a checkpoint durable; what another branch has under its name is moved aside first.
+
+    Args:
+        store: Where it goes.
+        name: Of its file.
+        data: Its bytes.
+        manifest: The manifest in ``data``; read from there by default.
 
     Raises:
         CheckpointError: The disk refused; what was there before is still there.
     """
-    branch = sealed_zip.manifest_of(io.BytesIO(data)).trajectory.branch
+    manifest = manifest or sealed_zip.manifest_of(io.BytesIO(data))
     earlier = CheckpointEntry.at(store.directory / name)
     try:
         known = store.manifest(earlier).trajectory
     except (CheckpointNotFoundError, CorruptCheckpointError):
-        return store.commit(name, data)
-    if known.branch == branch or earlier.path in {going.path for going in outgoing(store)}:
-        return store.commit(name, data)
+        return store.commit(name, data, manifest)
+    if known.branch == manifest.trajectory.branch or earlier.path in {
+        going.path for going in outgoing(store)
+    }:
+        return store.commit(name, data, manifest)
     with pins.held(store.directory, wait=True), writing(earlier.path):
         aside = _aside(store, earlier, known.branch)
         _link(store, earlier, aside)
         is_pinned = pins.copy(store, earlier, aside)
         store.filesystem.sync_directory(store.directory)
-        entry = store.commit(name, data)
+        entry = store.commit(name, data, manifest)
         if is_pinned:
             pins.unpin(store, earlier)
     return entry

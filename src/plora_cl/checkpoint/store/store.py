@@ -83,15 +83,20 @@ class CheckpointStore:
         self.filesystem: Filesystem = filesystem or LocalFilesystem()
         self.objects = ObjectFolder(directory / "objects", self.filesystem)
 
-    def commit(self, name: str, data: bytes) -> CheckpointEntry:
+    def commit(self, name: str, data: bytes, manifest: Manifest | None = None) -> CheckpointEntry:
         """Make the sealed checkpoint ``data`` durable under ``name``, replacing what is there.
+
+        Args:
+            name: Of the file.
+            data: Its bytes.
+            manifest: The manifest in ``data``; read from there by default.
 
         Raises:
             CheckpointError: The disk refused, ``name`` is not the name of a checkpoint, or an
                 object that ``data`` refers to is not in the store. Earlier checkpoints stay.
         """
         entry = CheckpointEntry.at(self.directory / name)
-        manifest = sealed_zip.manifest_of(io.BytesIO(data))
+        manifest = manifest or sealed_zip.manifest_of(io.BytesIO(data))
         with writing(entry.path, len(data)):
             for label, ref in manifest.objects.items():
                 if not self.objects.has(ref):
@@ -162,12 +167,24 @@ class CheckpointStore:
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
         """
-        with self.opened(entry) as file:
-            sealed_zip.manifest_of(file)  # a huge file that ends in no seal is not worth its memory
-            file.seek(0)
-            data = file.read()
+        data = self.read_unverified(entry)
+        with naming(entry.path):
             sealed_zip.open_sealed(data)
         return data
+
+    def read_unverified(self, entry: CheckpointEntry) -> bytes:
+        """Return the bytes of a checkpoint for a caller that verifies them, as `decode` does.
+
+        Raises:
+            CheckpointNotFoundError: It is not there.
+            CorruptCheckpointError: It does not end in a seal.
+            IncompatibleCheckpointError: It was written by a newer version of the format.
+            CheckpointError: The disk refused.
+        """
+        with self.opened(entry) as file:
+            sealed_zip.require_seal(file)  # a huge file without a seal is not worth its memory
+            file.seek(0)
+            return file.read()
 
     def manifest(self, entry: CheckpointEntry) -> Manifest:
         """Return the manifest of a checkpoint, itself verified, without reading the rest.

@@ -20,7 +20,7 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueDifference:
     """A plain value that is not the same.
 
     Attributes:
@@ -71,14 +71,14 @@ class Comparison:
         timings: Wall-clock times; do not count.
     """
 
-    cursor: list[Change]
-    settings: list[Change]
-    identity: list[Change]
-    environment: list[Change]
+    cursor: list[ValueDifference]
+    settings: list[ValueDifference]
+    identity: list[ValueDifference]
+    environment: list[ValueDifference]
     tensors: list[TensorChange]
-    values: list[Change]
-    metrics: list[Change]
-    timings: list[Change]
+    values: list[ValueDifference]
+    metrics: list[ValueDifference]
+    timings: list[ValueDifference]
 
     @property
     def is_same(self) -> bool:
@@ -91,10 +91,10 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
     one, two = first.snapshot, second.snapshot
     tensors: list[TensorChange] = []
     values = _changes(
-        {"seed": one.seed, "loss": one.loss, "trained_tasks": one.trained_tasks},
-        {"seed": two.seed, "loss": two.loss, "trained_tasks": two.trained_tasks},
+        {"seed": one.facts.seed, "loss": one.loss, "trained_tasks": one.trained_tasks},
+        {"seed": two.facts.seed, "loss": two.loss, "trained_tasks": two.trained_tasks},
     )
-    timings: list[Change] = []
+    timings: list[ValueDifference] = []
     metrics = _changes(_scores(one.state), _scores(two.state))
     parts = [{**r.snapshot.state, **r.objects} for r in (first, second)]
     for component in sorted({*parts[0], *parts[1]} - {"cursor", "scores"}):
@@ -104,9 +104,9 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
         _compare("scores", one.state.get("scores"), two.state.get("scores"), tensors, values)
     return Comparison(
         cursor=_changes(one.cursor, two.cursor),
-        settings=_changes(one.settings, two.settings),
-        identity=_changes(one.identity, two.identity),
-        environment=_changes(one.environment, two.environment),
+        settings=_changes(one.facts.settings, two.facts.settings),
+        identity=_changes(one.facts.identity, two.facts.identity),
+        environment=_changes(one.facts.environment, two.facts.environment),
         tensors=tensors,
         values=values,
         metrics=metrics,
@@ -115,7 +115,7 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
 
 
 def _compare(
-    component: str, one: Any, two: Any, tensors: list[TensorChange], values: list[Change]
+    component: str, one: Any, two: Any, tensors: list[TensorChange], values: list[ValueDifference]
 ) -> None:
     if _same(one, two):
         return
@@ -132,9 +132,11 @@ def _compare(
                 continue
         elif _same(before, after):
             continue
-        values.append(Change(f"{component}: {name}", _shown(before), _shown(after)))
+        values.append(ValueDifference(f"{component}: {name}", _shown(before), _shown(after)))
     if len(tensors) + len(values) == known:
-        values.append(Change(component, "a list", "a mapping with the same content, or reversed"))
+        values.append(
+            ValueDifference(component, "a list", "a mapping with the same content, or reversed")
+        )
 
 
 def _tensor_change(component: str, name: str, one: Tensor, two: Tensor) -> TensorChange | None:
@@ -168,9 +170,9 @@ def _leaves(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[Any, Any]]
         yield from _leaves(value, (*path, key))
 
 
-def _changes(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Change]:
+def _changes(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[ValueDifference]:
     return [
-        Change(str(name), _shown(one.get(name, _ABSENT)), _shown(two.get(name, _ABSENT)))
+        ValueDifference(str(name), _shown(one.get(name, _ABSENT)), _shown(two.get(name, _ABSENT)))
         for name in sorted({*one, *two})
         if not _same(one.get(name, _ABSENT), two.get(name, _ABSENT))
     ]

@@ -11,7 +11,11 @@ from typing import Any
 from plora_cl.checkpoint.disk.errors import naming
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.manifest import Manifest
-from plora_cl.checkpoint.snapshot.compatibility import Change, require_acceptable, require_unchanged
+from plora_cl.checkpoint.snapshot.compatibility import (
+    SettingChange,
+    require_acceptable,
+    require_unchanged,
+)
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
@@ -146,7 +150,9 @@ def import_(arguments: Namespace) -> Answer:
     )
 
 
-def _acceptable(source: CheckpointEntry, manifest: Manifest, settings: Settings) -> list[Change]:
+def _acceptable(
+    source: CheckpointEntry, manifest: Manifest, settings: Settings
+) -> list[SettingChange]:
     """Return what is computed otherwise from here on, as going on with the fork will find it.
 
     Raises:
@@ -162,13 +168,13 @@ def _acceptable(source: CheckpointEntry, manifest: Manifest, settings: Settings)
     return accepted
 
 
-def _require_possible(changes: Sequence[Change]) -> list[Change]:
+def _require_possible(changes: Sequence[SettingChange]) -> list[SettingChange]:
     return require_acceptable(
         changes, accept=True, shape_settings=SHAPE_SETTINGS, way_out=_FORKED_AFRESH
     )
 
 
-def _with_contents(source: CheckpointEntry, settings: Settings) -> list[Change]:
+def _with_contents(source: CheckpointEntry, settings: Settings) -> list[SettingChange]:
     """Return all differences but those of the machine, weights and texts compared as well."""
     # Takes seconds: not needed for most changes.
     from plora_cl.checkpoint.snapshot.codec import decode

@@ -26,7 +26,7 @@ from plora_cl.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
     from plora_cl.checkpoint.snapshot.snapshot import Snapshot
-    from plora_cl.checkpoint.tools.comparison import Change, Comparison
+    from plora_cl.checkpoint.tools.comparison import Comparison, ValueDifference
 
 _SECTIONS = ("cursor", "settings", "identity", "values", "metrics", "environment", "timings")
 _LONG = ("values", "timings")
@@ -80,7 +80,7 @@ def diff(arguments: Namespace) -> Answer:
     return Answer(document, shown, OK if found.is_same else FOUND)
 
 
-def _document(changes: Sequence[Change]) -> list[dict[str, Any]]:
+def _document(changes: Sequence[ValueDifference]) -> list[dict[str, Any]]:
     return [{"name": c.name, "first": c.before, "second": c.after} for c in changes]
 
 
@@ -89,14 +89,14 @@ def _shown(
 ) -> Iterator[str | Table]:
     if not found.is_same:
         stand = [
-            (which, standing(s.cursor, s.settings), str(s.cursor["step"]))
+            (which, standing(s.cursor, s.facts.settings), str(s.cursor["step"]))
             for which, s in zip(("first", "second"), snapshots, strict=True)
         ]
         yield Table("Checkpoints", ("", "stands at", "step "), stand)
     for name in _SECTIONS:
         changes = getattr(found, name)
         if name == "metrics":
-            names = task_names(snapshots[1].settings)
+            names = task_names(snapshots[1].facts.settings)
             changes = [_readable(change, names) for change in changes]
         elif name in _LONG and not tensors:
             changes = [change for change in changes if ":" not in change.name]
@@ -144,7 +144,7 @@ def _parts(found: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
-def _readable(change: Change, names: Sequence[str]) -> Change:
+def _readable(change: ValueDifference, names: Sequence[str]) -> ValueDifference:
     """Return the change of a score with tasks by name and scores to three digits."""
     kind, *tasks = change.name.split("/")
     try:
