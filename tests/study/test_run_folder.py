@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
 
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.study.plan import PlannedRun
-from plora_cl.study.run_folder import LOG, State, Status, results_of, status_of
+from plora_cl.study.run_folder import State, Status, results_of, status_of
 from study.conftest import Planned, begin, finish
 
 
@@ -110,17 +111,27 @@ def test_torn_results_do_not_count(run: PlannedRun) -> None:
     assert status_of(run).state is State.WAITING
 
 
-def test_a_run_that_is_under_way_says_how_far_it_is(run: PlannedRun) -> None:
+STEPS = (
+    '{"event": "step", "step": 9, "task": 0, "epoch": 1, "batch": 4, "loss": 0.75}',
+    '{"event": "step", "step": 10, "task": 1, "epoch": 0, "batch": 0, "loss": 0.5}',
+    '{"event": "evaluation", "step": 10, "task": 1, "epoch": 9}',
+)
+
+
+@pytest.mark.parametrize("torn", ["", '{"event": "step", "step": 11, "ta', "\x00\x00", "[1]"])
+def test_a_run_that_is_under_way_says_how_far_it_is(run: PlannedRun, torn: str) -> None:
     begin(run)
-    (run.folder / LOG).write_text(
-        "Task 1 of 2: a, 10 steps to go\na: epoch 1/2, batch 5/5, loss 0.7, 3.1 examples/s\n"
-        "Task 2 of 2: w, 10 steps to go\nw: epoch 2/2, batch 3/5, loss 0.5, 3.1 examples/s\n"
-        "Checkpoint saved: x.pt\n"
-    )
+    (run.folder / "results").mkdir()
+    (run.folder / "results" / "run_log.jsonl").write_text("\n".join([*STEPS, torn]))
     with ExperimentLock.acquire(run.folder):
         status = status_of(run)
-    assert status.state is State.RUNNING
-    assert status.detail == "task 2 of 2, w: epoch 2/2, batch 3/5, loss 0.5, 3.1 examples/s"
+    assert status == Status(State.RUNNING, "task 2 of 2: epoch 1/2, step 10, loss 0.5")
+
+
+def test_a_run_without_a_step_yet_says_which_process_it_is(run: PlannedRun) -> None:
+    begin(run)
+    with ExperimentLock.acquire(run.folder):
+        assert status_of(run) == Status(State.RUNNING, f"process {os.getpid()}")
 
 
 def test_a_run_with_checkpoints_that_nobody_runs_was_stopped(run: PlannedRun) -> None:

@@ -165,4 +165,4 @@ def test_a_source_that_is_no_digest_is_refused_as_damaged(
     path.write_text(json.dumps(found))
     code, said = summarise(file, capsys)
     assert code == 2
-    assert "were edited (source is 5; expected a string)" in said
+    assert "identity.data.0.source: Input should be a valid string, found 5)" in said

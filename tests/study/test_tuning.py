@@ -202,13 +202,13 @@ def test_a_trial_without_result_stops_the_choice(runs: list[PlannedRun]) -> None
 @pytest.mark.parametrize(
     ("results", "said"),
     [
-        ({"validation": {"average_accuracy": "x"}}, "validation accuracy is 'x'; expected a numb"),
-        ({"validation": None}, "validation is null; expected a mapping"),
+        ({"validation": {"average_accuracy": "x"}}, "validation.average_accuracy: Input"),
+        ({"validation": None}, "validation: accuracy or number of texts is missing"),
         (
             {"validation": {"average_accuracy": 0.5}, "tasks": [{"name": "f", "validation": 0}]},
-            "validation texts is 0; expected a number",
+            "tasks.0.validation: Input should be greater",
         ),
-        ({}, "validation is null; expected a mapping"),
+        ({}, "validation: accuracy or number of texts is missing"),
     ],
 )
 def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
@@ -222,7 +222,7 @@ def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
     tuning = Tuning(learning_rate=(0.1, 0.01))
     with pytest.raises(StudyError, match="tuning cannot choose learning_rate: ") as caught:
         choose(runs, tuning, FOLDER, work)
-    assert f"are damaged or were edited ({said}" in str(caught.value)
+    assert f"are damaged or were edited (final_results.json: {said}" in str(caught.value)
     only_looked = choose(runs, tuning, FOLDER)
     assert not only_looked.complete
     assert any(said in note for note in only_looked.notes)

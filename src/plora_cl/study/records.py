@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plora_cl.config.errors import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
 from plora_cl.config.task_entry import task_name
 from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
-from plora_cl.study.result_values import (
-    DamagedError,
-    list_at,
-    mapping_at,
-    mappings_at,
-    number,
-    number_or_none,
-    string_at,
-)
 
 METRICS = (
     "average_accuracy",
@@ -39,7 +30,63 @@ METRICS = (
 """Metrics of every run, in the order of the tables; followed by one accuracy for each task."""
 
 _TOLERANCE = 1e-9
-_MOST_SECONDS = 1e12  # tens of thousands of years
+_FILE = "final_results.json"
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Difference = Annotated[float, Field(ge=-1, le=1)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12)]  # tens of thousands of years
+
+
+class _Plain(BaseModel):
+    """A part of a result file that somebody may have edited; what is not read here is ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class ExampleDigests(_Plain):
+    """Digests of the examples of a task."""
+
+    name: str
+    train: str
+    test: str
+    source: str | None = None  # earlier versions did not record it
+
+
+class _Identity(_Plain):
+    data: Annotated[list[ExampleDigests], Field(min_length=1)]
+
+
+class _Scores(_Plain):
+    average_accuracy: _Difference | None = None
+
+
+class _ValidationScores(_Plain):
+    average_accuracy: _Share | None = None
+
+
+class _Task(_Plain):
+    name: str
+    validation: Annotated[int, Field(ge=1, le=2**53)] | None = None
+
+
+class _Results(_Plain):
+    """What ``final_results.json`` holds, as far as runs are compared by it."""
+
+    average_accuracy: _Share
+    backward_transfer: _Difference | None = None
+    forgetting: _Difference | None = None
+    forward_transfer: _Difference | None = None
+    learning_accuracy: _Difference | None = None
+    average_anytime_accuracy: _Difference | None = None
+    wall_clock_seconds: _Seconds | None = None
+    f1: _Scores
+    routed: _Scores
+    gap: _Scores
+    validation: _ValidationScores | None = None
+    accuracy_matrix: Annotated[list[list[_Share | None]], Field(min_length=1)]
+    tasks: Annotated[list[_Task], Field(min_length=1)]
+    zero_by_construction: dict[str, str]
+    identity: _Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +103,7 @@ class Record:
     run: PlannedRun
     values: Mapping[str, float | None]
     zero_by_construction: Mapping[str, str]
-    data: Sequence[Mapping[str, Any]]
+    data: Sequence[ExampleDigests]
 
     def is_of(self, method: str | None, variant: str) -> bool:
         """Tell whether it is a run of a method in a variant."""
@@ -77,7 +124,7 @@ class Validation:
     run: PlannedRun
     accuracy: float
     texts: int
-    data: Sequence[Mapping[str, Any]]
+    data: Sequence[ExampleDigests]
 
 
 def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
@@ -86,15 +133,19 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     Raises:
         StudyError: They are damaged, or the metrics contradict one another.
     """
-    with _damage_refused(run):
-        names = _task_names(run, results)
-        values = _values(results, names)
-        zeros = mapping_at(results, "zero_by_construction")
-        found = Record(
-            run, values, {name: string_at(zeros, name) for name in zeros}, _data(results, names)
-        )
-    _check_identity(run, values, tasks=len(names))
-    return found
+    found = _checked(run, results)
+    values = {
+        **{name: getattr(found, name, None) for name in METRICS},
+        "average_f1": found.f1.average_accuracy,
+        "routed_average_accuracy": found.routed.average_accuracy,
+        "routing_gap": found.gap.average_accuracy,
+        **{
+            task_metric(task.name): accuracy
+            for task, accuracy in zip(found.tasks, found.accuracy_matrix[-1], strict=True)
+        },
+    }
+    _check_identity(run, values, tasks=len(found.tasks))
+    return Record(run, values, found.zero_by_construction, found.identity.data)
 
 
 def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
@@ -103,71 +154,38 @@ def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
     Raises:
         StudyError: Its results are damaged.
     """
-    with _damage_refused(run):
-        data = _data(results, _task_names(run, results))
-        measured = mapping_at(results, "validation").get("average_accuracy")
-        texts = [
-            number(task.get("validation"), "validation texts", 1, 2**53)
-            for task in mappings_at(results, "tasks")
-        ]
-        accuracy = number(measured, "validation accuracy", 0, 1)
-        return Validation(run, accuracy, int(sum(texts)), data)
+    found = _checked(run, results)
+    accuracy = None if found.validation is None else found.validation.average_accuracy
+    texts = [task.validation for task in found.tasks if task.validation is not None]
+    if accuracy is None or len(texts) < len(found.tasks):
+        raise _damaged(run, f"{_FILE}: validation: accuracy or number of texts is missing")
+    return Validation(run, accuracy, sum(texts), found.identity.data)
 
 
-@contextmanager
-def _damage_refused(run: PlannedRun) -> Iterator[None]:
+def _checked(run: PlannedRun, results: Mapping[str, Any]) -> _Results:
     try:
-        yield
-    except DamagedError as error:
-        raise StudyError(
-            f"{run.folder}: its results are damaged or were edited ({error}): remove results/ "
-            "and start again"
-        ) from error
-
-
-def _task_names(run: PlannedRun, results: Mapping[str, Any]) -> list[str]:
-    names = [string_at(task, "name") for task in mappings_at(results, "tasks")]
+        found = _Results.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = f"{_FILE}: {place}: {first['msg']}, found {shown(first['input'])}"
+        raise _damaged(run, problem) from error
     planned = [task_name(entry) for entry in run.settings.tasks]
-    if names != planned:
-        raise DamagedError(f"tasks are {shown(names)}; expected {shown(planned)}")
-    return names
+    for place, named in (("tasks", found.tasks), ("identity.data", found.identity.data)):
+        if (names := [task.name for task in named]) != planned:
+            problem = f"{place} has the tasks {shown(names)}; expected {shown(planned)}"
+            raise _damaged(run, f"{_FILE}: {problem}")
+    if len(final := found.accuracy_matrix[-1]) != len(planned):
+        problem = f"accuracy_matrix ends with {shown(final)}; expected {len(planned)} numbers"
+        raise _damaged(run, f"{_FILE}: {problem}")
+    return found
 
 
-def _values(results: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, float | None]:
-    found = {
-        **{name: results.get(name) for name in METRICS},
-        "average_f1": mapping_at(results, "f1").get("average_accuracy"),
-        "routed_average_accuracy": mapping_at(results, "routed").get("average_accuracy"),
-        "routing_gap": mapping_at(results, "gap").get("average_accuracy"),
-    }
-    seconds = found.pop("wall_clock_seconds")
-    final = list_at(results, "accuracy_matrix")[-1]
-    if not isinstance(final, list) or len(final) != len(tasks):
-        raise DamagedError(
-            f"accuracy_matrix ends with {shown(final)}; expected {len(tasks)} numbers"
-        )
-    number(found["average_accuracy"], "average_accuracy", 0, 1)  # every run has one
-    return {
-        **{name: number_or_none(value, name, -1, 1) for name, value in found.items()},
-        "wall_clock_seconds": number_or_none(seconds, "wall_clock_seconds", 0, _MOST_SECONDS),
-        **{
-            task_metric(task): number_or_none(accuracy, task_metric(task), 0, 1)
-            for task, accuracy in zip(tasks, final, strict=True)
-        },
-    }
-
-
-def _data(results: Mapping[str, Any], tasks: Sequence[str]) -> list[Mapping[str, Any]]:
-    data = mappings_at(mapping_at(results, "identity"), "data")
-    names = [string_at(task, "name") for task in data]
-    if names != tasks:
-        raise DamagedError(f"identity.data is of the tasks {shown(names)}; expected {shown(tasks)}")
-    for task, key in product(data, ("train", "test")):
-        string_at(task, key)
-    for task in data:
-        if "source" in task:  # earlier versions did not record it
-            string_at(task, "source")
-    return data
+def _damaged(run: PlannedRun, problem: str) -> StudyError:
+    return StudyError(
+        f"{run.folder}: its results are damaged or were edited ({problem}): remove results/ and "
+        "start again"
+    )
 
 
 def task_metric(task: str) -> str:
@@ -191,7 +209,7 @@ def are_pair(one: Record, other: Record) -> bool:
     if holds_out(one.run.settings) == holds_out(other.run.settings):
         return True
     # Training texts validate in one of them, unless the tasks have validation splits.
-    return [task["train"] for task in one.data] == [task["train"] for task in other.data]
+    return [task.train for task in one.data] == [task.train for task in other.data]
 
 
 def check_same_examples(records: Sequence[Record]) -> None:
@@ -206,11 +224,11 @@ def check_same_examples(records: Sequence[Record]) -> None:
         tokens = [settings.model_name, settings.max_length, holds_out(settings)]
         other = first.setdefault(json.dumps([_examples(one.run), tokens]), one)
         for mine, theirs in zip(one.data, other.data, strict=True):
-            different = [split for split in ("train", "test") if mine[split] != theirs[split]]
-            if different:
+            if (mine.train, mine.test) != (theirs.train, theirs.test):
+                split = "train" if mine.train != theirs.train else "test"
                 raise StudyError(
-                    f"{one.run.name} and {other.run.name} have different {different[0]} examples "
-                    f"of the task {mine['name']!r}, so that they cannot be compared; the files "
+                    f"{one.run.name} and {other.run.name} have different {split} examples of the "
+                    f"task {mine.name!r}, so that they cannot be compared; the files "
                     "must have changed in between: remove the older folder and start again"
                 )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
-from plora_cl.bounded_reading import parse_json, read_small
+from pydantic import BaseModel, ValidationError
+
+from plora_cl.bounded_reading import open_regular, parse_json, read_small
 from plora_cl.checkpoint.disk.lock import holder_of
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.store.branches import line_of
+from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.errors import shown
 from plora_cl.config.locations import RECORD, anchored_values
@@ -34,10 +37,18 @@ _KEYS = frozenset(
 """What results cannot be compared without."""
 
 _COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
-_TASK_LINE = re.compile(r"Task (\d+ of \d+): ")
-_PROGRESS_LINE = re.compile(r".*: (epoch )?\d+/\d+")
 _TAIL_BYTES = 65_536
 _MOST_RESULTS, _MOST_RESULTS_MEMORY = 256 << 20, 1 << 30  # matrices: a thousand tasks take a tenth
+
+
+class _Step(BaseModel):
+    """A step in the run log, as far as it is shown."""
+
+    event: Literal["step"]
+    step: int
+    task: int
+    epoch: int
+    loss: float
 
 
 class State(StrEnum):
@@ -85,7 +96,7 @@ def results_of(run: PlannedRun) -> dict[str, Any] | None:
 
 def last_line(folder: Path) -> str:
     """Return the last line of the log that is not blank."""
-    lines = [line for line in _tail(folder) if line.strip()]
+    lines = [line for line in _tail(folder / LOG) if line.strip()]
     return lines[-1].strip() if lines else "nothing was logged"
 
 
@@ -94,7 +105,7 @@ def _status(run: PlannedRun) -> Status:
         return Status(State.WAITING)
     holder = holder_of(run.folder)
     if holder is not None:
-        return Status(State.RUNNING, _progress(run.folder) or f"process {holder.pid}")
+        return Status(State.RUNNING, _progress(run) or f"process {holder.pid}")
     if changed := _changed(run):
         return Status(
             State.CHANGED,
@@ -117,7 +128,7 @@ def _status(run: PlannedRun) -> Status:
     if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
         damaged = f"{_RESULTS} is damaged; the run writes it again"
     if CheckpointStore(run.folder / "checkpoints").entries():
-        return Status(State.STOPPED, damaged or _progress(run.folder))
+        return Status(State.STOPPED, damaged or _progress(run))
     return Status(State.WAITING, damaged)
 
 
@@ -182,24 +193,25 @@ def _mixed(run: PlannedRun) -> str:
     )
 
 
-def _progress(folder: Path) -> str:
-    task = line_of_progress = ""
-    for line in _tail(folder):
-        if found := _TASK_LINE.match(line):
-            task, line_of_progress = f"task {found[1]}", ""
-        elif _PROGRESS_LINE.match(line):
-            line_of_progress = line.strip()
-    return ", ".join(filter(None, (task, line_of_progress)))
+def _progress(run: PlannedRun) -> str:
+    """Return which step the run log ends with; empty where there is none."""
+    for line in reversed(_tail(run.folder / RUN_LOG)):
+        with suppress(ValidationError):  # of another event, or torn
+            step = _Step.model_validate_json(line)
+            task = f"task {step.task + 1} of {len(run.settings.tasks)}"
+            epoch = f"epoch {step.epoch + 1}/{run.settings.epochs}"
+            name = "all tasks" if run.settings.joint else task
+            return f"{name}: {epoch}, step {step.step}, loss {step.loss:.4g}"
+    return ""
 
 
-def _tail(folder: Path) -> list[str]:
+def _tail(path: Path) -> list[str]:
+    """Return the last lines of a file, the first of them perhaps torn."""
     try:
-        if not (folder / LOG).is_file():
-            return []
-        with (folder / LOG).open("rb") as log:
-            log.seek(0, 2)
-            log.seek(max(0, log.tell() - _TAIL_BYTES))
-            return log.read().decode("utf-8", "replace").splitlines()
+        with open_regular(path) as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []  # it is shown, and decides nothing
 

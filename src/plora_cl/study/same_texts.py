@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from plora_cl.data.sources.classes import digest_of_part
 from plora_cl.data.sources.declaration import spelled_out
 from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
-from plora_cl.study.records import Record, Validation
+from plora_cl.study.records import ExampleDigests, Record, Validation
 
 
 class _Read(NamedTuple):
@@ -49,12 +49,11 @@ def check_same_sources(measured: Iterable[Record | Validation]) -> None:
             )
 
 
-def _reads(run: PlannedRun, data: Sequence[Mapping[str, Any]]) -> Iterator[_Read]:
+def _reads(run: PlannedRun, data: Sequence[ExampleDigests]) -> Iterator[_Read]:
     for entry, task in zip(run.settings.tasks, data, strict=True):
-        if "source" in task:
+        if task.source is not None:
             whole = spelled_out(entry)
             classes = tuple(sorted(whole.pop("classes", None) or ()))
             whole.pop("name", None)  # it changes nothing of what is read
-            yield _Read(
-                run, task["name"], json.dumps(whole, sort_keys=True), classes, task["source"]
-            )
+            place = json.dumps(whole, sort_keys=True)
+            yield _Read(run, task.name, place, classes, task.source)

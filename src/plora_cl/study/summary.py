@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from plora_cl.checkpoint.store.output_files import write_output
 from plora_cl.study.file import TUNABLE
@@ -64,6 +64,20 @@ class Group:
     zero_by_construction: str
 
 
+class _Measured(NamedTuple):
+    """A run that is done.
+
+    Attributes:
+        record: What it measured.
+        partner: The run of the baseline that learned from the same texts; None where there is none.
+        values: Those of the record, and the ratio to the partner.
+    """
+
+    record: Record
+    partner: Record | None
+    values: Mapping[str, float | None]
+
+
 def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
     """Return statistics of every metric for each method and variant, in the order of the runs.
 
@@ -76,17 +90,14 @@ def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
         StudyError: Runs to be compared had different examples.
     """
     check_same_examples(records)
-    names = [*metric_names(records), RATIO]
-    values = [{**one.values, RATIO: _ratio(one, records, baseline)} for one in records]
+    measured = _with_partners(records, baseline)
     keys = dict.fromkeys((one.run.method, one.run.variant) for one in records)
-    return [
-        group
-        for method, variant in keys
-        for name in names
-        if (
-            group := _group(records, [v.get(name) for v in values], method, variant, name, baseline)
-        )
+    groups = [
+        _group([one for one in measured if one.record.is_of(*key)], name, baseline)
+        for key in keys
+        for name in (*metric_names(records), RATIO)
     ]
+    return [group for group in groups if group is not None]
 
 
 def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Group],
@@ -103,7 +114,8 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
     Returns:
         The table, as Markdown.
     """
-    runs = [_run_row(one, records, baseline) for one in records]
+    names = metric_names(records)
+    runs = [_run_row(one, names) for one in _with_partners(records, baseline)]
     table = markdown(groups, baseline)
     summary = {**header, "runs": runs, "groups": [asdict(group) for group in groups]}
     files = {
@@ -138,31 +150,42 @@ def markdown(groups: Sequence[Group], baseline: str | None) -> str:
     return f"{table}\n\n{_legend(groups)}\n"
 
 
-def _group(records: Sequence[Record], values: Sequence[float | None], method: str, variant: str,
-           name: str, baseline: str | None) -> Group | None:  # fmt: skip
-    measured = [(one, v) for one, v in zip(records, values, strict=True) if v is not None]
-    mine = [(one, v) for one, v in measured if one.is_of(method, variant)]
-    if not mine:
+def _with_partners(records: Sequence[Record], baseline: str | None) -> list[_Measured]:
+    of_baseline = [one for one in records if one.run.method == baseline]
+    variants = {one.run.variant for one in of_baseline}
+    found = []
+    for one in records:
+        variant = NO_VARIANT if NO_VARIANT in variants else one.run.variant
+        others = (other for other in of_baseline if other.run.variant == variant)
+        partner = next((other for other in others if are_pair(one, other)), None)
+        mine = one.values["average_accuracy"]
+        theirs = None if partner is None else partner.values["average_accuracy"]
+        ratio = mine / theirs if mine is not None and theirs else None
+        found.append(_Measured(one, partner, {**one.values, RATIO: ratio}))
+    return found
+
+
+def _group(runs: Sequence[_Measured], name: str, baseline: str | None) -> Group | None:
+    """Return the statistics of a metric over the runs of a method in a variant."""
+    measured = [(one, v) for one in runs if (v := one.values.get(name)) is not None]
+    if not measured:
         return None
-    reasons = [
-        one.zero_by_construction[name]
-        for one in records
-        if one.is_of(method, variant) and name in one.zero_by_construction
-    ]
-    other_variant = _baseline_variant(records, baseline, variant)
-    theirs = [(one, v) for one, v in measured if one.is_of(baseline, other_variant)]
-    pairs = [
-        (one.run.order, v, w) for one, v in mine for other, w in theirs if are_pair(one, other)
-    ]
-    units = independent([v for _, v in mine], [one.run.order for one, _ in mine])
-    if method == baseline or name == RATIO:
-        pairs = []
+    first = runs[0].record.run
+    pairs: list[tuple[str, float, float]] = []
+    if first.method != baseline and name != RATIO:
+        pairs = [
+            (one.record.run.order, v, w)
+            for one, v in measured
+            if one.partner is not None and (w := one.partner.values.get(name)) is not None
+        ]
+    units = independent([v for _, v in measured], [one.record.run.order for one, _ in measured])
     orders = [order for order, _, _ in pairs]
     paired = independent([v for _, v, _ in pairs], orders)
     paired_theirs = independent([w for _, _, w in pairs], orders)
+    reasons = (one.record.zero_by_construction.get(name) for one in runs)
     return Group(
-        method,
-        variant,
+        first.method,
+        first.variant,
         name,
         runs=units.runs,
         unit=units.of,
@@ -170,26 +193,12 @@ def _group(records: Sequence[Record], values: Sequence[float | None], method: st
         pairs=len(pairs),
         pair_unit=paired.of if pairs else "",
         comparison=compare(paired.values, paired_theirs.values) if pairs else None,
-        zero_by_construction=next(iter(reasons), ""),
+        zero_by_construction=next(filter(None, reasons), ""),
     )
 
 
-def _baseline_variant(records: Sequence[Record], baseline: str | None, variant: str) -> str:
-    variants = {one.run.variant for one in records if one.run.method == baseline}
-    return NO_VARIANT if NO_VARIANT in variants else variant
-
-
-def _ratio(one: Record, records: Sequence[Record], baseline: str | None) -> float | None:
-    variant = _baseline_variant(records, baseline, one.run.variant)
-    for other in records:
-        if other.is_of(baseline, variant) and are_pair(one, other):
-            mine, theirs = one.values["average_accuracy"], other.values["average_accuracy"]
-            return mine / theirs if mine is not None and theirs else None
-    return None
-
-
-def _run_row(one: Record, records: Sequence[Record], baseline: str | None) -> dict[str, Any]:
-    run = one.run
+def _run_row(one: _Measured, names: Sequence[str]) -> dict[str, Any]:
+    run = one.record.run
     return {
         "run": run.name,
         "method": run.method,
@@ -197,9 +206,8 @@ def _run_row(one: Record, records: Sequence[Record], baseline: str | None) -> di
         "variant": run.variant,
         "seed": run.seed,
         **{name: getattr(run.settings, name) for name in TUNABLE},
-        **{name: one.values.get(name) for name in metric_names(records)},
-        RATIO: _ratio(one, records, baseline),
-        "zero_by_construction": "; ".join(one.zero_by_construction),
+        **{name: one.values.get(name) for name in (*names, RATIO)},
+        "zero_by_construction": "; ".join(one.record.zero_by_construction),
     }
 
 
