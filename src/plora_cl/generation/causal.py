@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.generator import Generated
-from plora_cl.generation.generator_digest import Hash, add_tensors
+from plora_cl.generation.generator_digest import tensor_bytes
 from plora_cl.generation.locations import place_of
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.lora_tuning import (
@@ -92,20 +92,19 @@ class CausalGenerator:
     def digest(self) -> str:
         """SHA-256 of weights, vocabulary, chat template and sampling; loads the model."""
         if self._digest is None:
-            content = _hash_of([self._vocabulary(), self._sampling])
-            add_tensors(content, self._loaded().state_dict())
-            self._digest = content.hexdigest()
+            described = [self._vocabulary(), self._sampling]
+            self._digest = _digest(described, self._loaded().state_dict().items())
         return self._digest
 
     @property
     def weights_digest(self) -> str:
         """SHA-256 of weights, rounded to bfloat16, and vocabulary; loads the model."""
         if self._weights_digest is None:
-            content = _hash_of(self._vocabulary())
-            for name, tensor in self._loaded().state_dict().items():
-                rounded = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-                add_tensors(content, {name: rounded})
-            self._weights_digest = content.hexdigest()
+            rounded = (  # one tensor at a time: a model may fill the memory
+                (name, tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
+                for name, tensor in self._loaded().state_dict().items()
+            )
+            self._weights_digest = _digest(self._vocabulary(), rounded)
         return self._weights_digest
 
     def _vocabulary(self) -> list[Any]:
@@ -254,5 +253,8 @@ class CausalGenerator:
             yield
 
 
-def _hash_of(value: Any) -> Hash:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode())
+def _digest(described: Any, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    content = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for part in tensor_bytes(tensors):
+        content.update(part)
+    return content.hexdigest()

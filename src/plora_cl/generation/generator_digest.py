@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 
-class Hash(Protocol):
-    """A hash of `hashlib`."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take more bytes."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Return the hash of all of them."""
-        ...
-
-
-def add_tensors(content: Hash, tensors: Mapping[str, Tensor]) -> None:
-    """Add names, kinds, shapes and every bit of ``tensors``, in their order."""
-    for name, tensor in tensors.items():
-        content.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+def tensor_bytes(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
+    """Yield name, type, shape and every bit of each of ``tensors``, to be hashed."""
+    for name, tensor in tensors:
+        yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
         flat = tensor.detach().contiguous().cpu().view(-1)
-        content.update(flat.view(torch.uint8).numpy().tobytes())
+        yield flat.view(torch.uint8).numpy().tobytes()

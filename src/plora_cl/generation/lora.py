@@ -6,21 +6,21 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from plora_cl.errors import ModelError
-from plora_cl.generation.generator_digest import add_tensors
+from plora_cl.generation.generator_digest import tensor_bytes
+from plora_cl.lora_matrices import draw_a, lora_layers, lora_matrices
 from plora_cl.state import TensorPart
 
 _NAME, _SCALE = "tuned", 2
@@ -44,7 +44,8 @@ class Lora:
     def digest(self) -> str:
         """SHA-256 of the weights."""
         content = hashlib.sha256()
-        add_tensors(content, {name: self.weights[name] for name in sorted(self.weights)})
+        for part in tensor_bytes(sorted(self.weights.items())):
+            content.update(part)
         return content.hexdigest()
 
     @contextmanager
@@ -69,14 +70,8 @@ def fresh_lora(model: PreTrainedModel, r: int, *, seed: int) -> Iterator[dict[st
     Raises:
         ModelError: The model has no linear layer to adapt.
     """
-    generator = torch.Generator().manual_seed(seed)
     with _injected(model, r) as matrices:
-        with torch.no_grad():
-            for name, matrix in matrices.items():
-                if name.endswith(".lora_A"):
-                    start = torch.empty(matrix.shape)  # on the CPU: the same on every device
-                    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-                    matrix.copy_(start)
+        draw_a(matrices, torch.Generator().manual_seed(seed))
         yield matrices
 
 
@@ -100,18 +95,6 @@ def _injected(model: PreTrainedModel, r: int) -> Iterator[dict[str, nn.Parameter
         ) from error
     try:
         cast_adapter_dtype(model, _NAME)  # small steps would be lost in half precision
-        yield _matrices(model)
+        yield lora_matrices(lora_layers(model), _NAME)
     finally:
         tuner.unload()
-
-
-def _matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    found: dict[str, nn.Parameter] = {}
-    for path, layer in model.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-            weight = matrices[_NAME].weight
-            assert isinstance(weight, nn.Parameter)
-            found[f"{path}.{kind}"] = weight
-    return found

@@ -5,13 +5,14 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer, LoraModel
 from torch import Tensor, nn
+
+from plora_cl.lora_matrices import A, draw_a, lora_layers, lora_matrices
 
 _SHARED = "shared"
 
@@ -70,16 +71,8 @@ class AdapterBank:
             else:
                 self._tuner.peft_config[name] = self._config
                 self._tuner.inject_adapter(self._encoder, name)
-        self._layers = {
-            path: module
-            for path, module in self._encoder.named_modules()
-            if isinstance(module, LoraLayer)
-        }
-        with torch.no_grad():
-            for a in _a_matrices(self._matrices(name)).values():
-                fresh = torch.empty(a.shape)
-                nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-                a.copy_(fresh)
+        self._layers = lora_layers(self._encoder)
+        draw_a(self._matrices(name), generator)
 
     def select(self, tasks: Sequence[int]) -> None:
         """Let the adapters of ``tasks`` and the shared one contribute to the next forward pass."""
@@ -101,25 +94,15 @@ class AdapterBank:
         }
 
     def _matrices(self, name: str) -> dict[str, nn.Parameter]:
-        found: dict[str, nn.Parameter] = {}
-        for path, layer in self._layers.items():
-            for kind, matrices in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-                weight = matrices[name].weight
-                assert isinstance(weight, nn.Parameter)
-                found[f"{path}.{kind}"] = weight
-        return found
+        return lora_matrices(self._layers, name)
 
     def a_matrices(self, task: int) -> dict[str, Tensor]:
         """Return the A matrices ``[r, in]`` of a task's adapter, by layer."""
-        return _a_matrices(self.parameters(task))
+        matrices = self.parameters(task).items()
+        return {n.removesuffix(f".{A}"): matrix for n, matrix in matrices if n.endswith(A)}
 
     def silence_dropout(self, tasks: Sequence[int]) -> None:
         """Switch off the dropout of the adapters of ``tasks``: frozen ones act as at test time."""
         for layer in self._layers.values():
             for task in tasks:
                 layer.lora_dropout[self._names[task]].eval()
-
-
-def _a_matrices(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    ending = ".lora_A"
-    return {n.removesuffix(ending): p for n, p in matrices.items() if n.endswith(ending)}
