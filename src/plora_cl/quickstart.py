@@ -1,4 +1,4 @@
-"""Packages of the extra ``quickstart``: wanted for their files, never imported."""
+"""Packages of the extra ``quickstart``: their files are read, they are never imported."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def test_the_example_is_a_list_of_runs(
 @pytest.mark.parametrize(
     ("file", "total", "one"),
     [
-        ("eight-runs", "45 runs and 20 trials", "no-lateral-no-ewc__order-4__cumulative__seed3"),
-        ("defaults", "12 runs and 15 trials", "ewc__order-4__seed4"),
+        ("eight-runs", "45 runs after 20 trials", "no-lateral-no-ewc__order-4__cumulative__seed3"),
+        ("defaults", "12 runs after 15 trials", "ewc__order-4__seed4"),
     ],
 )
 def test_the_measured_comparisons_are_lists_of_runs(

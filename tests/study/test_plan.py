@@ -100,16 +100,16 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
     [
         ({"metods": []}, "metods: unknown key; did you mean methods?"),
         ({"methods": ["plian"]},
-         "methods: plian: unknown learner; did you mean plain?, or {plian: {...settings}} for one "
-         "of your own"),
+         "methods: plian: unknown learner; did you mean plain?, or {plian: {...settings}} for a "
+         "method of your own"),
         ({"methods": []}, "methods: {}; expected a value that is not empty"),
         ({"methods": ["plain", "plain"]}, "methods: 'plain' is listed twice; keep one"),
         ({"seeds": [1, 1]}, "seeds: [1, 1]; expected each one once"),
         ({"seeds": ["x"]}, "seeds.0: 'x'; expected a whole number"),
         ({"jobs": 0}, "jobs: 0; expected at least 1"),
         ({"name": "a/b"},
-         "name: 'a/b'; expected letters, digits and . + _ - without two underscores in a row, for "
-         "it becomes part of a folder's name"),
+         "name: 'a/b'; expected letters, digits and . + _ - without two underscores in a row, "
+         "since it becomes part of a folder's name"),
         ({"baseline": "plan"}, "baseline: 'plan': unknown method; did you mean plain?"),
         ({"base": {"seed": 3}}, "base.seed: every run has its own; use seeds and name"),
         ({"variants": {"a": {"seed": 3}}},
@@ -127,18 +127,18 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
         ({"methods": [{"x": {"like": ["a"]}}]},
          "methods: x: unknown learner; there are full, no-ewc, no-olora, no-replay, "
          "no-lateral, plain, fine-tuning, sequential-lora, joint, linear, tfidf, or {x: "
-         "{...settings}} for one of your own"),
+         "{...settings}} for a method of your own"),
         ({"methods": [{"full": {"lambda_ewc": 5}}]},
-         "methods: full: is the name of a learner and does not start from it; write like: full, "
+         "methods: full: has the name of a learner and does not start from it; write like: full, "
          "or take another name"),
         ({"methods": [{"full": {"like": "plain"}}]},
-         "methods: full: is the name of a learner and does not start from it; write like: full, "
+         "methods: full: has the name of a learner and does not start from it; write like: full, "
          "or take another name"),
         ({"tune": {"learning_rate": [1e-3, 1e-3]}},
          "tune.learning_rate: [0.001, 0.001]; expected each one once"),
         ({"tune": {"learning_rate": [1e-3], "seed": 1}},
-         "tune.seed: 1 is one of the seeds of the runs, whose results would then be chosen, not "
-         "measured; take another"),
+         "tune.seed: 1 is one of the seeds of the runs: values would be chosen by the results they "
+         "are to be measured with; take another"),
         ({"tune": {"learning_rat": [1e-3]}},
          "tune.learning_rat: unknown key; did you mean learning_rate?"),
     ],

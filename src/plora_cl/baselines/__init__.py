@@ -1,1 +1,1 @@
-"""What a run is compared with: classifiers without an encoder."""
+"""Baselines without an encoder."""

@@ -1,4 +1,4 @@
-"""A run without an encoder: the floor, on the examples that a run of these settings learns from."""
+"""The floor: a run without an encoder, on the examples of a run with the same settings."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
     """Fit TF-IDF and logistic regression to each task alone, and write the result files.
 
     Args:
-        settings: Those of the run to stand beside; the ones about an encoder change nothing.
-        reporter: Told about progress.
+        settings: Settings of the run to compare with; those of the encoder have no effect.
+        reporter: Receives the progress.
 
     Returns:
-        What ``final_results.json`` holds; ``floor`` has the penalty chosen for each task.
+        The content of ``final_results.json``; ``floor`` has the penalty chosen for each task.
 
     Raises:
         DataError: A task cannot be read.
         ExperimentExistsError: The folder holds a run, whose results would be overwritten.
-        ExperimentLockedError: Another process works in the folder, or it was moved meanwhile.
-        OutputError: The disk refused.
+        ExperimentLockedError: Another process uses the folder, or the folder was moved.
+        OutputError: The disk refused a file.
     """
     settings = anchored(settings)
     folder = experiment_folder(settings)

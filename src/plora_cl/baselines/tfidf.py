@@ -1,4 +1,4 @@
-"""The floor under every learner: TF-IDF features and logistic regression."""
+"""TF-IDF features and logistic regression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plora_cl.data.text_digest import text_hashes
 from plora_cl.data.tokens.scan import VALIDATION_FRACTION
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths of the L2 penalty to choose from by validation accuracy."""
+"""Candidate inverse strengths of the L2 penalty, chosen by validation accuracy."""
 
 _MOST_ITERATIONS = 1000
 
@@ -24,12 +24,12 @@ Examples: TypeAlias = tuple[Sequence[str], npt.NDArray[np.int64]]
 
 
 class FloorPredictions(NamedTuple):
-    """What the best of the models that were fitted predicts.
+    """Predictions of the best model.
 
     Attributes:
-        strength: Its inverse penalty strength.
+        strength: Inverse penalty strength of the model.
         validation_accuracy: Accuracy with that strength on the validation texts, in [0, 1]; None
-            where there were none to be had.
+            if no text could be held out.
         predicted: Class indices of the test texts, ``[texts]``.
     """
 
@@ -43,8 +43,8 @@ def tfidf_predictions(
 ) -> FloorPredictions:
     """Fit word 1-grams and 2-grams with sublinear term frequency, and predict; deterministic.
 
-    Of equally good penalties the strongest is taken. Without validation texts a tenth of training
-    chooses it, and the model that predicts is then fitted to all of training.
+    Of equally good penalties the strongest is chosen. Without validation texts a tenth of the
+    training texts chooses the penalty, and the final model is fitted to all training texts.
 
     Source: Zhang et al. 2015, "Character-level Convolutional Networks for Text Classification",
     section 3.1, whose traditional baselines are n-grams, TF-IDF and logistic regression.

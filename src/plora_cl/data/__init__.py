@@ -1,1 +1,1 @@
-"""Where tasks come from, and the batches they become."""
+"""Tasks, their sources, and the batches made from them."""

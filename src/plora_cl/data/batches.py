@@ -49,7 +49,7 @@ class Examples(Protocol):
 
 
 class Stream(Protocol):
-    """Batches to learn from, addressable by ``(epoch, batch)``."""
+    """Batches to train on, addressable by ``(epoch, batch)``."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -63,11 +63,11 @@ class Stream(Protocol):
 class BatchStream:
     """Shuffled batches of a split, addressable by ``(epoch, batch)``.
 
-    The order is a pure function of ``(seed, task, epoch)``: resuming needs no state, and the
-    10,000th batch costs what the first one does. The last batch of an epoch may be smaller.
+    The order is a pure function of ``(seed, task, epoch)``: resuming needs no state, and every
+    batch costs the same. The last batch of an epoch may be smaller.
 
     Args:
-        examples: What to draw from.
+        examples: Split to draw from.
         task: Zero-based index of the task.
         batch_size: Examples per batch.
         seed: The run's seed.

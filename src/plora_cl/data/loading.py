@@ -1,4 +1,4 @@
-"""A stream of tasks, from what the settings name to batches on disk."""
+"""A stream of tasks, from the entries of the settings to tokenised splits."""
 
 from __future__ import annotations
 
@@ -39,24 +39,23 @@ def load_tasks(
 ) -> list[Task]:
     """Return the tasks of a stream, tokenised once and kept on disk.
 
-    A task without a validation split holds a tenth of each class's distinct training texts out,
-    the same ones whatever the seed, unless nothing is to be held out.
+    With ``hold_out``, a task without a validation split holds out a tenth of the distinct training
+    texts of each class. The seed does not affect which ones.
 
     Args:
-        entries: One for each task; see `parse_task`.
+        entries: An entry for each task; see `parse_task`.
         tokenizer: A fast tokenizer with a padding token.
         max_length: Longer texts are cut to this many tokens, special tokens included.
-        max_train_examples: Take a stratified subset of this size of each training split; 0 or
-            None takes all.
-        max_eval_examples: The same for each validation and each test split.
-        max_train_examples_per_class: Take so many of each class of each training split; 0 takes
+        max_train_examples: Size of a stratified subset of each training split; 0 or None takes
             all.
+        max_eval_examples: The same for each validation and each test split.
+        max_train_examples_per_class: Examples of each class of each training split; 0 takes all.
         max_validation_examples_per_class: The same for each validation split.
         seed: Chooses the training subsets. Evaluation subsets do not depend on it: runs with
             different seeds are measured on the same examples.
-        hold_out: Whether something wants a validation split of every task.
-        cache_dir: Where tokenised texts are kept; `default_cache_dir` if None.
-        progress: Told of the rows that are done while texts are tokenised.
+        hold_out: Whether every task needs a validation split.
+        cache_dir: Folder of the token cache; `default_cache_dir` if None.
+        progress: Receives the finished rows while texts are tokenised.
 
     Raises:
         DataError: A task cannot be read; the message names file, line or column and the remedy.
@@ -64,7 +63,7 @@ def load_tasks(
     check_tokenizer(tokenizer, max_length)
     sources = parse_tasks(entries)
     for source in sources:
-        source.splits()  # a task that is not there is found before the others are tokenised
+        source.splits()  # a missing task is found before the others are tokenised
     tasks = []
     for index, source in enumerate(sources):
         entry = tokenised(

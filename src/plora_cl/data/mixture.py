@@ -14,16 +14,16 @@ from plora_cl.state import SeedFor, derived_seed
 class MixtureStream:
     """Shuffled batches of all tasks, each batch of one task, addressable by ``(epoch, batch)``.
 
-    Every task gives the same number of batches to an epoch: what the tasks have on average,
-    rounded up. A task goes through its own examples over and over, each pass in an order of its
-    own, and an epoch takes up where the one before left off: of a large task it sees a part, a
-    small one it sees several times.
+    Every task contributes the same number of batches to an epoch: the mean over the tasks, rounded
+    up. Each task repeats its own examples, every pass in a new order, and an epoch continues where
+    the previous one ended. An epoch therefore covers a part of a large task, and a small task
+    several times.
 
-    Like those of `BatchStream` all orders are pure functions: of ``(seed, task, pass)`` within a
-    task, of ``(seed, epoch)`` among tasks.
+    As in `BatchStream`, all orders are pure functions: of ``(seed, task, pass)`` within a task, of
+    ``(seed, epoch)`` among tasks.
 
     Args:
-        examples: What to draw from, by task.
+        examples: Split to draw from, by task.
         batch_size: Examples per batch.
         seed: The run's seed.
     """
@@ -51,12 +51,12 @@ class MixtureStream:
         return stream.at(*divmod(epoch * self._share + turn, len(stream)))
 
     def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return which turn, ``task * share + turn of the task``, each batch of an epoch is."""
+        """Return ``task * share + turn of the task`` of each batch of an epoch."""
         if epoch != self._epoch:
             key = (self._seed, 0, epoch, SeedFor.MIXTURE)
             generator = np.random.default_rng(derived_seed(*key))
             tasks = generator.permutation(len(self)) // self._share
-            # Stable, so that each task goes through its examples in order
+            # Stable: each task takes its turns in order
             self._order = np.empty(len(self), dtype=np.int64)
             self._order[np.argsort(tasks, kind="stable")] = np.arange(len(self))
             self._epoch = epoch

@@ -1,4 +1,4 @@
-"""What somebody should know of a task before it is learned."""
+"""Notes on a task for the user, before it is learned."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from plora_cl.data.task import Task
 from plora_cl.data.tokens.scan import folded
 
 SKEWED = 4
-"""A task is skewed whose largest class has so many times the texts of the others on average."""
+"""Texts of the largest class over the mean of the other classes, from which a task is skewed."""
 
 
 def largest_share(labels: npt.NDArray[np.int64]) -> float:
-    """Return the share of the most frequent label, in [0, 1]: what always giving it would score.
+    """Return the share of the most frequent label, in [0, 1]: the accuracy of always giving it.
 
     Args:
         labels: ``[examples]``, class indices, at least one.
@@ -24,7 +24,7 @@ def largest_share(labels: npt.NDArray[np.int64]) -> float:
 
 
 def held_out_note(task: Task) -> str | None:
-    """Return a line on training texts that were held out for validation; None if none were."""
+    """Return a note on training texts held out for validation; None if there are none."""
     if not task.held_out:
         return None
     return (
@@ -34,10 +34,10 @@ def held_out_note(task: Task) -> str | None:
 
 
 def skew_note(task: Task, remedies: Sequence[str]) -> str | None:
-    """Return a line on a task one of whose classes has most of the texts; None if none has.
+    """Return a note on a task with one dominant class; None if it is balanced.
 
     Args:
-        task: What is learned.
+        task: The task.
         remedies: Settings to try.
     """
     counts = np.bincount(task.train.labels, minlength=len(task.classes))
@@ -54,7 +54,7 @@ def skew_note(task: Task, remedies: Sequence[str]) -> str | None:
 
 
 def lookalike_notes(task: Task) -> list[str]:
-    """Return a line for each set of classes whose names differ in white space or case alone."""
+    """Return a note for each set of classes whose names differ only in white space or case."""
     counts = np.bincount(task.train.labels, minlength=len(task.classes)).tolist()
     alike: dict[str, list[int]] = {}
     for index, name in enumerate(task.classes):

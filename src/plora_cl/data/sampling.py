@@ -1,4 +1,4 @@
-"""Which rows to take: stratified subsets and held-out texts."""
+"""Stratified subsets and held-out texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stratified_rows(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDA
 
 
 def rows_per_class(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return ``n`` rows of each class, sorted; all of a class that has fewer.
+    """Return ``n`` rows of each class, sorted; all rows of a class that has fewer.
 
     A pure function of its arguments.
 
@@ -59,7 +59,7 @@ def _shares(counts: npt.NDArray[np.int64], n: int) -> list[int]:
     total = int(counts.sum())
     least = 1 if n >= len(counts) else 0
     shares = np.maximum(counts * n // total, least)
-    # Counts the rows by which a class misses its exact share, times `total`, so in integers.
+    # Rows by which a class misses its exact share, times `total`: integers
     missing = counts * n - shares * total
     while (difference := n - int(shares.sum())) != 0:
         if difference > 0:
@@ -76,9 +76,9 @@ def held_out(
 ) -> npt.NDArray[np.bool_]:
     """Return which rows to hold out for validation or test, ``[rows]``.
 
-    Per class, the distinct texts with the smallest hashes go: the choice depends on the texts
-    alone, neither on their order nor on a seed, and equal texts stay on one side. A class with
-    at least two distinct texts has one on either side; a single one is not held out.
+    The distinct texts of each class with the smallest hashes are held out. The choice depends only
+    on the texts, not on their order or a seed, and equal texts stay on one side. A class with at
+    least two distinct texts has some on either side; a single text is not held out.
 
     Args:
         text_hashes: Equal for equal texts and uniformly distributed, ``[rows]``.

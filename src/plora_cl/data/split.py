@@ -21,11 +21,11 @@ class Split:
     A split has no state: equal arguments always give equal batches.
 
     Args:
-        file: Where the rows are.
+        file: File that holds the rows.
         task: Zero-based index of the task, copied into every batch.
         pad_token_id: Fills shorter rows of a batch, on the right.
         rows: Rows of ``file`` to take, in this order; all of them if None.
-        digest: The `digest` of these rows where it is known already.
+        digest: The `digest` of these rows, if it is known.
     """
 
     def __init__(
@@ -110,13 +110,13 @@ class Split:
 
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
-        """The rows with the shortest first, ties in row order: little padding; read-only."""
+        """Rows by length, shortest first, ties in row order: little padding; read-only."""
         order = np.argsort(self.lengths, kind="stable")
         order.flags.writeable = False
         return order
 
     def in_order(self, batch_size: int, *, first: int = 0) -> Iterator[Batch]:
-        """Yield the examples of `order` from place ``first`` on, each once."""
+        """Yield batches of the examples in `order`, starting at position ``first``."""
         for start in range(first, len(self), batch_size):
             yield self.batch(self.order[start : start + batch_size])
 

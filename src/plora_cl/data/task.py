@@ -17,16 +17,16 @@ class Task:
         name: Unique within the stream.
         classes: Class names in label order, fixed by the training split.
         train: Examples to learn from.
-        validation: Examples for early stopping and tuning; none where nothing wants them.
-        test: Examples to be measured on.
+        validation: Examples for early stopping and tuning; empty if nothing uses them.
+        test: Examples for evaluation.
         digest: SHA-256 over texts, labels, classes and tokenisation of all three splits.
-        source: SHA-256 of what the task was read from, before any subset is taken and whatever the
-            tokenizer; see `TaskSource.content_digest`.
+        source: SHA-256 of the source, independent of subsets and tokenizer; see
+            `TaskSource.content_digest`.
         duplicates: ``"first/second"`` -> examples of the second split whose text the first also
             has, counted before any subset is taken.
-        held_out: Training texts that were held out for validation, counted before any subset is
-            taken; 0 where the source has a validation split or nothing wants one.
-        kept: Training texts that were not, counted before any subset is taken.
+        held_out: Number of training texts held out for validation, before any subset is taken; 0
+            if the source has a validation split or nothing uses one.
+        kept: Number of the other training texts, before any subset is taken.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""What stands for a text where the text itself would take too much memory."""
+"""Short digests of texts, to compare texts without holding them in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT_DIGEST_BYTES = 16
 
 
 def text_digest(text: str) -> bytes:
-    """Return `TEXT_DIGEST_BYTES` bytes that stand for ``text``."""
+    """Return the digest of ``text``, `TEXT_DIGEST_BYTES` bytes."""
     return hashlib.blake2b(text.encode(), digest_size=TEXT_DIGEST_BYTES).digest()
 
 

@@ -1,1 +1,1 @@
-"""Texts written by a language model: prompts, sampling, and a cache of what was sampled."""
+"""Text generation with a language model: prompts, sampling, tuning, and a cache."""

@@ -43,16 +43,16 @@ _EXPECTED = (
 class CausalGenerator:
     """Samples texts from a causal language model.
 
-    The tokenizer is loaded at once, so that a wrong name is noticed at the start of a run, and the
-    model when it is needed first. A model whose tokenizer has a chat template is asked through it.
+    The tokenizer is loaded at once, so that a wrong name is an error at the start of a run. The
+    model is loaded when it is first needed. If the tokenizer has a chat template, prompts use it.
 
     Args:
         name: Hub id, local folder, path of a ``.gguf`` file or ``packaged:smollm2``.
         max_new_tokens: Longest text, in tokens.
         temperature: Divides the logits, above 0.
         top_p: Sampling takes the most probable tokens that together reach this, in (0, 1].
-        device: Where it computes.
-        dtype: Of its weights and its arithmetic.
+        device: Device of the model.
+        dtype: Type of its weights and computations.
 
     Raises:
         ModelError: There is no such model.
@@ -113,7 +113,7 @@ class CausalGenerator:
     def generate(
         self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
     ) -> list[Generated]:
-        """Return ``count`` texts sampled after ``prompt``, at once."""
+        """Return ``count`` texts sampled after ``prompt``, in one batch."""
         model = self._loaded()
         prompt_ids = self._prompt_ids(prompt).to(self._device)
         self._require_positions(model, prompt_ids.shape[1])
@@ -152,10 +152,9 @@ class CausalGenerator:
         seed: int,
         what: str,
     ) -> Units[Tuned]:
-        """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
+        """Tune a LoRA on ``examples``; see `lora_tuning.tune`.
 
-        A text is learned up to the longest that is generated, with the token that ends it if that
-        still fits.
+        A text is learned up to ``max_new_tokens`` tokens, its end token included if that fits.
         """
         model = self._loaded()
         rows = [[self._row(prompt, text) for prompt in prompts] for text, prompts in examples]
@@ -174,19 +173,19 @@ class CausalGenerator:
         self._model = None
 
     def _prompt_ids(self, prompt: str) -> torch.Tensor:
-        """Return the token ids ``[1, tokens]`` to go on from."""
+        """Return the token ids of the prompt, ``[1, tokens]``."""
         ids = self._encoded(self._asked(prompt), special=not self.instruction_tuned)
         return torch.tensor([ids], dtype=torch.int64)
 
     def _asked(self, prompt: str) -> str:
-        """Return ``prompt``, in the form of a conversation where the model wants that."""
+        """Return ``prompt``, inside the chat template if there is one."""
         if not self.instruction_tuned:
             return prompt
         request = [{"role": "user", "content": prompt}]
         options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
         try:
             return str(self._tokenizer.apply_chat_template(request, **options))
-        except Exception as error:  # whatever the template of somebody else does
+        except Exception as error:  # templates raise errors of any type
             raise ModelError(
                 f"generation_model: the chat template of {self.name!r} cannot be used: "
                 f"{first_line(error)}; choose another model"
@@ -199,7 +198,7 @@ class CausalGenerator:
         return ids
 
     def _row(self, prompt: str, text: str) -> Row:
-        """Return the tokens that `generate` goes on from, and those it should go on with."""
+        """Return the tokens of the prompt as `generate` reads it, followed by those of the text."""
         prompt_ids = self._prompt_ids(prompt)[0].tolist()
         self._require_positions(self._loaded(), len(prompt_ids))
         gap = "" if self._asked(prompt)[-1:].isspace() else " "
@@ -217,7 +216,7 @@ class CausalGenerator:
             )
 
     def _ends(self, model: PreTrainedModel) -> list[int]:
-        """Return the tokens that end a text: those of the model, and that of the tokenizer."""
+        """Return the end tokens: that of the tokenizer and those of the model."""
         of_model = getattr(model.config, "eos_token_id", None)
         found = of_model if isinstance(of_model, list) else [of_model]
         own = self._tokenizer.eos_token_id

@@ -14,8 +14,8 @@ class Generated(NamedTuple):
     """A text that a language model wrote.
 
     Attributes:
-        text: Cleaned, perhaps empty.
-        tokens: New tokens it took, the one that ended it included.
+        text: The cleaned text; may be empty.
+        tokens: Number of new tokens, the end token included.
     """
 
     text: str
@@ -23,38 +23,38 @@ class Generated(NamedTuple):
 
 
 class TextGenerator(Protocol):
-    """Writes texts on request; what it writes depends on itself and the arguments alone."""
+    """Generates texts. The result depends only on the generator and the arguments."""
 
     @property
     def name(self) -> str:
-        """What the user calls the model."""
+        """Name of the model in the settings."""
         ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that decides, beside the arguments, what is written."""
+        """SHA-256 of everything except the arguments that decides the texts."""
         ...
 
     @property
     def weights_digest(self) -> str:
-        """SHA-256 of weights and vocabulary alone, whatever the precision it computes in."""
+        """SHA-256 of weights and vocabulary only; the same for every dtype."""
         ...
 
     @property
     def instruction_tuned(self) -> bool:
-        """Whether the model follows requests, rather than going on with a text."""
+        """Whether the model follows requests; if not, it continues a text."""
         ...
 
     def generate(
         self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
     ) -> Sequence[Generated]:
-        """Return ``count`` texts; leaves the process-wide random generators as they were.
+        """Return ``count`` texts; the process-wide random generators keep their state.
 
         Args:
-            prompt: What to go on from, or a request.
-            count: At least 1.
-            seed: Of the sampling.
-            lora: Put into the model for this call.
+            prompt: Beginning of a text, or a request.
+            count: Number of texts, at least 1.
+            seed: Seed of the sampling.
+            lora: Adapter that acts during this call.
         """
         ...
 
@@ -67,13 +67,13 @@ class TextGenerator(Protocol):
         seed: int,
         what: str,
     ) -> Units[Tuned]:
-        """Return a LoRA under which ``examples`` are more probable, see `generation.tuning.tune`.
+        """Tune a LoRA on ``examples``; see `lora_tuning.tune`.
 
-        Leaves the process-wide random generators as they were after each unit, and the model
-        after the last one or when it is closed.
+        The process-wide random generators keep their state across each unit. The model has its
+        original layers again after the last unit or when the generator is closed.
         """
         ...
 
     def release(self) -> None:
-        """Give memory back until the model is needed again."""
+        """Free the memory of the model until it is needed again."""
         ...

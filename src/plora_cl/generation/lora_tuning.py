@@ -28,13 +28,13 @@ _MAX_GRAD_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TuningPlan:
-    """How to tune.
+    """Hyperparameters of tuning.
 
     Attributes:
-        examples: Training texts of a task to tune on, at least 1.
+        examples: Number of training texts of a task to tune on, at least 1.
         epochs: Passes over them, at least 1.
-        batch_size: Texts of a step, at least 1.
-        learning_rate: Of AdamW at the first step; it falls linearly to 0. Above 0.
+        batch_size: Texts per step, at least 1.
+        learning_rate: Learning rate of AdamW at the first step, above 0; it decays linearly to 0.
         r: Rank of the LoRA, at least 1.
     """
 
@@ -46,11 +46,11 @@ class TuningPlan:
 
 
 class TuningExample(NamedTuple):
-    """A text, and what the model is going to be asked for when it should write such a one.
+    """A text with the prompts after which the model should write it.
 
     Attributes:
-        text: In one line, not empty.
-        prompts: Used in turn, one an epoch.
+        text: One line, not empty.
+        prompts: Prompts; each epoch uses the next one.
     """
 
     text: str
@@ -58,11 +58,11 @@ class TuningExample(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A prompt and the text after it, as tokens.
+    """The tokens of a prompt and of the text after it.
 
     Attributes:
-        ids: Of both.
-        prompt_tokens: How many of them are the prompt, at least 1: nothing is learned from those.
+        ids: Token ids of both.
+        prompt_tokens: Number of tokens of the prompt, at least 1; they are not learned.
     """
 
     ids: list[int]
@@ -70,11 +70,11 @@ class Row(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What tuning arrived at.
+    """The result of tuning.
 
     Attributes:
         lora: The adapter.
-        losses: Cross-entropy per learned token in nats, averaged over each epoch as it went.
+        losses: Mean cross-entropy per learned token of each epoch, in nats.
     """
 
     lora: Lora
@@ -82,13 +82,13 @@ class Tuned(NamedTuple):
 
 
 class TuningState:
-    """Where tuning stands, as a `Stateful`; the tensors of its `state_dict` are live.
+    """The progress of tuning, as a `Stateful`; the tensors of its `state_dict` are live.
 
     Attributes:
-        batches: How many are done.
-        losses: Of the epochs that are done, see `Tuned`.
-        loss: Sum over the learned tokens of the epoch under way.
-        tokens: How many those are.
+        batches: Number of finished batches.
+        losses: Losses of the finished epochs; see `Tuned`.
+        loss: Sum of the loss over the learned tokens of the current epoch.
+        tokens: Number of these tokens.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class TuningState:
         self._optimizer: AdamW | StateDict = {}
 
     def attach(self, matrices: Mapping[str, torch.nn.Parameter], optimizer: AdamW) -> None:
-        """Put what was learned so far into a fresh LoRA and its optimizer, and follow them."""
+        """Restore the state into a fresh LoRA and its optimizer, and track both."""
         if self.batches:
             TensorPart(matrices).load_state_dict(self._matrices)
             optimizer.load_state_dict(self._optimizer_state())
@@ -106,12 +106,12 @@ class TuningState:
         self._optimizer = optimizer
 
     def count(self, loss: float, tokens: int) -> None:
-        """Take in a batch whose step is done: its loss summed over its learned tokens."""
+        """Count a finished step with the loss summed over its learned tokens."""
         self.loss, self.tokens = self.loss + loss, self.tokens + tokens
         self.batches += 1
 
     def end_epoch(self) -> None:
-        """Average the loss over the epoch."""
+        """Add the mean loss of the epoch to `losses`."""
         self.losses.append(self.loss / self.tokens)
         self.loss, self.tokens = 0.0, 0
 
@@ -154,11 +154,11 @@ def tune(
 
     Args:
         model: With frozen weights, in evaluation mode.
-        examples: Each as the rows that its epochs take in turn.
-        plan: How to tune.
-        state: Goes on from here.
-        seed: Decides initial values and the order of the examples.
-        what: The name of this work.
+        examples: The rows of each example; each epoch takes the next one.
+        plan: Hyperparameters.
+        state: Progress to continue from.
+        seed: Decides the initial values and the order of the examples.
+        what: Name of this work in the units.
 
     Raises:
         ModelError: The model has no linear layer to adapt.
@@ -200,15 +200,15 @@ def tune(
 
 
 def _order(examples: Sequence[Sequence[Row]], epoch: int, seed: int) -> list[Row]:
-    """Return the rows of an epoch as its batches take them, one after the other."""
+    """Return the rows of an epoch in the order of its batches."""
     order = np.random.default_rng(derived_seed(seed, 1, epoch)).permutation(len(examples)).tolist()
     return [examples[index][epoch % len(examples[index])] for index in order]
 
 
 def _accumulate(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[float, int]:
-    """Add the gradient of the loss summed over learned tokens; return that sum and their number.
+    """Accumulate the gradient of the summed loss; return the sum and the number of learned tokens.
 
-    Gradients of a sum do not vanish in half precision, as those of a mean would.
+    Gradients of a sum do not underflow in half precision, as those of a mean would.
     """
     ids, mask, targets = (tensor.to(model.device) for tensor in _padded(rows))
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
@@ -223,7 +223,7 @@ def _accumulate(model: PreTrainedModel, rows: Sequence[Row]) -> tuple[float, int
 
 
 def _padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids, mask and targets ``[rows, tokens]``; prompts and padding are no targets."""
+    """Return ids, mask and targets ``[rows, tokens]``; prompts and padding are ignored."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     mask, targets = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
@@ -237,11 +237,11 @@ def _padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
 def _scale_and_check(
     parameters: Sequence[torch.nn.Parameter], summed: float, tokens: int, step: int
 ) -> None:
-    """Turn gradients of the sum into those of the mean, clipped.
+    """Scale the gradients of the sum to those of the mean, and clip them.
 
     Raises:
-        MethodError: They are all zero at the first step.
-        TrainingError: They, or the loss, are not finite.
+        MethodError: All gradients are zero at the first step.
+        TrainingError: A gradient or the loss is not finite.
     """
     for parameter in parameters:
         if parameter.grad is not None:

@@ -1,4 +1,4 @@
-"""From what a language model wrote to one text, and how texts are compared."""
+"""Clean-up of generated texts, and digests to compare them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d"}
 
 
 def cleaned(written: str) -> str:
-    r"""Return the first paragraph in one line, perhaps empty.
+    r"""Return the first paragraph in one line; may be empty.
 
-    A first paragraph that ends in a colon only announces the text. Quotation marks around the
-    whole go.
+    A first paragraph that ends with a colon announces the text and is skipped. Quotation marks
+    around the whole text are removed.
     """
     paragraphs = [" ".join(part.split()) for part in written.strip().split("\n\n")]
     found = [part for part in paragraphs if part]
@@ -26,11 +26,11 @@ def cleaned(written: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """Return a text without line breaks: its first paragraph, as `cleaned` has it, is all of it."""
+    """Return a text without line breaks, so that `cleaned` keeps all of it."""
     return " ".join(text.split())
 
 
 def normalised_digest(text: str) -> bytes:
-    """Return `DIGEST_BYTES` bytes, equal for texts that differ in case and white space alone."""
+    """Return `DIGEST_BYTES` bytes, equal for texts that differ only in case and white space."""
     normalised = " ".join(text.casefold().split())
     return hashlib.blake2b(normalised.encode(), digest_size=DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""What a language model is asked for, to write a text of one class of one task."""
+"""Prompts for texts of one class of one task."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from string import Formatter
 from typing import Self, TypeAlias
 
 Templates: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
-"""Templates for every task, by name of the task, or None for those that suit the model."""
+"""Templates for all tasks, or by name of the task; None for the default of the model."""
 
 FOR_BASE_MODELS = (
     'A text from the collection "{task}", filed under "{label}":\n\n',
     "Category: {label}\nText:",
     "This is an example of {label}:\n\n",
 )
-"""Beginnings that a model which only continues text can go on from."""
+"""Templates for models that continue a text."""
 
 FOR_INSTRUCTION_MODELS = (
     'Write a short text about "{label}", as in the collection "{task}". Answer with the text only.',
     'Write two sentences that belong to the category "{label}". Answer with the sentences only.',
     'Give an example of a text filed under "{label}". Answer with the text only.',
 )
-"""Requests to a model that was tuned to follow them."""
+"""Templates for models that follow requests."""
 
 _PLACEHOLDERS = {"task", "label"}
 
@@ -31,7 +31,7 @@ def require_valid(template: str) -> None:
     """Make sure that a prompt can be made from ``template``.
 
     Raises:
-        ValueError: It names no class, something that is neither class nor task, or a format.
+        ValueError: It lacks ``{label}``, has an unknown placeholder, or has a format.
     """
     try:
         found = [
@@ -65,7 +65,7 @@ class Prompts:
     Attributes:
         task: Name of the task.
         classes: Names of its classes, in label order.
-        templates: Texts with ``{label}`` and perhaps ``{task}``; used in turn.
+        templates: Texts with ``{label}`` and optionally ``{task}``; chunks use them in turn.
     """
 
     task: str
@@ -81,8 +81,8 @@ class Prompts:
         Args:
             task: Name of the task.
             classes: Names of its classes.
-            templates: Those of the user.
-            instruction_tuned: Which templates to take where the user has none for this task.
+            templates: Templates of the user.
+            instruction_tuned: Which default applies if the user has none for this task.
         """
         chosen = templates.get(task) if isinstance(templates, Mapping) else templates
         own = FOR_INSTRUCTION_MODELS if instruction_tuned else FOR_BASE_MODELS
@@ -95,5 +95,5 @@ class Prompts:
 
 
 def readable(name: str) -> str:
-    """Return a name as a sentence would have it: ``yahoo_answers`` becomes ``yahoo answers``."""
+    """Return a name with spaces for underscores: ``yahoo_answers`` becomes ``yahoo answers``."""
     return " ".join(name.replace("_", " ").split())

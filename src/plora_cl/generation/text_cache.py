@@ -1,4 +1,4 @@
-"""Texts that were generated before, kept on disk for every run that would generate them again."""
+"""A cache of generated texts on disk, shared by runs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from plora_cl.units import Units
 
 FORMAT_VERSION = 1
 
-_MOST_BYTES = 16 << 20  # a chunk is a few hundred texts of a few hundred tokens at most
+_MOST_BYTES = 16 << 20  # a chunk is at most a few hundred texts of a few hundred tokens
 
 log = logging.getLogger(__name__)
 
 
 class CachedGenerator:
-    """A `TextGenerator` that asks another one only for what it has not asked before.
+    """A `TextGenerator` that caches the texts of another one.
 
-    Results are the same with and without it: an entry is found by everything that decides what
-    would be generated. A damaged entry counts as absent; a folder that cannot be written to is
-    reported once and done without.
+    Results are the same with and without the cache: the key of an entry covers everything that
+    decides the texts. A damaged entry counts as absent. If the folder cannot be written, one
+    warning says so, and nothing more is cached.
 
     Args:
-        generator: Writes what is not there yet.
-        folder: Where entries are; made when the first one is written.
-        environment: Versions, device and threads: what else decides the bits of a result.
+        generator: Generates the texts that are not cached.
+        folder: Folder of the entries; created with the first one.
+        environment: Versions, device and threads, which also decide the bits of a result.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class CachedGenerator:
 
     @property
     def name(self) -> str:
-        """What the user calls the model."""
+        """Name of the model in the settings."""
         return self._generator.name
 
     @property
     def digest(self) -> str:
-        """That of the generator."""
+        """Digest of the generator."""
         return self._generator.digest
 
     @property
     def weights_digest(self) -> str:
-        """That of the generator."""
+        """Digest of the generator."""
         return self._generator.weights_digest
 
     @property
@@ -68,7 +68,7 @@ class CachedGenerator:
     def generate(
         self, prompt: str, *, count: int, seed: int, lora: Lora | None = None
     ) -> Sequence[Generated]:
-        """Return ``count`` texts, from the folder where they are there."""
+        """Return ``count`` texts, from the cache if it has them."""
         asked = [FORMAT_VERSION, self.digest, prompt, count, seed, self._environment]
         if lora is not None:
             asked.append(lora.digest)
@@ -89,7 +89,7 @@ class CachedGenerator:
         seed: int,
         what: str,
     ) -> Units[Tuned]:
-        """Have the generator tune; nothing is kept in the folder."""
+        """Tune with the generator; nothing is cached."""
         return self._generator.tune(examples, plan, state, seed=seed, what=what)
 
     def release(self) -> None:
@@ -114,7 +114,7 @@ class CachedGenerator:
                 raise
         except OSError as error:
             self._can_write = False
-            log.warning("generated texts are not cached: %s; generation goes on", error)
+            log.warning("generated texts are not cached: %s; generation continues", error)
 
 
 def _read(path: Path, key: str, count: int) -> list[Generated] | None:

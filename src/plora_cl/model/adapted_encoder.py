@@ -1,4 +1,4 @@
-"""A pretrained encoder with LoRA adapters, and which of its parameters all tasks share."""
+"""A pretrained encoder with LoRA adapters and the parameters that all tasks share."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Pooling: TypeAlias = Literal["cls", "mean"]
 
 
 class AdaptedEncoder:
-    """Encodes texts under the adapters asked for; knows no task beside its adapter.
+    """Encodes texts under the selected adapters.
 
     Args:
         encoder: Returns ``last_hidden_state [batch, tokens, hidden]``; frozen and wrapped in place.
         pooling: ``cls`` takes the first token, ``mean`` averages over the tokens of the text.
-        shared: What every task may change, see `ContinualClassifier`.
+        shared: Parameters that every task may change; see `ContinualClassifier`.
         task_adapters: Tasks have adapters.
         lora_r: Rank of each adapter.
         lora_alpha: Adapter scale; contributions are multiplied by ``lora_alpha / lora_r``.
         lora_dropout: Dropout in front of the trainable adapter, in [0, 1).
-        lora_target_modules: Endings of layer names to adapt; None for the attention projections.
+        lora_target_modules: Suffixes of layer names to adapt; None for the attention projections.
         seed: Decides the initial values of the shared adapter.
 
     Attributes:
-        adapters: One for each task, and the shared one.
+        adapters: Adapters of all tasks, and the shared one.
         pooling: As given.
         shared: Parameters that every task may change, by name.
 
     Raises:
-        ModelError: The encoder lacks what is to be adapted or shared.
+        ModelError: The encoder has no layer to adapt or no parameter to share.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class AdaptedEncoder:
 
     def base(self) -> dict[str, Tensor]:
         """Return the tensors that never change, by name."""
-        # Unlike parameters, buffers become other tensors when a module moves to a device
+        # Moving a module to a device replaces its buffers, unlike its parameters
         buffers = {name: self._encoder.get_buffer(name) for name in self._buffers_of_base}
         return {**self._frozen, **buffers}
 
@@ -88,9 +88,9 @@ class AdaptedEncoder:
 
         Args:
             input_ids: Token ids.
-            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
+            attention_mask: 1 for text, 0 for padding; None without padding.
             adapters: Tasks whose adapters contribute.
-            shared: Values to use in place of the shared parameters, by name.
+            shared: Values that replace the shared parameters, by name.
         """
         hidden: Tensor = self._encoded(input_ids, attention_mask, adapters, shared)[-1]
         return hidden[:, 0] if self.pooling == "cls" else token_mean(hidden, attention_mask)
@@ -100,13 +100,13 @@ class AdaptedEncoder:
     ) -> Tensor:
         """Encode texts at two depths without adapters, ``[batch, layers, hidden]``.
 
-        The layers are those at a half and at five sixths of the depth, see `middle_layers`;
-        averaged over the tokens of the text whatever the pooling is.
+        The layers are at a half and at five sixths of the depth, see `middle_layers`. Features are
+        averaged over the tokens of the text for either pooling.
 
         Args:
             input_ids: Token ids ``[batch, tokens]``.
-            attention_mask: 1 for text, 0 for padding; None where nothing is padded.
-            shared: Values to use in place of the shared parameters, by name.
+            attention_mask: 1 for text, 0 for padding; None without padding.
+            shared: Values that replace the shared parameters, by name.
         """
         states = self._encoded(input_ids, attention_mask, (), shared, every_layer=True)
         chosen = middle_layers(len(states) - 1)
@@ -121,13 +121,13 @@ class AdaptedEncoder:
         *,
         every_layer: bool = False,
     ) -> Sequence[Tensor]:
-        """Return the last hidden states, or embeddings and the states after every layer."""
+        """Return the last hidden states; with ``every_layer`` embeddings and all hidden states."""
         self.adapters.select(adapters)
         texts: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if every_layer:
             texts["output_hidden_states"] = True
         if shared:
-            # Never written into the parameters: a checkpoint may be reading them meanwhile
+            # Not written into the parameters: a checkpoint may be reading them
             output = functional_call(self._encoder, self._by_present_name(shared), (), texts)
         else:
             output = self._encoder(**texts)

@@ -1,4 +1,4 @@
-"""LoRA adapters on one base, over PEFT's multi-adapter API: one per task, and a shared one.
+"""LoRA adapters of one encoder, through the multi-adapter API of PEFT.
 
 Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
 """
@@ -18,10 +18,10 @@ _SHARED = "shared"
 
 
 class AdapterBank:
-    """The LoRA adapters of an encoder: one per task, and one that always acts if it is added.
+    """The LoRA adapters of an encoder: one per task, and optionally a shared one.
 
-    PEFT remembers an active adapter inside every layer; here it is set anew by `select` before each
-    forward pass, so nothing depends on what ran before.
+    PEFT stores the active adapters in every layer. `select` sets them before each forward pass, so
+    that no result depends on earlier calls.
 
     Args:
         encoder: The encoder to adapt; its linear layers are wrapped in place.
@@ -52,13 +52,13 @@ class AdapterBank:
         return len(self._names)
 
     def add(self, generator: torch.Generator) -> None:
-        """Add the adapter of the next task: A random, B zero, so that it changes nothing yet."""
+        """Add the adapter of the next task: A random, B zero, so that it has no effect yet."""
         name = f"task{len(self._names)}"
         self._inject(name, generator)
         self._names.append(name)
 
     def add_shared(self, generator: torch.Generator) -> None:
-        """Add the adapter that contributes whatever is selected; it starts like that of a task."""
+        """Add the shared adapter, which always contributes; it is initialised like the others."""
         self._inject(_SHARED, generator)
         self._always.append(_SHARED)
 
@@ -78,7 +78,7 @@ class AdapterBank:
         """Let the adapters of ``tasks`` and the shared one contribute to the next forward pass."""
         names = [*self._always, *(self._names[task] for task in tasks)]
         for layer in self._layers.values():
-            # set_adapter() would also switch requires_grad, which belongs to the model
+            # set_adapter() would also change requires_grad, which the model sets
             layer._active_adapter = names
 
     def parameters(self, task: int) -> dict[str, nn.Parameter]:
@@ -86,7 +86,7 @@ class AdapterBank:
         return self._matrices(self._names[task])
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the A and B matrices of the shared adapter, by layer; none if there is none."""
+        """Return the A and B matrices of the shared adapter, by layer; empty without one."""
         return {
             f"shared_lora.{layer}": matrix
             for name in self._always
@@ -102,7 +102,7 @@ class AdapterBank:
         return {n.removesuffix(f".{A}"): matrix for n, matrix in matrices if n.endswith(A)}
 
     def silence_dropout(self, tasks: Sequence[int]) -> None:
-        """Switch off the dropout of the adapters of ``tasks``: frozen ones act as at test time."""
+        """Switch off the dropout of the adapters of ``tasks``, which are frozen."""
         for layer in self._layers.values():
             for task in tasks:
                 layer.lora_dropout[self._names[task]].eval()

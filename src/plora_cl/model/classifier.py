@@ -23,31 +23,31 @@ _HEAD_STD = 0.02  # the initializer_range of BERT
 class ContinualClassifier(nn.Module):
     """One encoder with a LoRA adapter and a linear head per task.
 
-    Which adapters contribute is the composition: ``isolated`` uses the adapter of the task asked
-    for; ``cumulative`` uses the sum of all adapters learned so far, whatever the task (O-LoRA).
+    The composition decides which adapters contribute: ``isolated`` uses the adapter of the task;
+    ``cumulative`` uses the sum of all adapters learned so far, for every task (O-LoRA).
 
-    With lateral connections every task but the first one also reads the features of the tasks
-    before it, see `represent`.
+    With lateral connections every task except the first also reads the features of earlier tasks,
+    see `represent`.
 
     Args:
         encoder: Returns ``last_hidden_state [batch, tokens, hidden]``; owned by the model.
         pooling: ``cls`` takes the first token, ``mean`` averages over the tokens of the text.
         composition: ``isolated`` or ``cumulative``.
-        shared: What every task may change: encoder parameters, see `shared_names`, or, for
-            ``lora``, one more adapter, which acts whatever the task.
-        task_adapters: Each task has an adapter of its own; without, a head alone.
+        shared: Parameters that every task may change: those of the encoder, see `shared_names`,
+            or, for ``lora``, those of one more adapter, which acts for every task.
+        task_adapters: Each task has its own adapter; if False, only its own head.
         joint: All tasks are learned together: nothing freezes before the end.
         lora_r: Rank of each adapter.
         lora_alpha: Adapter scale; contributions are multiplied by ``lora_alpha / lora_r``.
         lora_dropout: Dropout in front of the trainable adapter, in [0, 1).
-        lora_target_modules: Endings of layer names to adapt; None for the attention projections.
-        lateral_rank: Inner size of the lateral connection of each task but the first; None for
-            none.
-        seed: What a task adds starts from values that depend on this and the task alone.
+        lora_target_modules: Suffixes of layer names to adapt; None for the attention projections.
+        lateral_rank: Inner size of the lateral connection of each task except the first; None
+            disables lateral connections.
+        seed: Decides, with the index of a task, the initial values of what the task adds.
 
     Raises:
-        ModelError: The encoder lacks what is to be adapted or shared, or lateral connections are
-            to read adapters that there are not.
+        ModelError: The encoder has no layer to adapt or no parameter to share, or lateral
+            connections are on without task adapters.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class ContinualClassifier(nn.Module):
         super().__init__()
         if lateral_rank is not None and not task_adapters:
             raise ModelError(
-                "lateral connections read what earlier adapters see, and tasks have none: set "
-                "task_adapters: true, or use_lateral: false"
+                "lateral connections require task adapters: set task_adapters: true, or "
+                "use_lateral: false"
             )
         self.composition: Composition = composition
         self.task_adapters, self.joint = task_adapters, joint
@@ -98,7 +98,7 @@ class ContinualClassifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         return next(self.encoder.parameters()).device
 
     @property
@@ -113,14 +113,14 @@ class ContinualClassifier(nn.Module):
 
     @property
     def learning(self) -> range:
-        """The tasks that are being learned; what the others own is frozen."""
+        """Tasks in training; the parameters of other tasks are frozen."""
         return range(0 if self.joint else max(self.tasks - 1, 0), self.tasks)
 
     def grow(self, classes: int) -> None:
-        """Add what the next task owns, see `parts_of`, and freeze all that is not `learning`.
+        """Add the parts of the next task, see `parts_of`, and freeze those of earlier tasks.
 
-        Deterministic: depends on the seed and the number of the task, and leaves the process-wide
-        random generators as they were.
+        Deterministic: depends on the seed and the index of the task. The process-wide random
+        generators keep their state.
         """
         task = self.tasks
         seed = derived_seed(self._seed, task, SeedFor.ADAPTER)
@@ -135,7 +135,7 @@ class ContinualClassifier(nn.Module):
         self.train(self.training)
 
     def untrained_head(self, task: int, classes: int) -> nn.Linear:
-        """Return the head ``[classes, hidden]`` with which ``task`` starts, or would start."""
+        """Return the head ``[classes, hidden]`` that ``task`` starts with."""
         generator = torch.Generator().manual_seed(derived_seed(self._seed, task, SeedFor.HEAD))
         head = nn.utils.skip_init(nn.Linear, self._hidden, classes)
         assert isinstance(head, nn.Linear)
@@ -155,21 +155,21 @@ class ContinualClassifier(nn.Module):
         return logits
 
     def represent(self, input_ids: Tensor, attention_mask: Tensor | None, task: int) -> Tensor:
-        """Return what the head of ``task`` reads, ``[batch, hidden]``.
+        """Return the input of the head of ``task``, ``[batch, hidden]``.
 
-        That is `AdaptedEncoder.features` under `adapters_for` the task, ``h_k``. A lateral
-        connection makes it ``h_k + g * f([h_k ; mean_j<k h_j])``, where ``h_j`` is what task ``j``
-        saw when it had just been learned, but for what is shared: features under adapter ``j``
-        (``isolated``), or under adapters ``0..j`` (``cumulative``). They come without dropout and,
-        as in the source, without gradient: what is shared learns through ``h_k``. For task ``k``
-        this takes ``k`` forward passes more.
+        Without a lateral connection that is ``h_k``: `AdaptedEncoder.features` under
+        `adapters_for` the task. A lateral connection returns ``h_k + g * f([h_k ; mean_j<k h_j])``.
+        Here ``h_j`` are the features under adapter ``j`` (``isolated``) or adapters ``0..j``
+        (``cumulative``): those of task ``j`` when it had just been learned, except that shared
+        parameters have their present values. They are computed without dropout and, as in the
+        source, without gradient. Task ``k`` takes ``k`` more forward passes.
 
         Args:
             input_ids: Token ids ``[batch, tokens]``.
             attention_mask: 1 for text, 0 for padding; None where nothing is padded.
-            task: Which task; one that is not learned yet has no lateral connection.
+            task: Index of the task; a task that was not added yet has no lateral connection.
         """
-        # First: older PyTorch reuses casts under autocast, also those made without gradient
+        # First: older PyTorch reuses casts under autocast, even those made without gradient
         own = self.adapted.features(input_ids, attention_mask, self.adapters_for(task))
         if str(task) not in self.laterals:
             return own
@@ -184,18 +184,18 @@ class ContinualClassifier(nn.Module):
     def adapters_for(self, task: int) -> list[int]:
         """Return the tasks whose adapters contribute to predictions of ``task``.
 
-        A task that has not been learned yet has no adapter: ``isolated`` then uses none.
+        A task that was not added yet has no adapter: ``isolated`` then uses none.
         """
         if self.composition == "cumulative":
             return list(range(len(self.adapters)))
         return [task] if task < len(self.adapters) else []
 
     def _adapters_then(self, task: int) -> list[int]:
-        """Return `adapters_for` an earlier task as it was when that had just been learned."""
+        """Return `adapters_for` an earlier task at the time when it had just been learned."""
         return list(range(task + 1)) if self.composition == "cumulative" else [task]
 
     def dependencies(self, task: int) -> list[str]:
-        """Return the names of the parts, beside base and head, that `represent` depends on."""
+        """Return the names of the parts that `represent` reads, except the base."""
         adapters = self.adapters_for(task)
         if str(task) not in self.laterals:
             return ["shared", *(f"adapter-{k}" for k in adapters)]
@@ -203,7 +203,7 @@ class ContinualClassifier(nn.Module):
         return ["shared", *(f"adapter-{k}" for k in read), f"lateral-{task}"]
 
     def computation(self) -> dict[str, str | float]:
-        """Return what decides, beside weights and texts, what `represent` computes."""
+        """Return the configuration that `represent` depends on."""
         return {
             "encoder": configuration_digest(self.encoder),
             "pooling": self.adapted.pooling,
@@ -212,7 +212,7 @@ class ContinualClassifier(nn.Module):
         }
 
     def train(self, mode: bool = True) -> Self:
-        """Switch dropout on or off; frozen adapters never drop anything."""
+        """Switch dropout on or off; frozen adapters never apply it."""
         super().train(mode)
         if mode:
             frozen = range(min(self.learning.start, len(self.adapters)))
@@ -231,13 +231,13 @@ class ContinualClassifier(nn.Module):
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that all tasks share and change.
 
-        They go by their name in the encoder; those of the shared adapter by ``shared_lora``, the
-        name of the layer and ``lora_A`` or ``lora_B``.
+        Encoder parameters keep their names; those of the shared adapter are named
+        ``shared_lora.<layer>.lora_A`` and ``.lora_B``.
         """
         return dict(self.adapted.shared)
 
     def parts(self) -> Mapping[str, TensorPart]:
-        """Return every group of tensors that freezes or changes as a unit, see `part`."""
+        """Return every group of tensors that freezes or changes as a unit; see `part`."""
         own = [name for task in range(self.tasks) for name in self.parts_of(task)]
         return {name: self.part(name) for name in ("base", "shared", *own)}
 
@@ -256,8 +256,8 @@ class ContinualClassifier(nn.Module):
     def part(self, name: str) -> TensorPart:
         """Return one group of tensors that freezes or changes as a unit, by its stable name.
 
-        ``base`` never changes, ``shared`` changes with every task, ``adapter-k``, ``head-k`` and
-        ``lateral-k`` only while task ``k`` is learned.
+        ``base`` never changes. ``shared`` changes with every task. ``adapter-k``, ``head-k`` and
+        ``lateral-k`` change only while task ``k`` is learned.
 
         Raises:
             KeyError: There is no such group.

@@ -1,4 +1,4 @@
-"""Loading a pretrained encoder, and finding in it what adapters and the shared set need."""
+"""Pretrained encoders: loading, layers to adapt, and parameters to share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ATTENTION_PROJECTIONS = re.compile(
     r"|query|key|value|dense"  # ALBERT
     r")$"
 )
-"""Names of the linear maps of self-attention; feed-forward layers never match."""
+"""Names of the linear layers of self-attention; feed-forward layers never match."""
 
 _HUB_HELP = (
     "is it spelled right, and is the model hub reachable? Without a hub, give a local folder, or "
@@ -34,7 +34,7 @@ _HUB_HELP = (
 
 
 def load_encoder(model_name: str) -> PreTrainedModel:
-    """Load an encoder in float32, without its pooler: `ContinualClassifier` pools by itself.
+    """Load an encoder in float32 without its pooler; `ContinualClassifier` has its own pooling.
 
     Args:
         model_name: Hub id or local folder.
@@ -56,7 +56,7 @@ def load_encoder(model_name: str) -> PreTrainedModel:
 
 
 def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to ``model_name``.
+    """Load the tokenizer of ``model_name``.
 
     Raises:
         ModelError: There is none.
@@ -76,14 +76,14 @@ def _loaded(factory: Any, model_name: str, **options: Any) -> Any:
 
 
 def require_positions(encoder: nn.Module, max_length: int) -> None:
-    """Refuse texts longer than an encoder takes, before hours pass until the first one comes.
+    """Refuse a maximum length that an encoder has no positions for, before training starts.
 
     Args:
-        encoder: As transformers loads it.
+        encoder: Encoder of transformers.
         max_length: Longest text, in tokens.
 
     Raises:
-        ModelError: It has positions for fewer tokens.
+        ModelError: The encoder has fewer positions.
     """
     limit = longest_input(encoder)
     if limit is not None and max_length > limit:
@@ -94,12 +94,12 @@ def require_positions(encoder: nn.Module, max_length: int) -> None:
 
 
 def configuration_digest(encoder: nn.Module) -> str:
-    """Return the SHA-256 of what decides, beside its weights, what an encoder computes.
+    """Return the SHA-256 of the configuration that an encoder computes with.
 
-    Where it came from and which version of the library wrote it do not count.
+    Its origin and the version of the library that wrote it are excluded.
 
     Args:
-        encoder: As transformers loads it.
+        encoder: Encoder of transformers.
     """
     config: Any = encoder.config
     plain = {

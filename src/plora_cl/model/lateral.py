@@ -1,4 +1,4 @@
-"""Lateral connections: what earlier tasks see in a text, offered to a later one.
+"""Lateral connections: a task reads the features of earlier tasks.
 
 Source: Rusu et al. 2016, "Progressive Neural Networks" (arXiv 1606.04671), section 2: a later
 column reads the features of the frozen earlier ones through a small adapter network.
@@ -18,19 +18,18 @@ from torch.nn import functional
 class LateralConnection(nn.Module):
     """Adds ``g * f([own ; earlier])`` to the pooled features of one task.
 
-    ``f`` is ``Linear(2 hidden -> rank) -> GELU -> Linear(rank -> hidden)`` and ``g`` one number, 0
-    at first: the model then is the one without the connection, to the bit. ``f`` is not zero, so
-    the gradient reaches ``g`` at the first step, and ``f`` as soon as ``g`` has moved. Were both
-    zero, neither would ever learn.
+    ``f`` is ``Linear(2 hidden -> rank) -> GELU -> Linear(rank -> hidden)``. The scalar gate ``g``
+    starts at 0, so that the model first equals the one without the connection, to the bit. ``f``
+    starts at random values: the gradient reaches ``g`` at the first step and ``f`` when ``g`` is
+    not 0. If both were zero, neither would learn.
 
-    Unlike the source, which connects every layer and concatenates all earlier columns, it acts on
-    pooled features alone and takes the mean of the earlier ones, so that its size does not depend
-    on the number of tasks; the source scales the features that go in, here the gate scales what
-    comes out.
+    The source connects every layer, concatenates all earlier columns and scales the inputs. This
+    connection acts on pooled features, takes the mean of the earlier ones, so that its size does
+    not depend on the number of tasks, and its gate scales the output.
 
     Args:
         hidden: Size of the pooled features.
-        rank: Size of the layer in between.
+        rank: Size of the inner layer.
         generator: Draws the initial values of ``f``.
     """
 
@@ -63,7 +62,7 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
 
 @contextmanager
 def as_at_test_time(module: nn.Module) -> Iterator[None]:
-    """Compute with ``module`` without gradients and dropout; leave each mode as it was."""
+    """Compute with ``module`` without gradients and dropout; restore the modes afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

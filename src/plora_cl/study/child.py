@@ -1,4 +1,4 @@
-"""A run as a child process, and what its folder gets to know about it."""
+"""A run of a study as a child process, with its log and its failure in its folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MODULE = "plora_cl.cli.train.supervised"
 
 
 class Child:
-    """A run in a process of its own, which ends by itself if this process is gone.
+    """A run in a process of its own, which ends when this process ends.
 
-    The child reads its standard input: a byte asks it to stop, and it ends when this process does,
-    however it does. It has a process group of its own, so that Ctrl-C in a terminal reaches it
-    once, through `stop`.
+    The child reads its standard input: a byte asks it to stop, and the end of input tells it that
+    this process has ended, even by SIGKILL. It has a process group of its own, so that Ctrl-C in a
+    terminal reaches it once, through `stop`.
     """
 
     def __init__(self, run: PlannedRun, process: subprocess.Popen[bytes]) -> None:
@@ -32,27 +32,29 @@ class Child:
 
     @classmethod
     def start(cls, run: PlannedRun, *, threads: int) -> Self:
-        """Start ``run``, or go on with it, on ``threads`` threads.
+        """Start or resume ``run`` on ``threads`` threads.
+
+        An error is also recorded as the failure of the run, if the disk takes it.
 
         Raises:
-            OutputError: The disk refused a file in its folder, where this is kept if that can be.
-            StudyError: The system refused another process; this is kept, too.
+            OutputError: The disk refused a file in its folder.
+            StudyError: The system refused another process.
         """
         try:
             return cls(run, _started(run, threads))
         except PloraError as error:
-            with suppress(OutputError):  # it is told of anyway
+            with suppress(OutputError):  # the error itself is reported
                 _keep_failure(run, None, str(error))
             raise
 
     def stop(self) -> None:
-        """Ask it to save and end, unless somebody has."""
+        """Ask it to save and end. Only the first call counts."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended by itself
+        with suppress(BrokenPipeError):  # it has ended
             os.write(self._process.stdin.fileno(), b"s")
 
     def exit_code(self) -> int | None:
-        """Return what it exited with, as a shell reports it; None while it runs."""
+        """Return its exit code as a shell reports it; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -61,7 +63,7 @@ class Child:
         return code if code >= 0 else 128 - code
 
     def record_failure(self, code: int) -> str:
-        """Keep in the folder how it failed, and return that as one line."""
+        """Record the failure in the folder; return it as one line."""
         line = last_line(self.run.folder)
         try:
             _keep_failure(self.run, code, line)
@@ -92,12 +94,12 @@ def _started(run: PlannedRun, threads: int) -> subprocess.Popen[bytes]:
         except OSError as error:
             raise StudyError(
                 f"cannot start a process for {run.name}: {error.strerror or error}; start the "
-                "command again once there is room for one more"
+                "command again when the system has room for one more"
             ) from error
 
 
 def _keep_failure(run: PlannedRun, code: int | None, line: str) -> None:
-    """Write ``failure.json``; ``code`` is None where there was no process to exit with one."""
+    """Write ``failure.json``; ``code`` is None if no process was started."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     failure = json.dumps({"exit_code": code, "line": line, "at": at})
     write_output(run.folder / FAILURE, failure.encode())

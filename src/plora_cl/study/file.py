@@ -17,7 +17,7 @@ from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
 
 LIKE = "like"
-"""Key of a method of one's own: the learner whose settings it starts from."""
+"""Key of a user-defined method: the learner whose settings it starts from."""
 
 _Entry = TypeVar("_Entry")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
@@ -27,7 +27,7 @@ def _folder_name(value: str) -> str:
     if not _NAME.fullmatch(value) or "__" in value:
         raise ValueError(
             f"{value!r}; expected letters, digits and . + _ - without two underscores in a row, "
-            "for it becomes part of a folder's name"
+            "since it becomes part of a folder's name"
         )
     return value
 
@@ -56,12 +56,14 @@ def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
         learner = settings.get(LIKE)
         if name in LEARNERS and learner != name:
             raise ValueError(
-                f"{name}: is the name of a learner and does not start from it; write like: {name}, "
-                "or take another name"
+                f"{name}: has the name of a learner and does not start from it; write like: "
+                f"{name}, or take another name"
             )
         if learner is not None and (not isinstance(learner, str) or learner not in LEARNERS):
             what = unknown(str(learner), LEARNERS, kind="learner")
-            raise ValueError(f"{name}: {what}, or {{{name}: {{...settings}}}} for one of your own")
+            raise ValueError(
+                f"{name}: {what}, or {{{name}: {{...settings}}}} for a method of your own"
+            )
     return value
 
 
@@ -78,7 +80,7 @@ def _distinct(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
 
 
 def _listed_orders(value: object) -> object:
-    """Turn the name of a stream, or a list of such names, into orders of the same names."""
+    """Turn the name of a stream, or a list of them, into orders of the same names."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         return value
@@ -102,7 +104,7 @@ _Candidates = Annotated[
 
 
 class Tuning(BaseModel):
-    """Values to choose from on the first task of an order, by validation accuracy."""
+    """Candidate values, chosen by validation accuracy on the first task of an order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -113,22 +115,22 @@ class Tuning(BaseModel):
     lambda_ortho: _Candidates | None = None
     """Strengths of the orthogonality penalty to try."""
     seed: _Seed = 0
-    """Seed of every trial; none of the seeds of the runs."""
+    """Seed of every trial; must differ from the seeds of the runs."""
 
 
 TUNABLE = tuple(name for name in Tuning.model_fields if name != "seed")
-"""Settings that a study can choose."""
+"""Settings that tuning can choose."""
 
 
 class StudyFile(BaseModel):
-    """Methods, orders, variants and seeds; a run is one of each."""
+    """Methods, orders, variants and seeds. A run is one combination of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: _Name
-    """Folder below experiment_dir that holds one folder for each run."""
+    """Folder below experiment_dir; it holds one folder for each run."""
     base: _Overrides = {}
-    """Settings of every run; the key preset starts from packaged ones."""
+    """Settings of every run; the key preset names packaged settings to start from."""
     tasks: dict[str, TaskEntry] = {}
     """Short names of tasks for use in orders."""
     orders: Annotated[
@@ -144,7 +146,7 @@ class StudyFile(BaseModel):
     ]
     """Names of learners, or mappings {name: {settings}}, where like names a learner."""
     variants: dict[_Name, _Overrides] = {}
-    """A further factor; a method in which its settings have no effect runs once."""
+    """A further factor. A method on which no variant has an effect runs once."""
     seeds: Annotated[tuple[_Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct)]
     """Seeds; runs of the same seed and order learn from the same examples."""
     jobs: _Count = 1
@@ -154,7 +156,7 @@ class StudyFile(BaseModel):
     baseline: str | None = None
     """Method that the others are compared with, pair by pair."""
     tune: Tuning | None = None
-    """Values to choose from, with the same number of trials for each method."""
+    """Candidate values; every method gets the same number of trials."""
 
 
 def read_study(path: Path) -> StudyFile:
@@ -183,8 +185,8 @@ def _contradictions(study: StudyFile) -> list[str]:
         found.append(f"baseline: {study.baseline!r}: {text}")
     if study.tune is not None and study.tune.seed in study.seeds:
         found.append(
-            f"tune.seed: {study.tune.seed} is one of the seeds of the runs, whose results would "
-            "then be chosen, not measured; take another"
+            f"tune.seed: {study.tune.seed} is one of the seeds of the runs: values would be chosen "
+            "by the results they are to be measured with; take another"
         )
     if not isinstance(study.base.get("preset", ""), str):
         found.append(f"base.preset: {shown(study.base['preset'])}; expected a name")
@@ -196,7 +198,7 @@ def _contradictions(study: StudyFile) -> list[str]:
 
 
 def _not_theirs(study: StudyFile) -> list[str]:
-    """Return what a method, a variant or the base says of a run that is not theirs to say."""
+    """Return the settings that a method, a variant or the base may not give."""
     places = {
         "base": study.base,
         **{f"methods.{name}": values for name, values in study.methods.items()},

@@ -1,4 +1,4 @@
-"""Which runs a study consists of, and the settings of each."""
+"""The runs of a study and the settings of each."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PlannedRun:
     Attributes:
         method: Name of the method in the study.
         order: Name of the order.
-        variant: Name of the variant; empty where there is none or it would change nothing.
+        variant: Name of the variant; empty if there are none or none has an effect.
         seed: Seed of the run.
-        learner: Name of the learner that the method starts from; None for one's own settings.
+        learner: Name of the learner that the method starts from; None if it starts from none.
         settings: Complete settings, its folder included.
-        own: Settings that the method or the variant gives itself: those are not tuned.
+        own: Settings that the method or the variant gives; these are not tuned.
     """
 
     method: str
@@ -59,7 +59,7 @@ class PlannedRun:
 
     @property
     def is_floor(self) -> bool:
-        """Whether it learns without an encoder."""
+        """Whether it is the floor, which learns without an encoder."""
         return self.learner == FLOOR
 
 
@@ -75,12 +75,12 @@ def study_folder(study: StudyFile) -> Path:
 
 
 def planned_runs(study: StudyFile, source: str, chosen: Chosen | None = None) -> list[PlannedRun]:
-    """Return every run, all methods of one seed before the next seed.
+    """Return every run. All methods of one seed come before the next seed.
 
     Args:
-        study: What to run.
-        source: The file it was read from, for messages.
-        chosen: What tuning chose.
+        study: Methods, orders, variants and seeds.
+        source: The file of the study, for messages.
+        chosen: Values that tuning chose.
 
     Raises:
         SettingsError: The settings of a run are wrong; each problem is listed once.
@@ -101,7 +101,7 @@ def planned_runs(study: StudyFile, source: str, chosen: Chosen | None = None) ->
 
 
 def notes_on(study: StudyFile, runs: Sequence[PlannedRun]) -> list[str]:
-    """Return one line for each setting that a method gives itself and that changes no run of it."""
+    """Return one line for each setting of a method that has no effect on any of its runs."""
     found: dict[str, list[str]] = {}
     for run in runs:
         lines = ineffective(run.settings, study.methods[run.method])
@@ -111,7 +111,7 @@ def notes_on(study: StudyFile, runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _what_acts(run: PlannedRun) -> dict[str, Any]:
-    """Return the settings that make a difference to a run; those of its folder do not."""
+    """Return the settings that decide what a run computes."""
     settings = run.settings.model_dump(mode="json")
     if run.is_floor:
         return {name: settings[name] for name in EXAMPLE_SETTINGS}
@@ -140,14 +140,14 @@ class _Planner:
         return [run for variant in names for run in self._run(method, order, variant, seed)]
 
     def _differ(self, method: str, order: str, seed: int) -> bool:
-        """Tell whether a variant does anything; what was tuned in it must not decide that."""
+        """Return whether any variant has an effect, before anything is tuned."""
         try:
             without, *others = (
                 self._planned(method, order, variant, seed, tuned=False)
                 for variant in (NO_VARIANT, *self._study.variants)
             )
         except SettingsError:
-            return True  # a variant gives what the method lacks, or has a problem to be told
+            return True  # a variant completes the method, or its problem must be reported
         return any(_what_acts(run) != _what_acts(without) for run in others)
 
     def _run(self, method: str, order: str, variant: str, seed: int) -> list[PlannedRun]:

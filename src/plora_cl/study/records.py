@@ -1,4 +1,4 @@
-"""The results of runs as flat records, checked before anybody compares them."""
+"""The results of runs as flat records, checked before they are compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METRICS = (
     "routing_gap",
     "wall_clock_seconds",
 )
-"""Metrics of every run, in the order of the tables; followed by one accuracy for each task."""
+"""Metrics of every run in the order of the tables. One accuracy for each task follows them."""
 
 _TOLERANCE = 1e-9
 _FILE = "final_results.json"
@@ -38,7 +38,7 @@ _Seconds = Annotated[float, Field(ge=0, le=1e12)]  # tens of thousands of years
 
 
 class _Plain(BaseModel):
-    """A part of a result file that somebody may have edited; what is not read here is ignored."""
+    """A part of a result file, which may have been edited. Other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -70,7 +70,7 @@ class _Task(_Plain):
 
 
 class _Results(_Plain):
-    """What ``final_results.json`` holds, as far as runs are compared by it."""
+    """The parts of ``final_results.json`` that comparisons use."""
 
     average_accuracy: _Share
     backward_transfer: _Difference | None = None
@@ -91,12 +91,12 @@ class _Results(_Plain):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one run measured.
+    """The measurements of a run.
 
     Attributes:
         run: The run.
-        values: Metrics by name; None where one is not defined or was not measured.
-        zero_by_construction: Metrics that could not be anything but zero, and why.
+        values: Metrics by name; None if a metric is undefined or was not measured.
+        zero_by_construction: Metrics that are zero for any weights, and why.
         data: Digests of the examples of each task.
     """
 
@@ -106,18 +106,18 @@ class Record:
     data: Sequence[ExampleDigests]
 
     def is_of(self, method: str | None, variant: str) -> bool:
-        """Tell whether it is a run of a method in a variant."""
+        """Return whether it is a run of ``method`` in ``variant``."""
         return (self.run.method, self.run.variant) == (method, variant)
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a trial measured.
+    """The measurements of a trial.
 
     Attributes:
         run: The trial.
-        accuracy: On the validation texts, mean over tasks after the last one, in [0, 1].
-        texts: How many there are, at least 1.
+        accuracy: Validation accuracy after the last task, mean over tasks, in [0, 1].
+        texts: Number of validation texts, at least 1.
         data: Digests of the examples of each task.
     """
 
@@ -131,7 +131,7 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
     """Return the record of a run that is done.
 
     Raises:
-        StudyError: They are damaged, or the metrics contradict one another.
+        StudyError: The results are damaged, or the metrics contradict each other.
     """
     found = _checked(run, results)
     values = {
@@ -149,10 +149,10 @@ def record(run: PlannedRun, results: Mapping[str, Any]) -> Record:
 
 
 def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
-    """Return what a trial that is done measured.
+    """Return the measurements of a trial that is done.
 
     Raises:
-        StudyError: Its results are damaged.
+        StudyError: The results are damaged.
     """
     found = _checked(run, results)
     accuracy = None if found.validation is None else found.validation.average_accuracy
@@ -194,29 +194,29 @@ def task_metric(task: str) -> str:
 
 
 def metric_names(records: Sequence[Record]) -> list[str]:
-    """Return the names of all metrics of ``records``, those that all runs have first."""
+    """Return the names of all metrics of ``records``; `METRICS` come first."""
     return list(dict.fromkeys([*METRICS, *(name for one in records for name in one.values)]))
 
 
 def are_pair(one: Record, other: Record) -> bool:
-    """Tell whether two runs learned from, and were measured on, the same texts.
+    """Return whether two runs learned from, and were measured on, the same texts.
 
-    They have the same order and seed, the same settings that pick the examples, and the same
+    A pair has the same order, the same seed, the same settings that pick examples, and the same
     texts held out.
     """
     if _examples(one.run) != _examples(other.run):
         return False
     if holds_out(one.run.settings) == holds_out(other.run.settings):
         return True
-    # Training texts validate in one of them, unless the tasks have validation splits.
+    # One of them holds training texts out, unless the tasks have validation splits
     return [task.train for task in one.data] == [task.train for task in other.data]
 
 
 def check_same_examples(records: Sequence[Record]) -> None:
-    """Make sure that runs whose settings pick the same examples had the same.
+    """Make sure that runs whose settings pick the same examples had the same examples.
 
     Raises:
-        StudyError: Two of them had not, so that their difference would mean nothing.
+        StudyError: Two such runs had different examples.
     """
     first: dict[str, Record] = {}
     for one in records:
@@ -244,7 +244,7 @@ def _check_identity(run: PlannedRun, values: Mapping[str, float | None], *, task
         values[name] for name in ("average_accuracy", "learning_accuracy", "backward_transfer")
     )
     if average is None or learned is None or backward is None:
-        return  # learned at once, or one task only
+        return  # joint training, or a single task
     expected = learned + (tasks - 1) / tasks * backward
     if abs(average - expected) > _TOLERANCE:
         raise StudyError(

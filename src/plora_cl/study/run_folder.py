@@ -1,4 +1,4 @@
-"""What the folder of a run tells about it: done, running, failed, unreadable, or still to do."""
+"""The state of a run, from its folder: done, running, failed, unreadable, or still to do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KEYS = frozenset(
     {"accuracy_matrix", "average_accuracy", "f1", "gap", "identity", "routed", "tasks"}
     | {"zero_by_construction"}
 )
-"""What results cannot be compared without."""
+"""Keys that a comparison needs."""
 
 _COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
 _TAIL_BYTES = 65_536
@@ -42,7 +42,7 @@ _MOST_RESULTS, _MOST_RESULTS_MEMORY = 256 << 20, 1 << 30  # matrices: a thousand
 
 
 class _Step(BaseModel):
-    """A step in the run log, as far as it is shown."""
+    """The parts of a step event of the run log that are shown."""
 
     event: Literal["step"]
     step: int
@@ -65,16 +65,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """State of a run, and what there is to say about it in one line."""
+    """State of a run, with details in one line."""
 
     state: State
     detail: str = ""
 
 
 def status_of(run: PlannedRun) -> Status:
-    """Return where ``run`` stands, from nothing but its folder.
+    """Return the state of ``run``, from its folder alone.
 
-    A folder that cannot be read is a state like others: it says nothing about the other runs.
+    An unreadable folder is a state, not an error: other runs are not affected.
     """
     try:
         return _status(run)
@@ -85,13 +85,13 @@ def status_of(run: PlannedRun) -> Status:
 def results_of(run: PlannedRun) -> dict[str, Any] | None:
     """Return the results of ``run``.
 
-    None unless they can be read, and were made with exactly its settings throughout.
+    None if they cannot be read, or if any part of the run used other settings.
     """
     try:
         results = _results(run)
         return None if results is None or _changed(run) or _mixed(run) else results
     except (PloraError, OSError):
-        return None  # the status of the run says why
+        return None  # `status_of` gives the reason
 
 
 def last_line(folder: Path) -> str:
@@ -115,7 +115,7 @@ def _status(run: PlannedRun) -> Status:
     if mixed := _mixed(run):
         return Status(
             State.CHANGED,
-            f"was gone on with under other settings: {mixed}; remove {run.folder}, or give the "
+            f"was resumed under other settings: {mixed}; remove {run.folder}, or give the "
             "study another name",
         )
     if _results(run) is not None:
@@ -133,7 +133,7 @@ def _status(run: PlannedRun) -> Status:
 
 
 def _results(run: PlannedRun) -> dict[str, Any] | None:
-    """Return the results in the folder if the settings of ``run`` made them, not earlier ones."""
+    """Return the results in the folder if they were made with the settings of ``run``."""
     results = _json_at(run.folder / _RESULTS)
     if not _are_whole(results) or not (run.folder / RECORD).is_file():
         return None
@@ -159,7 +159,7 @@ def _changed(run: PlannedRun) -> str:
     """Return the settings in which the run in the folder differs from the planned one."""
     recorded = run.folder / RECORD
     if not recorded.is_file():
-        return ""  # it never came to learning
+        return ""  # it never started to learn
     try:
         found = anchored_values(completed(read_mapping(recorded)))
     except SettingsError as error:
@@ -173,9 +173,9 @@ def _changed(run: PlannedRun) -> str:
 
 
 def _mixed(run: PlannedRun) -> str:
-    """Return the settings and data that were changed while the run was going on.
+    """Return the settings and data that changed between starts of the run.
 
-    Results of two settings belong to neither. Another machine is no such change.
+    Results made under two settings belong to neither. A change of machine does not count.
     """
     head = line_of(CheckpointStore(run.folder / "checkpoints")).head
     if head is None:
@@ -194,7 +194,7 @@ def _mixed(run: PlannedRun) -> str:
 
 
 def _progress(run: PlannedRun) -> str:
-    """Return which step the run log ends with; empty where there is none."""
+    """Return the last step in the run log as text; empty if it has none."""
     for line in reversed(_tail(run.folder / RUN_LOG)):
         with suppress(ValidationError):  # of another event, or torn
             step = _Step.model_validate_json(line)
@@ -213,7 +213,7 @@ def _tail(path: Path) -> list[str]:
             file.seek(max(0, file.tell() - _TAIL_BYTES))
             return file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return []  # it is shown, and decides nothing
+        return []  # shown only: no state depends on it
 
 
 def _one_line(error: Exception) -> str:

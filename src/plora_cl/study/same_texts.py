@@ -1,4 +1,4 @@
-"""Whether runs that name the same texts had the same ones, whatever was picked from them."""
+"""Whether runs that name the same sources read the same texts from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plora_cl.study.records import ExampleDigests, Record, Validation
 
 
 class _Read(NamedTuple):
-    """A task that a run read: where from, which classes of it, and the digest of what it found."""
+    """A task as a run read it: its source, its classes, and the digest of their content."""
 
     run: PlannedRun
     task: str
@@ -24,13 +24,13 @@ class _Read(NamedTuple):
 
 
 def check_same_sources(measured: Iterable[Record | Validation]) -> None:
-    """Make sure that runs and trials that name the same texts had the same.
+    """Make sure that runs and trials that name the same sources read the same texts.
 
-    Order, seed, method and size of the subset do not matter: what is compared is what the texts
-    are picked from. Results of earlier versions, which do not say that, are left out.
+    Order, seed, method and size of the subset do not matter: the digests cover whole sources.
+    Results of earlier versions, which have no such digest, are skipped.
 
     Raises:
-        StudyError: The texts were changed between two of them.
+        StudyError: The texts changed between two of them.
     """
     read = [each for one in measured for each in _reads(one.run, one.data)]
     first: dict[tuple[str, tuple[str, ...]], _Read] = {}
@@ -54,6 +54,6 @@ def _reads(run: PlannedRun, data: Sequence[ExampleDigests]) -> Iterator[_Read]:
         if task.source is not None:
             whole = spelled_out(entry)
             classes = tuple(sorted(whole.pop("classes", None) or ()))
-            whole.pop("name", None)  # it changes nothing of what is read
+            whole.pop("name", None)  # does not change the texts
             place = json.dumps(whole, sort_keys=True)
             yield _Read(run, task.name, place, classes, task.source)

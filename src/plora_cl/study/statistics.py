@@ -1,7 +1,7 @@
 """Statistics over repeated runs: intervals, paired tests and effect sizes.
 
-Whatever is not defined, for want of values or of differences between them, is None. Values that go
-in count as independent of one another; `independent` makes them so.
+A statistic that is undefined, because there are too few values or they do not differ, is None.
+Every function treats its values as independent; `independent` returns such values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
 MOST_EXACT_PAIRS = 16
-"""Up to so many pairs the permutation test goes through every assignment of signs."""
+"""Up to this many pairs the permutation test enumerates every assignment of signs."""
 
 _LEAST_ORDERS = 2  # a spread has at least one degree of freedom
 _RANDOM_SIGNS = 100_000
@@ -29,9 +29,9 @@ class Units:
     """Values that count as independent of one another.
 
     Attributes:
-        of: What a value stands for: one order, as the mean over its seeds, or one seed.
-        values: One for each of them.
-        runs: Runs that they were computed from.
+        of: What a value stands for: an order (the mean over its seeds) or a seed.
+        values: One for each order or seed.
+        runs: Number of runs that they were computed from.
     """
 
     of: Literal["order", "seed"]
@@ -41,7 +41,7 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and how certain it is.
+    """A mean with its uncertainty.
 
     Attributes:
         n: Number of values.
@@ -60,10 +60,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """How values differ from those of a baseline, pair by pair.
+    """The paired comparison of values with those of a baseline.
 
     Attributes:
-        difference: Of value minus baseline.
+        difference: Value minus baseline, over pairs.
         t_p: Two-sided p-value of the paired t-test.
         permutation_p: Two-sided p-value of the sign-flip permutation test of the mean; its
             smallest possible value is ``2 / 2**n``.
@@ -79,11 +79,11 @@ class PairedComparison:
 
 
 def independent(values: Sequence[float], orders: Sequence[str]) -> Units:
-    """Return the values that an interval or a test may count, from one value a run.
+    """Return values that an interval or a test may treat as independent, from one value a run.
 
-    Runs of one order share what that order does, so with two orders or more an order is the unit,
-    and what follows holds for further orders. With one order the seed is, and what follows holds
-    for that order alone.
+    Runs of one order share the effect of that order. With two orders or more the unit is
+    therefore the order, and conclusions extend to further orders. With one order the unit is the
+    seed, and conclusions hold for that order alone.
 
     Args:
         values: One for each run.
@@ -123,7 +123,7 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> PairedCompari
     """Compare ``values[k]`` with ``baseline[k]`` for all k.
 
     Raises:
-        ValueError: There are no pairs, or not as many values as baselines.
+        ValueError: There are no pairs, or the lengths differ.
     """
     differences = np.subtract(values, baseline, dtype=np.float64)
     if len(values) != len(baseline):
@@ -131,7 +131,7 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> PairedCompari
     difference = estimate(differences.tolist())
     size = max(map(abs, [*values, *baseline]))
     if difference.sd is not None and difference.sd <= _TOLERANCE * size:
-        # Equal but for rounding: that is no spread to divide by.
+        # Equal up to rounding: there is no spread to divide by
         difference = replace(difference, sd=0.0, low=difference.mean, high=difference.mean)
     d_z = _standardised(difference)
     return PairedComparison(
@@ -162,7 +162,7 @@ def _hedges(freedom: int) -> float:
 
 
 def _sign_flip_test(differences: npt.NDArray[np.float64]) -> float:
-    """Return the share of assignments of signs with a mean at least as far from 0 as observed.
+    """Return the share of sign assignments whose mean is at least as far from 0 as observed.
 
     Source: Fisher 1935, "The Design of Experiments", section 21.
     """
@@ -171,7 +171,7 @@ def _sign_flip_test(differences: npt.NDArray[np.float64]) -> float:
     if n <= MOST_EXACT_PAIRS:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
         extreme, all_of_them = 0, 2**n
-    else:  # the observed assignment counts as one of those drawn
+    else:  # the observed assignment counts as one of the draws
         signs = np.random.default_rng(n).choice((-1, 1), size=(_RANDOM_SIGNS, n))
         extreme, all_of_them = 1, _RANDOM_SIGNS + 1
     sums = np.abs(signs @ differences)

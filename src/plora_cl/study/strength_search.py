@@ -1,8 +1,8 @@
 """Choosing settings on the first task of an order, by validation accuracy.
 
-The learning rate is chosen with the first task alone. A strength of a penalty against forgetting
-cannot act there, so that it is chosen with that task cut in two by its classes. Trials that would
-compute the same are made once; no trial sees a test score or a seed of the runs.
+The learning rate is chosen on the first task alone. The strength of a penalty against forgetting
+has no effect there, so it is chosen on that task cut in two by its classes. Trials that would
+compute the same are run once. No trial uses a test score or a seed of the runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from plora_cl.study.same_texts import check_same_sources
 FOLDER, FILE = "tuning", "tuning.json"
 
 _SWITCH = {"lambda_ewc": "use_ewc", "lambda_ortho": "use_orthogonal"}
-"""What must be on for a strength to act."""
+"""The setting that must be on for a strength to have an effect."""
 
 _FROM_THE_SECOND_TASK_ON = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral", "joint")
 _LEAST_CLASSES = 4
@@ -45,12 +45,12 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A run that tries one value.
+    """A run that tries one value of one setting.
 
     Attributes:
-        setting: What is tried.
-        value: Its value.
-        run: The run, whose folder is shared by all methods that would compute the same.
+        setting: Name of the setting.
+        value: Value that is tried.
+        run: The run. Methods whose trials would compute the same share it.
     """
 
     setting: str
@@ -60,13 +60,13 @@ class Trial:
 
 @dataclass(slots=True)
 class Choice:
-    """What tuning has chosen so far.
+    """The state of tuning.
 
     Attributes:
-        trials: Every trial, by method, order and variant, then in the order they are made.
-        measured: What the trials that are done measured, by the name of their run.
-        values: Settings chosen, by method, order and variant.
-        notes: What could not be tuned, and why.
+        trials: Every trial, by method, order and variant, then in the order in which they run.
+        measured: Measurements of finished trials, by the name of their run.
+        values: Chosen settings, by method, order and variant.
+        notes: Settings that could not be tuned, and why.
         complete: Whether every trial is done; if not, `values` are those of earlier stages.
     """
 
@@ -87,19 +87,19 @@ def choose(
     folder: Path,
     work: Callable[[Sequence[PlannedRun]], None] | None = None,
 ) -> Choice:
-    """Return what tuning chooses: the first value within one standard error of the best.
+    """Choose the first candidate of each setting that is within one standard error of the best.
 
     The error is that of an accuracy, ``sqrt(p (1 - p) / n)`` over the ``n`` validation texts of the
     best trial.
 
     Args:
-        runs: Every run of the study, as it is without tuning.
-        tuning: What to try.
-        folder: Of the study.
-        work: Runs what is not done yet; None only looks.
+        runs: Every run of the study, before tuning.
+        tuning: Candidate values.
+        folder: Folder of the study.
+        work: Runs the trials that are not done yet; None uses only finished trials.
 
     Raises:
-        StudyError: ``work`` returned and a trial has no result.
+        StudyError: A trial has no result after ``work`` returned.
     """
     choice = Choice()
     keys = {(r.method, r.order, r.variant): r for r in runs if not r.is_floor}
@@ -136,7 +136,7 @@ def choose(
 
 
 def write_choice(choice: Choice, folder: Path) -> None:
-    """Write ``tuning.json``: every trial, what was chosen and what could not be."""
+    """Write ``tuning.json``: every trial, the chosen values, and the notes."""
     content = {
         "chosen": [
             {"method": m, "order": o, "variant": v, **choice.values.get((m, o, v), {})}
@@ -162,10 +162,10 @@ def write_choice(choice: Choice, folder: Path) -> None:
 
 
 def _measure(made: Sequence[PlannedRun], choice: Choice) -> tuple[list[str], list[str]]:
-    """Put what trials measured into ``choice``.
+    """Add the measurements of finished trials to ``choice``.
 
     Returns:
-        Names of those without results, and what is wrong with results that cannot be used.
+        Names of trials without results, and the problems of results that cannot be used.
     """
     missing, damaged = [], []
     for run in made:
@@ -197,7 +197,7 @@ def _cannot_choose(
 
 
 def _take_best(stage: Mapping[Key, Sequence[Trial]], choice: Choice) -> None:
-    """Put the value of each method into ``choice``.
+    """Add the chosen value of each method to ``choice``.
 
     Source: the rule of one standard error, Breiman et al. 1984, "Classification and Regression
     Trees", section 3.4.3.
@@ -261,7 +261,7 @@ def _trial_run(
     values = settings.model_dump(mode="json")
     values |= {"seed": seed, "measure_validation": True, "use_router": False, **changes}
     values["replay_prompts"] = _prompts_of_halves(values, settings)
-    if len(values["tasks"]) == 1:  # what acts from the second task on does nothing
+    if len(values["tasks"]) == 1:  # these act from the second task on
         values |= {name: False for name in _FROM_THE_SECOND_TASK_ON if name in values}
     defaults = Settings().model_dump(mode="json")
     without_effect = effectless(validate(values))

@@ -1,4 +1,4 @@
-"""Statistics over the runs of a study, as CSV, JSON and Markdown."""
+"""Statistics over the runs of a study, written as CSV, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from plora_cl.study.statistics import (
 )
 
 RATIO = "ratio_to_baseline"
-"""Average accuracy over that of the baseline's run of the same order and seed."""
+"""Average accuracy divided by that of the baseline's run of the same order and seed."""
 
 _MEANING = {
     "order": "Unit order: one value for each order, the mean over its seeds; it holds for further "
@@ -37,19 +37,19 @@ _IN_TABLE = ("average_accuracy", "backward_transfer", "forgetting", "learning_ac
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs that differ in order and seed only, under one metric.
+    """One metric over runs that differ only in order and seed.
 
     Attributes:
         method: Name of the method.
-        variant: Name of the variant; empty where there is none.
+        variant: Name of the variant; empty if there is none.
         metric: Name of the metric.
-        runs: Runs that measured it.
-        unit: What counts as one independent value, ``order`` or ``seed``: see `independent`.
-        estimate: Over these units.
-        pairs: Pairs of runs that were compared; 0 where nothing was.
-        pair_unit: What counts as one independent difference.
-        comparison: With the baseline; None for the baseline itself and without pairs.
-        zero_by_construction: Why the metric could not be anything but zero; empty if it could.
+        runs: Number of runs that measured it.
+        unit: What counts as one independent value, ``order`` or ``seed``; see `independent`.
+        estimate: Mean over these units.
+        pairs: Number of pairs of runs that were compared.
+        pair_unit: What counts as one independent difference; empty without pairs.
+        comparison: Comparison with the baseline; None for the baseline and without pairs.
+        zero_by_construction: Why the metric is zero for any weights; empty if it is not.
     """
 
     method: str
@@ -65,12 +65,12 @@ class Group:
 
 
 class _Measured(NamedTuple):
-    """A run that is done.
+    """A finished run with the run that it is compared with.
 
     Attributes:
-        record: What it measured.
-        partner: The run of the baseline that learned from the same texts; None where there is none.
-        values: Those of the record, and the ratio to the partner.
+        record: Measurements of the run.
+        partner: The baseline's run on the same texts; None if there is none.
+        values: Metrics of the record, and the ratio to the partner.
     """
 
     record: Record
@@ -82,12 +82,12 @@ def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
     """Return statistics of every metric for each method and variant, in the order of the runs.
 
     Args:
-        records: Of the runs that are done.
-        baseline: Method to compare the others with, paired by order and seed: in the same variant
-            or, where it has none, in its only one.
+        records: Records of the finished runs.
+        baseline: Method to compare the others with, paired by order and seed. It is taken in the
+            same variant, or without one if it has none.
 
     Raises:
-        StudyError: Runs to be compared had different examples.
+        StudyError: Runs that would be compared had different examples.
     """
     check_same_examples(records)
     measured = _with_partners(records, baseline)
@@ -105,14 +105,14 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
     """Write ``runs.csv``, ``summary.csv``, ``summary.json`` and ``summary.md``.
 
     Args:
-        folder: Of the study.
-        records: Of the runs that are done.
-        groups: What `summarised` returned.
-        header: What ``summary.json`` begins with.
-        baseline: Method that was compared with.
+        folder: Folder of the study.
+        records: Records of the finished runs.
+        groups: Result of `summarised`.
+        header: First entries of ``summary.json``.
+        baseline: Method that the others were compared with.
 
     Returns:
-        The table, as Markdown.
+        The table as Markdown.
     """
     names = metric_names(records)
     runs = [_run_row(one, names) for one in _with_partners(records, baseline)]
@@ -130,7 +130,7 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
 
 
 def markdown(groups: Sequence[Group], baseline: str | None) -> str:
-    """Return a table of the metrics most looked at, one method and variant a line."""
+    """Return a table of the main metrics, one line for each method and variant."""
     by_key: dict[tuple[str, str], dict[str, Group]] = {}
     for group in groups:
         by_key.setdefault((group.method, group.variant), {})[group.metric] = group

@@ -1,7 +1,7 @@
 """Starts the runs of a study, a few at a time, until each is done or has failed.
 
-Nothing is remembered that matters: what is done follows from the folders of the runs, so that a
-supervisor that was killed is replaced by starting another one.
+The supervisor keeps no state on disk: the folders of the runs say what is done. After a kill,
+another supervisor continues where this one ended.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _POLL_SECONDS, _LOOK_SECONDS = 0.1, 5.0
 
 
 class RunProcess(Protocol):
-    """A run under way in a process of its own."""
+    """A run in a process of its own."""
 
     @property
     def run(self) -> PlannedRun:
-        """What it runs."""
+        """The run."""
         ...
 
     def stop(self) -> None:
@@ -30,22 +30,22 @@ class RunProcess(Protocol):
         ...
 
     def exit_code(self) -> int | None:
-        """Return what it exited with; None while it runs."""
+        """Return its exit code; None while it runs."""
         ...
 
     def record_failure(self, code: int, /) -> str:
-        """Keep how it failed, and return that as one line."""
+        """Record the failure; return it as one line."""
         ...
 
 
 class Supervisor:
-    """Runs what is not done yet.
+    """Runs every run that is not done yet.
 
     Args:
-        jobs: Runs at a time, at least 1; one that another process runs counts.
-        start: Starts a run, or goes on with it. Where it raises a `PloraError`, that run has
-            failed and the others go on.
-        tell: Told, in one line, of each run that begins, goes on or ends.
+        jobs: Runs at a time, at least 1. Runs under way in other processes count.
+        start: Starts or resumes a run. If it raises a `PloraError`, that run has failed, and the
+            others continue.
+        tell: Receives one line for each run that is started, resumed or ended.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Supervisor:
         self._looked = 0.0
 
     def request(self, reason: str, exit_code: int) -> None:
-        """Stop: no run is started any more, and those under way save and end."""
+        """Stop: start no further run, and let those under way save and end."""
         self._stopped = self._stopped or (reason, exit_code)
 
     def work(self, runs: Sequence[PlannedRun]) -> None:
         """Run everything that is not done, and return when nothing is left to do.
 
-        Runs that failed earlier are tried once more; runs with other settings, and runs whose
-        folder cannot be read, are left alone.
+        Runs that failed earlier are tried once more. Runs with other settings, and runs whose
+        folder cannot be read, are skipped.
 
         Args:
-            runs: In the order in which to start them.
+            runs: Runs in the order in which to start them.
 
         Raises:
-            RunStoppedError: That was asked for; the same call goes on exactly.
+            RunStoppedError: A stop was requested; the same call later resumes exactly.
         """
         for run in runs:
             self._sort_in(run, status_of(run), told=False)
@@ -123,8 +123,8 @@ class Supervisor:
             except PloraError as error:
                 self._tell(f"failed: {run.name}: not started: {error}")
                 continue
-            goes_on = status.state is State.STOPPED
-            self._tell(f"{'going on' if goes_on else 'started'}: {run.name}")
+            was_stopped = status.state is State.STOPPED
+            self._tell(f"{'resumed' if was_stopped else 'started'}: {run.name}")
 
     def _reap(self) -> None:
         for child in list(self._children):

@@ -1,4 +1,4 @@
-"""``plora-cl study FILE.yaml``: every run of an experiment, and what they show together."""
+"""``plora-cl study FILE.yaml``: every run of a study, and the comparison of their results."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from plora_cl.study.strength_search import Choice, choose, write_choice
 from plora_cl.study.supervisor import Supervisor
 
 INCOMPLETE = 1
-"""Exit code where a run failed or was left alone."""
+"""Exit code if a run failed or was skipped."""
 
 _EXAMPLE = """\
 example:
   plora-cl study eight-runs.yaml --dry-run
-  plora-cl study eight-runs.yaml            # again after any interruption: goes on exactly
+  plora-cl study eight-runs.yaml            # again after any interruption: resumes exactly
   plora-cl study eight-runs.yaml --status   # from another terminal, at any time
 
 docs/study.md describes the file, with an example.
@@ -47,21 +47,21 @@ def study_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="plora-cl study",
         description="Run methods x orders x variants x seeds, each in a process of its own; skip "
-        "what is done, go on with what was stopped, and compare the results.",
+        "what is done, resume what was stopped, and compare the results.",
         epilog=_EXAMPLE,
     )
-    parser.add_argument("file", metavar="FILE.yaml", type=Path, help="what to run")
+    parser.add_argument("file", metavar="FILE.yaml", type=Path, help="the study")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--dry-run", action="store_true", help="list the runs and start none")
-    either.add_argument("--status", action="store_true", help="say where each run stands")
+    either.add_argument("--status", action="store_true", help="show the state of each run")
     either.add_argument(
-        "--summarise", action="store_true", help="compare what is done so far and start nothing"
+        "--summarise", action="store_true", help="compare the finished runs and start none"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what ``argv`` says, by default that of the process; return the exit code."""
+    """Run ``plora-cl study`` with ``argv``, by default that of the process."""
     arguments = study_parser().parse_args(argv)
     looks_only = arguments.dry_run or arguments.status or arguments.summarise
     with ending_without_output() if looks_only else going_on_without_output():
@@ -89,7 +89,7 @@ def _command(arguments: argparse.Namespace) -> bool:
 
 
 class _Experiment:
-    """A study, and its runs as far as they are settled."""
+    """A study, with the settings of its runs as far as tuning has chosen them."""
 
     def __init__(self, study: StudyFile, source: str) -> None:
         self.study, self._source = study, source
@@ -98,24 +98,24 @@ class _Experiment:
         self._notes = notes_on(study, self._untuned)
 
     def listing(self) -> str:
-        """Return the name of every run, and of the trials that are settled."""
+        """Return the name of every run, and of the trials that are known."""
         trials = self._choice().runs()
-        tuned = f" and {len(trials)} trials to begin with" if trials else ""
+        tuned = f" after {len(trials)} trials" if trials else ""
         names = [run.name for run in (*trials, *self._untuned)]
         notes = [f"Note: {note}" for note in self._notes]
         return "\n".join([*notes, *names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
 
     def require_inputs(self) -> None:
-        """Refuse to begin where a folder that a run needs is not there."""
+        """Refuse to start if a folder that a run needs does not exist."""
         nothing_to_do = (State.DONE, State.UNREADABLE)
         left = [run for run in self._untuned if status_of(run).state not in nothing_to_do]
         require_inputs(run.settings for run in left)
 
     def so_far(self) -> tuple[list[PlannedRun], Choice, list[str]]:
-        """Return runs, what tuning has chosen, and notes on what is not tuned."""
+        """Return the runs, the choices of tuning, and notes on settings that are not tuned."""
         choice = self._choice()
         if not choice.complete:
-            return [], choice, [*choice.notes, "the runs begin when all trials are done"]
+            return [], choice, [*choice.notes, "the runs start when all trials are done"]
         return self._tuned(choice), choice, list(dict.fromkeys(choice.notes))
 
     def work(self) -> None:
@@ -129,8 +129,7 @@ class _Experiment:
             lock = ExperimentLock.acquire(self._folder)
         except ExperimentLockedError as error:
             raise ExperimentLockedError(
-                f"another plora-cl study is at work in {self._folder}; see how far it is with "
-                "--status"
+                f"another plora-cl study runs in {self._folder}; --status shows its state"
             ) from error
         with lock, stopping(supervisor):
             choice = self._choice(supervisor.work)
@@ -148,13 +147,13 @@ class _Experiment:
 
 
 def _summarise(study: StudyFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
-    # SciPy takes long to load and is not needed to look or to start.
+    # SciPy takes long to load; only the summary needs it
     from plora_cl.study.records import record
     from plora_cl.study.summary import summarised, write_summary
 
     found = [(run, results) for run in runs if (results := results_of(run)) is not None]
     if not found:
-        print("Nothing is done yet, so there is nothing to compare")
+        print("No run is done yet: nothing to compare")
         return
     records, problems = [], []
     for run, results in found:

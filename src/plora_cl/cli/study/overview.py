@@ -1,4 +1,4 @@
-"""What a person sees of a study: how many runs are where, and which."""
+"""The state of every run of a study, for a person to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plora_cl.study.run_folder import State, Status
 
 
 def overview(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
-    """Return one line for each run, and how many are in which state."""
+    """Return one line for each run, and the number of runs in each state."""
     width = max(len(run.name) for run in runs)
     state_width = max(map(len, State))
     lines = [
@@ -21,7 +21,7 @@ def overview(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
 
 
 def counts(statuses: Sequence[Status]) -> str:
-    """Return how many runs are in which state, in one line."""
+    """Return the number of runs in each state, in one line."""
     counted = Counter(status.state for status in statuses)
     parts = [f"{counted[state]} {state}" for state in State if counted[state]]
     return f"{len(statuses)} runs: {', '.join(parts)}"

@@ -58,19 +58,19 @@ def _learn(
 ) -> None:
     if not quiet:
         announce(settings)
-    from plora_cl.training.trainer import CLTrainer  # takes seconds: not needed to refuse
+    from plora_cl.training.trainer import CLTrainer  # takes seconds, and a refusal does not need it
 
     with reporter_for(quiet=quiet) as reporter:
         trainer = CLTrainer.from_settings(settings, reporter=reporter, stop=stop)
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
-            reporter.message(_way_on(folder.absolute() / RECORD, undone=trainer.undone))
+            reporter.message(_next_command(folder.absolute() / RECORD, undone=trainer.undone))
             raise
 
 
-def _way_on(record: Path, *, undone: bool) -> str:
-    if undone or not record.is_file():  # the record may be that of an earlier run
+def _next_command(record: Path, *, undone: bool) -> str:
+    if undone or not record.is_file():  # the record may belong to an earlier run
         return "Nothing was learned yet; start the same command again"
     return f"Resume with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
 

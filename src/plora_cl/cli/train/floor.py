@@ -15,23 +15,23 @@ from plora_cl.config.precedence import resolve
 from plora_cl.config.schema import Settings
 
 SUFFIX = "-floor"
-"""What the name of an experiment gets, so that the floor never stands in the place of a run."""
+"""Appended to the name of the experiment, so that the floor never replaces a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Learn the floor with the flags in ``argv``; return the exit code."""
     typed = vars(floor_parser().parse_args(argv))
     with going_on_without_output():
-        return exit_code(lambda: _learn(_beside_the_run(typed), quiet="quiet" in typed))
+        return exit_code(lambda: _learn(_floor_settings(typed), quiet="quiet" in typed))
 
 
 def planned(config: Path) -> int:
-    """Learn the floor that a study has planned, in its own folder; return the exit code."""
+    """Learn the floor as a study planned it; return the exit code."""
     with going_on_without_output():
         return exit_code(lambda: _learn(resolve(config=config).settings))
 
 
-def _beside_the_run(typed: dict[str, Any]) -> Settings:
+def _floor_settings(typed: dict[str, Any]) -> Settings:
     settings = resolved(typed).settings
     if "experiment_name" in typed or settings.experiment_name.endswith(SUFFIX):
         return settings
@@ -42,7 +42,9 @@ def _learn(settings: Settings, *, quiet: bool = False) -> None:
     require_inputs([settings])
     if not quiet:
         announce(settings)
-    from plora_cl.baselines.floor_run import learn_floor  # takes seconds: not needed to refuse
+    from plora_cl.baselines.floor_run import (
+        learn_floor,  # takes seconds, and a refusal does not need it
+    )
 
     with reporter_for(quiet=quiet) as reporter:
         learn_floor(settings, reporter)

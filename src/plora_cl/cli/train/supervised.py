@@ -1,4 +1,4 @@
-"""A run whose supervisor may die: ``python -m {this module} train|floor CONFIG``."""
+"""A run of a study, under a supervisor that may die: ``python -m {module} train|floor CONFIG``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plora_cl.cli.signals import ask_to_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what ``argv`` says, by default that of the process; return the exit code."""
+    """Run with ``argv``, by default that of the process; return the exit code."""
     kind, config = sys.argv[1:] if argv is None else argv
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
     if kind == "train":
@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end_with_supervisor() -> None:
-    # A byte asks to stop, and nothing more to read says that the last process that could write
-    # has ended, even by SIGKILL. Neither counts as a signal: one that reaches every process of a
-    # job comes beside them, and would be the second, which ends a run without saving.
+    # A byte asks to stop; the end of input says that the supervisor has ended, even by SIGKILL.
+    # Neither counts as a signal: a signal sent to every process of a job would otherwise be the
+    # second one, which ends a run without saving.
     asked = os.read(0, 1)
     ask_to_stop()
     if asked:

@@ -1,4 +1,4 @@
-"""A part of a task: some of its classes."""
+"""A subset of the classes of a task."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from plora_cl.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class OnlyClasses:
-    """The rows of another source that have one of some classes.
+    """The rows of another source with one of the given classes.
 
     Attributes:
-        source: Where the rows come from.
-        classes: Names of the classes to take.
+        source: Source of the rows.
+        classes: Names of the classes to keep.
     """
 
     source: TaskSource

@@ -16,13 +16,13 @@ from plora_cl.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """A folder with ``train``, ``test`` and, if wanted, ``validation`` as .jsonl, .csv or .parquet.
+    """A folder with ``train``, ``test`` and optionally ``validation`` as .jsonl, .csv or .parquet.
 
     Attributes:
         name: Name of the task.
-        folder: Where the files are.
-        columns: Which columns make a row.
-        file_names: File name, without suffix, of each split that is not called as usual.
+        folder: Folder of the files.
+        columns: Columns that make a row.
+        file_names: File name, without suffix, of each split with an unusual name.
     """
 
     name: str
@@ -65,7 +65,7 @@ class FolderSource:
                 yield self.columns.row(record, place, line)
 
     def class_order(self) -> None:
-        """Return None: files have no order of classes of their own."""
+        """Return None: files do not order their classes."""
 
     @contextmanager
     def _reading(self, path: Path) -> Iterator[None]:

@@ -23,9 +23,9 @@ class HubSource:
     Attributes:
         name: Name of the task.
         dataset: Hub id such as ``fancyzhx/ag_news``, or a folder that ``load_dataset`` reads.
-        columns: Which columns make a row.
-        split_names: The data set's name of each split that is not called as usual.
-        download_dir: Where `datasets` keeps its files; its own default if None.
+        columns: Columns that make a row.
+        split_names: The data set's name of each split with an unusual name.
+        download_dir: Folder where `datasets` keeps its files; its default if None.
     """
 
     name: str
@@ -38,7 +38,7 @@ class HubSource:
         """Return the splits that the data set has.
 
         Raises:
-            DataError: The data set is out of reach, or lacks train, test or a split that
+            DataError: The data set cannot be loaded, or lacks train, test or a split that
                 ``split_names`` lists.
         """
         found = []
@@ -84,7 +84,7 @@ class HubSource:
                 yield self.columns.row(record, place, line)
 
     def class_order(self) -> tuple[str, ...] | None:
-        """Return the names of the label column's ``ClassLabel``, or None if it is none."""
+        """Return the names of the label column's ``ClassLabel``; None if it has none."""
         train = self._loaded[self.split_names.get("train", "train")]
         names = getattr(train.features.get(self.columns.label), "names", None)
         return None if names is None else tuple(names)
@@ -112,7 +112,7 @@ class HubSource:
             return datasets.load_dataset(self.dataset, cache_dir=directory)
         except MemoryError:
             raise
-        except Exception as error:  # readers of a dozen formats raise whatever they do
+        except Exception as error:  # readers of a dozen formats raise errors of any type
             if "scripts are no longer supported" in str(error):
                 raise DataError(
                     f"task {self.name!r}: data set {self.dataset} is a Python script, and plora-cl "

@@ -1,6 +1,6 @@
-"""Tasks that come as ordinary Python packages, for machines without a hub.
+"""Tasks from installed Python packages, for machines without a hub.
 
-The packages are wanted for their files alone and never imported.
+Only the files of the packages are read; the packages are never imported.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from plora_cl.errors import DataError
 from plora_cl.quickstart import how_to_install
 
 TEST_FRACTION = 0.2
-"""Share of each class's distinct texts that is the test split where none is canonical."""
+"""Share of the distinct texts of each class that is the test split of corpora without one."""
 
 
 class _Placed(NamedTuple):
-    """Rows of a split and the file, or folder, that they stand in."""
+    """Rows of a split, and their file or folder."""
 
     place: str
     rows: list[Row]
 
 
 class _Corpus(NamedTuple):
-    """Where a corpus is and how to read it."""
+    """Package, folder and reader of a corpus."""
 
     package: str
     folder: str
@@ -78,10 +78,10 @@ class PackagedSource:
         return iter(self._read[split].rows)
 
     def class_order(self) -> None:
-        """Return None: the corpora have no order of classes of their own."""
+        """Return None: the corpora do not order their classes."""
 
     def folder(self) -> Path:
-        """Return where the package has the corpus.
+        """Return the folder of the corpus in the package.
 
         Raises:
             DataError: The package is not installed.

@@ -1,4 +1,4 @@
-"""Whether a task is there, as far as that can be told at once."""
+"""A quick check that a task exists."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from plora_cl.data.tokens.scan import no_rows
 
 
 def require_there(source: TaskSource) -> None:
-    """Look at the first row of each split in a folder, and for the package of a packaged task.
+    """Read the first row of each split of a folder, or find the package of a packaged task.
 
-    Nothing is fetched from a hub.
+    Nothing is downloaded: tasks of the hub are not checked.
 
     Raises:
-        DataError: A file, a column or a package is not there or cannot be read.
+        DataError: A file, a column or a package is missing or cannot be read.
     """
     if isinstance(source, OnlyClasses):
         source = source.source

@@ -22,10 +22,10 @@ Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
 
 _LARGEST_FIELD = 2**31 - 1
 _LONGEST_LINE = 1 << 28
-_PARQUET_ROWS = 64  # a small file may have large ones: each may be the same entry of a dictionary
+_PARQUET_ROWS = 64  # a small file may hold large rows: each may repeat one dictionary entry
 _HEAD = 64
 _WIDE_MARKS = (
-    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),  # before their beginnings
+    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),  # first: longer
     *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
 )
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -33,7 +33,7 @@ _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 def read_jsonl(
     path: Path,
-    columns: Columns,  # noqa: ARG001 - checked row by row: lines need not be alike
+    columns: Columns,  # noqa: ARG001 - checked row by row: lines may differ
 ) -> Iterator[tuple[int, Record]]:
     """Yield ``(line, object)`` of a JSON Lines file; blank lines are skipped."""
     _require_bytes_of_utf8(path)
@@ -69,7 +69,7 @@ def read_jsonl(
 def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
     """Yield ``(line, fields by column)`` of a CSV file with a header line.
 
-    Quoted fields may span lines (the first of them is the row's line).
+    Quoted fields may span lines; the line of a row is its first.
     """
     csv.field_size_limit(_LARGEST_FIELD)
     _require_bytes_of_utf8(path)
@@ -115,7 +115,7 @@ READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet"
 
 
 def _require_bytes_of_utf8(path: Path) -> None:
-    """Refuse a file in a wider encoding, which UTF-8 errors would not give away.
+    """Refuse a file in a wider encoding, which may decode as UTF-8 without an error.
 
     Raises:
         DataError: It begins with another byte order mark, or with zero bytes between letters.
@@ -137,7 +137,7 @@ def _require_bytes_of_utf8(path: Path) -> None:
 
 
 def _recoding(path: Path, encoding: str) -> str:
-    """Return the command that makes UTF-8 of a file, in its place."""
+    """Return the command that converts a file to UTF-8 in place."""
     file, new = shlex.quote(str(path)), f"utf8{path.suffix}"
     return f"iconv -f {encoding} -t utf-8 {file} > {new} && mv {new} {file}"
 
@@ -153,7 +153,7 @@ def comma_separated(path: Path, delimiter: str, target: Path) -> str:
 
 
 def _require_delimiter(header: list[str], expected: str, path: Path) -> None:
-    """Refuse a header that is one column because other separators stand between its names."""
+    """Refuse a header with one column if its names are separated by another delimiter."""
     if len(header) > 1:
         return
     (line,) = header

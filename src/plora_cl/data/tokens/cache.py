@@ -1,10 +1,9 @@
-"""Tokenised tasks on disk, found again by what they were made from.
+"""A cache of tokenised tasks on disk, keyed by content, tokenizer and length.
 
-An entry is a folder named by a digest of content, tokenizer and length. It holds one token file,
-named by the SHA-256 of its bytes: renaming it into place is the commit, and a file that does not
-match its name is no entry and is built again. This is a cache, so nothing waits for the disk: what
-a power cut tears does not match its name. Where a disk has no locks, several processes may build an
-entry at once: each writes under a name of its own, and all of them write the same bytes.
+An entry is a folder with one token file, which is named by the SHA-256 of its bytes. Renaming the
+file into place commits it. A file that does not match its name, after a power cut for instance, is
+built again, so nothing is fsynced. On a disk without locks several processes may build an entry at
+once: each writes under a temporary name, and all of them write the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class TokenisedTask:
     """An entry of the cache.
 
     Attributes:
-        source: The `content_digest` of what it was made from.
+        source: The `content_digest` of the source.
         classes: Class names in label order.
         file: Rows of all splits.
         digests: SHA-256 of each split's texts, labels and token ids.
@@ -75,19 +74,19 @@ def tokenised(
     progress: Progress,
     hold_out: bool = True,
 ) -> TokenisedTask:
-    """Return ``source`` tokenised, from the cache if it holds it undamaged.
+    """Return ``source`` tokenised, from the cache if it has an undamaged entry.
 
-    Several processes may ask for the same entry: one builds it, the others wait. Where the disk has
-    no locks, each of them builds it.
+    If several processes need the same entry, one builds it and the others wait. On a disk without
+    locks each of them builds it.
 
     Args:
-        source: What to read.
+        source: Source to read.
         tokenizer: A fast tokenizer with a padding token.
         max_length: Longer texts are cut to this many tokens, special tokens included.
-        cache_dir: Where entries are.
-        progress: Told of the rows that are done.
-        hold_out: Take training rows for validation where the source has no such split; otherwise
-            its validation split is empty then.
+        cache_dir: Folder of the cache.
+        progress: Receives the finished rows.
+        hold_out: Hold out training rows for validation if the source has no such split; if False,
+            the validation split is empty in that case.
 
     Raises:
         DataError: The source cannot be read, or the cache folder cannot be written.
@@ -129,7 +128,7 @@ def tokenised(
 
 
 class _DamagedEntryError(Exception):
-    """The file that the message names is not what its name says."""
+    """The file named in the message does not match its name."""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -180,7 +179,7 @@ def _build(
     progress: Progress,
     hold_out: bool,
 ) -> Path:
-    """Tokenise ``source`` into a file of ``folder``, whose lock is held where there are locks."""
+    """Tokenise ``source`` into a file of ``folder``; call with its lock held."""
     _remove_abandoned(folder)
     scanned = scan(source, hold_out=hold_out)
     facts = {"classes": scanned.classes, "duplicates": dict(scanned.duplicates)}

@@ -1,4 +1,4 @@
-"""One pass over a task's texts before tokenisation: every row checked, classes and splits fixed."""
+"""One pass over a task before tokenisation: checks every row, fixes classes and splits."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from plora_cl.data.text_digest import text_hashes
 from plora_cl.errors import DataError
 
 VALIDATION_FRACTION = 0.1
-"""Share of the distinct training texts of each class that validates where no split does."""
+"""Share of the distinct training texts of each class that is held out for validation."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,600}")  # Python makes no numbers of thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is known about a task once all its rows have been read.
+    """The result of reading all rows of a task.
 
     Attributes:
         classes: Class names in label order.
         rows: Rows of each split of the source.
-        validates: Which training rows become the validation split, ``[rows]``; None where the
-            source has one, or none is wanted.
+        validates: Which training rows become the validation split, ``[rows]``; None if the source
+            has one or none is needed.
         duplicates: ``"first/second"`` -> rows of the second split whose text the first also has.
     """
 
@@ -43,15 +43,15 @@ class Scan:
 def scan(source: TaskSource, *, hold_out: bool = True) -> Scan:
     """Read every row of ``source``.
 
-    Memory: some dozen bytes a row, whatever the texts.
+    Memory: some dozen bytes a row for texts of any length.
 
     Args:
-        source: What to read.
-        hold_out: Take training rows for validation where the source has no such split.
+        source: Source to read.
+        hold_out: Hold out training rows for validation if the source has no such split.
 
     Raises:
         DataError: A row cannot be read or is labelled with a class unknown to training, a split
-            is empty, or there is one class only.
+            is empty, or there is only one class.
     """
     seen: dict[str, int] = {}
     labels = array("q")
@@ -104,7 +104,7 @@ def _known(source: TaskSource, split: str, classes: tuple[str, ...]) -> Iterable
 
 
 def folded(name: str) -> str:
-    """Return a class name without what does not show: white space around it, runs of it, case."""
+    """Return a class name in lower case, with single spaces only."""
     return " ".join(name.split()).casefold()
 
 

@@ -143,7 +143,7 @@ class TokenFile:
 
     Attributes:
         path: As given.
-        facts: What was stored with the rows.
+        facts: Values stored with the rows.
         labels: ``[rows]``, int64.
         lengths: Tokens per row, ``[rows]``, int32.
 

@@ -1,4 +1,4 @@
-"""Texts to token ids, and what identifies the tokenizer that did it."""
+"""Tokenisation of a task, and the digest of its tokenizer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from plora_cl.units import Progress, Unit
 _ROWS_AT_ONCE = 2048
 _CHARACTERS_AT_ONCE = 8 << 20
 
-# A tokenizer reads the whole of a text before it cuts the tokens, in a hundred times its memory.
-# Of a longer text so many characters are read, at least and for each token that is wanted: first
-# the fewer; the more, where those do not have twice the tokens and some to spare.
+# A tokenizer reads a whole text before it cuts the tokens, which takes a hundred times the memory
+# of the text. Of a longer text only a part is read: (least characters, characters per wanted
+# token). The second, larger part is read if the first yields too few tokens.
 _SHARES = ((1 << 16, 16), (1 << 20, 64))
 _SPARE_TOKENS = 1024
 
@@ -52,9 +52,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a SHA-256 over everything that decides which ids a text gets.
+    """Return a SHA-256 over everything that decides the token ids of a text.
 
-    Truncation and padding are left out: every call to the tokenizer sets them anew.
+    Truncation and padding are excluded: every call to the tokenizer sets them.
     """
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description = {k: v for k, v in description.items() if k not in {"truncation", "padding"}}
@@ -74,15 +74,15 @@ def write_tokens(
     """Tokenise every row of ``source``.
 
     Args:
-        source: What to read.
-        scanned: What an earlier pass found in it.
+        source: Source to read.
+        scanned: Result of `scan`.
         tokenizer: A fast tokenizer.
         max_length: Longer texts are cut to this many tokens, special tokens included.
-        writer: Takes the rows.
-        progress: Told of the rows that are done.
+        writer: Receives the rows.
+        progress: Receives the finished rows.
 
     Raises:
-        DataError: A text has no tokens at all, or too few for its length.
+        DataError: A text has no tokens, or too few for its length.
     """
     labels = {name: index for index, name in enumerate(scanned.classes)}
     total, done = sum(scanned.rows.values()), 0
@@ -97,7 +97,7 @@ def write_tokens(
                 writer.append(
                     target,
                     [ids[row] for row in kept],
-                    # -1: the file changed since the scan, which the caller finds out
+                    # -1: the file changed since the scan; the caller finds out
                     [labels.get(rows[row].label, -1) for row in kept],
                     [rows[row].text for row in kept],
                 )
@@ -122,12 +122,12 @@ def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 def _readable(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, place: str
 ) -> list[str]:
-    """Return the text of each row, or as much of it as its first ``max_length`` tokens need.
+    """Return the text of each row, or the part of it that its first ``max_length`` tokens need.
 
-    The tokens next to a cut are not those of the whole text, so that some are left to spare.
+    Tokens next to a cut differ from those of the whole text, so the part has spare tokens.
 
     Raises:
-        DataError: A text is too long to be read, and what is read of it has too few tokens.
+        DataError: A text is too long, and the part that is read has too few tokens.
     """
     shares = [max(least, of_a_token * max_length) for least, of_a_token in _SHARES]
     texts = []
@@ -146,7 +146,7 @@ def _readable(
 
 
 def _part(tokenizer: PreTrainedTokenizerBase, text: str, share: int, max_length: int) -> str | None:
-    """Return ``share`` characters of a longer text, unless they have too few tokens."""
+    """Return ``share`` characters of a longer text; None if they have too few tokens."""
     if len(text) <= share:
         return text
     part = text[:share] if tokenizer.truncation_side == "right" else text[-share:]
@@ -157,7 +157,7 @@ def _part(tokenizer: PreTrainedTokenizerBase, text: str, share: int, max_length:
 def _targets(
     split: str, validates: npt.NDArray[np.bool_] | None, first: int, count: int
 ) -> list[tuple[str, list[int]]]:
-    """Return which of the ``count`` rows from ``first`` on go to which split."""
+    """Return each target split with its rows among the ``count`` rows from ``first`` on."""
     if validates is None:
         return [(split, list(range(count)))]
     chosen = validates[first : first + count]
