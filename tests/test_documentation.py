@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from plora_cl.cli.train.flags import train_parser
 from plora_cl.config.schema import IMPACTS, Settings
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "plora_cl"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
@@ -65,6 +67,25 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
         return
     for path in re.findall(r"(?:tests|src|benchmarks|docs)/[\w./-]*\w", page.read_text("utf-8")):
         assert (ROOT / path).exists(), path
+
+
+def test_every_module_of_the_tour_is_there() -> None:
+    named = re.findall(
+        r"`([a-z_]+/[a-z_/]+\.py)`", (ROOT / "docs/architecture.md").read_text("utf-8")
+    )
+    assert len(named) > 15
+    for path in named:
+        assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
+
+
+def test_the_table_of_layers_is_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layers = [line.split(" | ") for line in contracts["contracts"][0]["layers"]]
+    names = [[name.removeprefix("plora_cl.") for name in layer] for layer in layers]
+    folders = [[name for name in layer if (PACKAGE / name).is_dir()] for layer in names]
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    lines = re.findall(r"(?m)^\| ((?:`\w+`(?: · )?)+) \|", page)
+    assert [re.findall(r"\w+", line) for line in lines] == [layer for layer in folders if layer]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
