@@ -135,22 +135,28 @@ MUTANTS = {
         EWC,
     ),
     "absolute overlaps without abs": Mutant(
-        "methods/olora.py", "overlap.abs().sum()", "overlap.sum()", OLORA
+        "methods/olora/penalty.py", "overlap.abs().sum()", "overlap.sum()", OLORA
     ),
     "gradient into earlier adapters": Mutant(
-        "methods/olora.py", "stack[layer].detach()", "stack[layer]", OLORA
+        "methods/olora/penalty.py", "stack[layer].detach()", "stack[layer]", OLORA
     ),
     "overlap with the task before alone": Mutant(
-        "methods/olora.py", "earlier in range(task)]", "earlier in range(task - 1, task)]", OLORA
+        "methods/olora/penalty.py",
+        "earlier in range(task)]",
+        "earlier in range(task - 1, task)]",
+        OLORA,
     ),
     "earlier adapters concatenated at every step": Mutant(
-        "methods/olora.py", "if task != self._task:", "if True:", OLORA
+        "methods/olora/penalty.py", "if task != self._task:", "if True:", OLORA
     ),
     "squared norms": Mutant(
-        "methods/olora.py", "torch.linalg.vector_norm(matrix)", "matrix.square().sum()", OLORA
+        "methods/olora/penalty.py",
+        "torch.linalg.vector_norm(matrix)",
+        "matrix.square().sum()",
+        OLORA,
     ),
     "overlap that depends on sizes": Mutant(
-        "methods/olora.py",
+        "methods/olora/penalty.py",
         "return basis[values > tolerance]",
         "return matrix.cpu().double()",
         OLORA,

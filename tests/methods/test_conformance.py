@@ -13,7 +13,7 @@ from methods.conformance import CHECKS, Factory
 from plora_cl.generation.lora_tuning import TuningPlan
 from plora_cl.methods.base import ContinualMethod
 from plora_cl.methods.ewc.penalty import Ewc
-from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.methods.olora.penalty import OrthogonalLora
 from plora_cl.methods.replay.method import GenerativeReplay
 
 

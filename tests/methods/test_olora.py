@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from encoders import learn_something, tiny_model
 from plora_cl.errors import MethodError
 from plora_cl.methods.base import MethodStack
-from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.methods.olora.penalty import OrthogonalLora
 from plora_cl.model.classifier import ContinualClassifier
 
 

@@ -39,7 +39,7 @@ from plora_cl.generation.lora_tuning import TuningPlan
 from plora_cl.generation.text_cache import CachedGenerator
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.methods.ewc.penalty import Ewc
-from plora_cl.methods.olora import OrthogonalLora
+from plora_cl.methods.olora.penalty import OrthogonalLora
 from plora_cl.methods.replay.method import GenerativeReplay
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import (

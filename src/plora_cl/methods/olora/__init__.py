@@ -1,0 +1,1 @@
+"""Orthogonal low-rank adaptation."""
