@@ -33,6 +33,10 @@ class MethodError(PloraError):
     """A continual-learning method cannot have an effect in this run."""
 
 
+class ExtensionError(PloraError):
+    """An installed package that extends this one is broken: the message names it."""
+
+
 class TrainingError(PloraError):
     """Training cannot go on, for instance because the loss is no longer finite."""
 

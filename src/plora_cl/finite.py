@@ -13,9 +13,9 @@ from plora_cl.errors import TrainingError
 from plora_cl.state import StateDict
 
 WAY_OUT = (
-    "going on as it is comes to the same step again: lower learning_rate or the weight of a "
-    "penalty (lambda_ewc, lambda_ortho) and use --resume auto --accept-changes, from an earlier "
-    "checkpoint if need be (--resume PATH); with fp16 or bf16, try --precision fp32"
+    "resuming unchanged fails at the same step: lower learning_rate or the strength of a penalty "
+    "and use --resume auto --accept-changes, from an earlier checkpoint if need be "
+    "(--resume PATH); with fp16 or bf16, try --precision fp32"
 )
 
 

@@ -10,11 +10,13 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from plora_cl.config.consistency import ineffective
+from plora_cl.config.fields import impacts
 from plora_cl.config.precedence import validate
-from plora_cl.config.schema import IMPACTS, SHAPE_SETTINGS, Settings, identity, impact_of
+from plora_cl.config.schema import Settings, identity, shape_settings
 from plora_cl.config.streams import STREAMS
 from plora_cl.errors import SettingsError
 from plora_cl.impact import Impact
+from plora_cl.setting_types import impact_of
 
 _PLAIN = {"use_ewc": False, "use_orthogonal": False}
 
@@ -304,7 +306,7 @@ def test_all_problems_are_reported_at_once() -> None:
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_says_what_another_value_does_to_a_resumed_run(name: str) -> None:
     marks = [m for m in Settings.model_fields[name].metadata if isinstance(m, Impact)]
-    assert marks == [IMPACTS[name]]
+    assert marks == [impacts()[name]]
 
 
 def test_a_setting_that_does_not_say_changes_the_trajectory() -> None:
@@ -313,7 +315,7 @@ def test_a_setting_that_does_not_say_changes_the_trajectory() -> None:
 
 
 def test_only_where_a_run_is_kept_and_where_to_look_is_harmless() -> None:
-    harmless = {name for name, impact in IMPACTS.items() if impact is Impact.HARMLESS}
+    harmless = {name for name, impact in impacts().items() if impact is Impact.HARMLESS}
     assert harmless == {
         "experiment_dir",
         "experiment_name",
@@ -329,7 +331,7 @@ def test_only_where_a_run_is_kept_and_where_to_look_is_harmless() -> None:
         "device",
     }
     assert identity(Settings()).keys() == set(Settings.model_fields) - harmless
-    assert {IMPACTS[name] for name in SHAPE_SETTINGS - harmless} == {Impact.STRUCTURAL}
+    assert {impacts()[name] for name in shape_settings() - harmless} == {Impact.STRUCTURAL}
 
 
 def test_identity_is_plain_json() -> None:

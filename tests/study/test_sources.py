@@ -15,7 +15,7 @@ from plora_cl.config.schema import identity
 from plora_cl.config.task_entry import task_name
 from plora_cl.data.sources.declaration import parse_task
 from plora_cl.errors import StudyError
-from plora_cl.study.file import Tuning
+from plora_cl.study.file import tuning_class
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.strength_search import choose
 from study.conftest import Planned, finish, write
@@ -121,7 +121,7 @@ def test_runs_are_not_compared_where_their_trials_saw_other_texts(
 ) -> None:
     method = {"ewc": {"like": "plain", "use_ewc": True}}
     runs = plan(methods=[method], tune=tune, orders={"fw": ["f", "w"]})
-    choose(runs, Tuning(**tune), FOLDER, work)
+    choose(runs, tuning_class()(**tune), FOLDER, work)
     chosen = {name: values[0] for name, values in tune.items()}
     tuned = plan(methods=[method], tune=tune, orders={"fw": ["f", "w"]}, base=based(**chosen))
     write(file, methods=[method], tune=tune, tasks=TASKS, orders={"fw": ["f", "w"]})
@@ -142,7 +142,7 @@ def based(**changes: Any) -> dict[str, Any]:
 
 def test_trials_of_different_texts_choose_nothing(plan: Planned) -> None:
     runs = plan(seeds=[1], orders={"fw": ["f", "w"]})
-    tuning = Tuning(learning_rate=(0.1, 0.01))
+    tuning = tuning_class()(learning_rate=(0.1, 0.01))
 
     def changed_in_between(trials: Sequence[PlannedRun]) -> None:
         work(trials[:1])

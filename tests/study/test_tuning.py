@@ -11,13 +11,17 @@ import pytest
 
 import tiny
 from plora_cl.errors import StudyError
-from plora_cl.study.file import Tuning, read_study
+from plora_cl.study.file import Tuning, read_study, tuning_class
 from plora_cl.study.plan import PlannedRun, planned_runs
 from plora_cl.study.strength_search import Choice, choose, write_choice
 from study.conftest import Planned, finish, write
 
 FOLDER = Path("experiments/four")
 EWC = ("ewc", "fw", "")
+
+
+def candidates(**values: Any) -> Tuning:
+    return tuning_class().model_validate(values)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def rates(run: PlannedRun) -> float:
 def test_the_learning_rate_with_the_best_validation_accuracy_is_chosen_and_the_first_of_equals(
     runs: list[PlannedRun],
 ) -> None:
-    choice = choose(runs, Tuning(learning_rate=(0.1, 0.01, 0.001)), FOLDER, scored(rates))
+    choice = choose(runs, candidates(learning_rate=(0.1, 0.01, 0.001)), FOLDER, scored(rates))
     assert choice.complete
     assert {values["learning_rate"] for values in choice.values.values()} == {0.01}
     assert len(choice.values) == 4  # each method in each order
@@ -58,7 +62,7 @@ def test_of_values_within_a_standard_error_of_the_best_the_first_listed_is_chose
     accuracy = {0.001: 0.86, 0.01: 0.88, 0.1: 0.9}  # of 100 texts: the error is 0.03
     choice = choose(
         runs,
-        Tuning(learning_rate=tuple(accuracy)),
+        candidates(learning_rate=tuple(accuracy)),
         FOLDER,
         scored(lambda run: accuracy[run.settings.learning_rate]),
     )
@@ -66,7 +70,7 @@ def test_of_values_within_a_standard_error_of_the_best_the_first_listed_is_chose
 
 
 def test_every_method_has_as_many_trials_of_the_learning_rate(runs: list[PlannedRun]) -> None:
-    choice = choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
+    choice = choose(runs, candidates(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
     assert [len(trials) for trials in choice.trials.values()] == [2] * 4
 
 
@@ -81,7 +85,7 @@ def test_what_a_method_or_variant_gives_itself_is_not_tuned(
         variants={"long": {}, "sum": {"composition": "cumulative", "learning_rate": 0.25}},
         seeds=[1],
     )
-    choice = choose(own, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
+    choice = choose(own, candidates(learning_rate=(0.1, 0.01)), FOLDER, scored(rates))
     assert list(choice.values) == [("plain", "fw", "long")]
     assert choice.notes == [
         "learning_rate keeps 0.25 in plain sum: the file gives it there",
@@ -96,7 +100,7 @@ def test_what_is_chosen_changes_no_run_but_its_settings(file: Path, tmp_path: Pa
     write(file, methods=["joint", "plain"], variants=variants)
     study = read_study(file)
     untuned = planned_runs(study, "p.yaml")
-    choice = choose(untuned, Tuning(learning_rate=(0.01,)), FOLDER, scored(lambda _: 0.5))
+    choice = choose(untuned, candidates(learning_rate=(0.01,)), FOLDER, scored(lambda _: 0.5))
     tuned = planned_runs(study, "p.yaml", choice.values)
     assert [run.name for run in tuned] == [run.name for run in untuned]
     assert {run.settings.learning_rate for run in tuned} == {0.01}
@@ -116,7 +120,7 @@ def test_both_halves_of_a_task_are_written_with_its_own_prompts(
         seeds=[1],
     )
     seen: list[PlannedRun] = []
-    tuning = Tuning(learning_rate=(0.1,), lambda_ewc=(1.0,))
+    tuning = candidates(learning_rate=(0.1,), lambda_ewc=(1.0,))
     choose(own, tuning, FOLDER, scored(lambda _: 0.5, seen))
     assert [run.settings.replay_prompts for run in seen] == [
         None,
@@ -126,7 +130,7 @@ def test_both_halves_of_a_task_are_written_with_its_own_prompts(
 
 def test_a_trial_sees_the_first_task_only_and_a_seed_of_its_own(runs: list[PlannedRun]) -> None:
     seen: list[PlannedRun] = []
-    choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates, seen))
+    choose(runs, candidates(learning_rate=(0.1, 0.01)), FOLDER, scored(rates, seen))
     assert {run.settings.seed for run in seen} == {0}
     assert all(run.settings.measure_validation for run in seen)
     assert {json.dumps(run.settings.tasks) for run in seen} == {
@@ -137,7 +141,7 @@ def test_a_trial_sees_the_first_task_only_and_a_seed_of_its_own(runs: list[Plann
 
 def test_trials_that_compute_the_same_are_made_once(runs: list[PlannedRun]) -> None:
     seen: list[PlannedRun] = []
-    choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, scored(rates, seen))
+    choose(runs, candidates(learning_rate=(0.1, 0.01)), FOLDER, scored(rates, seen))
     assert len(seen) == 4  # two rates, two first tasks; EWC does nothing within one task
 
 
@@ -149,7 +153,7 @@ def test_a_strength_is_tried_on_the_first_task_cut_in_two_by_its_classes(
     runs: list[PlannedRun],
 ) -> None:
     seen: list[PlannedRun] = []
-    tuning = Tuning(lambda_ewc=(10.0, 100.0))
+    tuning = candidates(lambda_ewc=(10.0, 100.0))
     choice = choose(runs, tuning, FOLDER, scored(strengths, seen))
     first, second = seen[0].settings.tasks
     assert first == {"name": "f-first", "path": "data/five", "classes": ["cat", "dog"]}
@@ -160,7 +164,7 @@ def test_a_strength_is_tried_on_the_first_task_cut_in_two_by_its_classes(
 def test_a_strength_keeps_its_value_where_the_first_task_is_too_small_to_cut(
     runs: list[PlannedRun],
 ) -> None:
-    choice = choose(runs, Tuning(lambda_ewc=(10.0, 100.0)), FOLDER, scored(strengths))
+    choice = choose(runs, candidates(lambda_ewc=(10.0, 100.0)), FOLDER, scored(strengths))
     assert ("ewc", "wf", "") not in choice.values
     assert choice.notes == [
         "lambda_ewc keeps 10000.0 where w comes first: it takes 4 classes to cut a task in two"
@@ -168,7 +172,7 @@ def test_a_strength_keeps_its_value_where_the_first_task_is_too_small_to_cut(
 
 
 def test_a_method_without_the_technique_has_no_strength_to_try(runs: list[PlannedRun]) -> None:
-    choice = choose(runs, Tuning(lambda_ewc=(10.0, 100.0)), FOLDER, scored(strengths))
+    choice = choose(runs, candidates(lambda_ewc=(10.0, 100.0)), FOLDER, scored(strengths))
     assert not any(method == "plain" for method, _, _ in choice.trials)
 
 
@@ -176,27 +180,27 @@ def test_strengths_are_tried_with_the_learning_rate_that_was_chosen(
     runs: list[PlannedRun],
 ) -> None:
     seen: list[PlannedRun] = []
-    tuning = Tuning(learning_rate=(0.1, 0.01), lambda_ewc=(10.0,))
+    tuning = candidates(learning_rate=(0.1, 0.01), lambda_ewc=(10.0,))
     choose(runs, tuning, FOLDER, scored(rates, seen))
     assert {run.settings.learning_rate for run in seen if len(run.settings.tasks) == 2} == {0.01}
 
 
 def test_looking_starts_nothing_and_says_that_it_is_not_complete(runs: list[PlannedRun]) -> None:
-    choice = choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER)
+    choice = choose(runs, candidates(learning_rate=(0.1, 0.01)), FOLDER)
     assert not choice.complete
     assert len(choice.runs()) == 4
     assert choice.values == {}
 
 
 def test_what_was_tried_is_not_tried_again(runs: list[PlannedRun]) -> None:
-    tuning = Tuning(learning_rate=(0.1, 0.01))
+    tuning = candidates(learning_rate=(0.1, 0.01))
     first = choose(runs, tuning, FOLDER, scored(rates))
     assert choose(runs, tuning, FOLDER).values == first.values
 
 
 def test_a_trial_without_result_stops_the_choice(runs: list[PlannedRun]) -> None:
     with pytest.raises(StudyError, match="cannot choose learning_rate: no result of learning"):
-        choose(runs, Tuning(learning_rate=(0.1, 0.01)), FOLDER, lambda _: None)
+        choose(runs, candidates(learning_rate=(0.1, 0.01)), FOLDER, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,7 @@ def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
             finish(run, validation={"average_accuracy": 0.5})
         finish(trials[0], **results)
 
-    tuning = Tuning(learning_rate=(0.1, 0.01))
+    tuning = candidates(learning_rate=(0.1, 0.01))
     with pytest.raises(StudyError, match="tuning cannot choose learning_rate: ") as caught:
         choose(runs, tuning, FOLDER, work)
     assert f"are damaged or were edited (final_results.json: {said}" in str(caught.value)
@@ -229,7 +233,7 @@ def test_a_trial_whose_results_were_edited_is_named_and_chooses_nothing(
 
 
 def test_every_trial_and_every_choice_is_recorded(runs: list[PlannedRun], tmp_path: Path) -> None:
-    tuning = Tuning(learning_rate=(0.1, 0.01), lambda_ewc=(10.0, 100.0))
+    tuning = candidates(learning_rate=(0.1, 0.01), lambda_ewc=(10.0, 100.0))
     choice: Choice = choose(runs, tuning, FOLDER, scored(rates))
     write_choice(choice, tmp_path)
     found = json.loads((tmp_path / "tuning.json").read_text())

@@ -14,7 +14,7 @@ import yaml
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.main import main
 from plora_cl.cli.train.command import main as train_main
-from plora_cl.config.schema import IMPACTS
+from plora_cl.config.fields import impacts
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.impact import Impact
 from plora_cl.training.trainer import CLTrainer
@@ -119,7 +119,7 @@ def between(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_every_setting_that_changes_the_trajectory_is_tried() -> None:
-    changing = {name for name, impact in IMPACTS.items() if impact is Impact.TRAJECTORY}
+    changing = {name for name, impact in impacts().items() if impact is Impact.TRAJECTORY}
     assert OTHERS.keys() == changing
 
 

@@ -50,6 +50,11 @@ class Accelerator:
         self._autocast = autocast
         self._switches = DETERMINISTIC if deterministic and device.type == "cuda" else None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of numbers that forward passes compute in, where it is safe."""
+        return self._autocast or torch.float32
+
     @contextmanager
     def in_effect(self) -> Iterator[None]:
         """Have the process compute as this accelerator does, within the ``with`` block."""

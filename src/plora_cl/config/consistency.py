@@ -1,53 +1,21 @@
-"""Which settings exclude one another, and which are without effect beside others."""
+"""Which settings exclude one another, and which have no effect together with others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
 
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.task_entry import task_name
-
-
-class Contradiction(NamedTuple):
-    """Settings that do not go together.
-
-    Attributes:
-        settings: Their names, the one to point at first.
-        text: What is wrong and the ways out.
-    """
-
-    settings: tuple[str, ...]
-    text: str
-
-
-_STRENGTHS = (
-    ("use_ewc", "lambda_ewc", "--no-ewc"),
-    ("use_orthogonal", "lambda_ortho", "--no-orthogonal"),
-)
+from plora_cl.methods.registry import techniques
+from plora_cl.setting_types import Refers, referring
+from plora_cl.technique import Contradiction, Effectless, Technique, no_flag
 
 
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
-    found: list[Contradiction] = []
-    if settings.use_ewc and settings.shared == "none":
-        found.append(
-            Contradiction(
-                ("shared", "use_ewc"),
-                "EWC protects shared parameters and shared is none, so it could have no effect; "
-                "share some (shared: layernorm) or switch EWC off (use_ewc: false / --no-ewc)",
-            )
-        )
-    for switch, strength, off in _STRENGTHS:
-        if getattr(settings, switch) and getattr(settings, strength) == 0:
-            found.append(
-                Contradiction(
-                    (strength, switch),
-                    f"{strength} is 0, so {switch} could have no effect; raise it or switch it off "
-                    f"({switch}: false / {off})",
-                )
-            )
-    found += _without_task_adapters(settings) + _beside_joint(settings) + _replay(settings)
+    active = [technique for technique in techniques() if technique.is_on(settings)]
+    found = [problem for technique in active for problem in _of_technique(technique, settings)]
+    found += _in_joint_training(settings, [each for each in active if each.from_second_task])
     if settings.precision == "fp16" and settings.device == "cpu":
         found.append(
             Contradiction(
@@ -74,63 +42,31 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
     return found + _names(settings)
 
 
-def _without_task_adapters(settings: SettingFields) -> list[Contradiction]:
-    if settings.task_adapters:
-        return []
-    need = {
-        "use_orthogonal": "O-LoRA keeps the adapters of tasks apart, and tasks have none; switch "
-        "it off (use_orthogonal: false / --no-orthogonal)",
-        "use_lateral": "lateral connections read what earlier adapters see, and tasks have none; "
-        "switch them off (use_lateral: false / --no-lateral)",
-    }
-    return [
-        Contradiction(
-            ("task_adapters", name), f"{text} or give tasks adapters (task_adapters: true)"
+def _of_technique(technique: Technique, settings: SettingFields) -> Iterator[Contradiction]:
+    strength, switch = technique.strength, technique.switch
+    if strength is not None and getattr(settings, strength) == 0:
+        yield Contradiction(
+            (strength, switch),
+            f"{strength} is 0, so {switch} could have no effect; raise it or switch it off "
+            f"({technique.way_off})",
         )
-        for name, text in need.items()
-        if getattr(settings, name)
-    ]
+    yield from technique.contradictions(settings)
 
 
-def _beside_joint(settings: SettingFields) -> list[Contradiction]:
-    names = [name for name in _AGAINST_FORGETTING if settings.joint and getattr(settings, name)]
-    if not names:
+def _in_joint_training(
+    settings: SettingFields, active: Collection[Technique]
+) -> list[Contradiction]:
+    if not settings.joint or not active:
         return []
-    flags = " ".join(f"--no-{name.removeprefix('use_')}" for name in names)
+    names = [technique.switch for technique in active]
     return [
         Contradiction(
             ("joint", *names),
             f"joint training has all tasks before it and forgets none, so {', '.join(names)} could "
-            f"have no effect; switch off what is on ({flags}), or learn one task after the other "
-            "(joint: false)",
+            f"have no effect; switch off what is on ({' '.join(map(no_flag, names))}), or learn "
+            "one task after the other (joint: false)",
         )
     ]
-
-
-def _replay(settings: SettingFields) -> list[Contradiction]:
-    found: list[Contradiction] = []
-    if not settings.use_replay:
-        return found
-    if settings.shared == "none" and (
-        settings.composition == "isolated" or not settings.task_adapters
-    ):
-        found.append(
-            Contradiction(
-                ("use_replay", "shared", "composition"),
-                "no earlier task depends on anything that still changes, since shared is none, so "
-                "replay could have no effect; share some (shared: layernorm), let adapters add up "
-                "(composition: cumulative), or switch replay off (use_replay: false / --no-replay)",
-            )
-        )
-    if settings.replay_ratio == 0:
-        found.append(
-            Contradiction(
-                ("replay_ratio", "use_replay"),
-                "replay_ratio is 0, so nothing would be replayed; raise it or switch replay off "
-                "(use_replay: false / --no-replay)",
-            )
-        )
-    return found
 
 
 def _names(settings: SettingFields) -> list[Contradiction]:
@@ -155,41 +91,7 @@ def _names(settings: SettingFields) -> list[Contradiction]:
     ]
 
 
-_AGAINST_FORGETTING = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral")
-_EWC_DETAILS = (
-    "ewc_mode",
-    "ewc_fisher",
-    "ewc_gamma",
-    "ewc_fisher_examples",
-    "ewc_fisher_batch_size",
-)
-_ORTHO_DETAILS = ("ortho_form", "lambda_ortho_norm")
-_TUNING_DETAILS = (
-    *("replay_tuning_examples", "replay_tuning_epochs"),
-    *("replay_tuning_learning_rate", "replay_tuning_r"),
-)
-_REPLAY_DETAILS = (
-    *("replay_ratio", "replay_prompts", "replay_filter", "replay_token_budget"),
-    *("replay_tuning", *_TUNING_DETAILS),
-    *("generation_model", "generation_batch_size", "max_gen_length", "temperature", "top_p"),
-)
-
-_EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]], ...] = (
-    (lambda s: not s.use_ewc, "use_ewc is false", ("lambda_ewc", *_EWC_DETAILS)),
-    (lambda s: s.ewc_mode == "offline", "ewc_mode is offline", ("ewc_gamma",)),
-    (
-        lambda s: s.ewc_fisher != "batched",
-        "ewc_fisher is not batched",
-        ("ewc_fisher_batch_size",),
-    ),
-    (
-        lambda s: not s.use_orthogonal,
-        "use_orthogonal is false",
-        ("lambda_ortho", *_ORTHO_DETAILS),
-    ),
-    (lambda s: not s.use_replay, "use_replay is false", _REPLAY_DETAILS),
-    (lambda s: not s.replay_tuning, "replay_tuning is false", _TUNING_DETAILS),
-    (lambda s: not s.use_lateral, "use_lateral is false", ("lateral_rank",)),
+_EFFECTLESS = (
     (lambda s: not s.task_adapters, "task_adapters is false", ("composition",)),
     (
         lambda s: not s.task_adapters and s.shared != "lora",
@@ -207,25 +109,38 @@ _EFFECTLESS: tuple[tuple[Callable[[SettingFields], bool], str, tuple[str, ...]],
         "checkpoint_every is 0",
         ("keep_last_n_checkpoints", "async_checkpoint", "checkpoint_disk_budget"),
     ),
-    (
-        lambda s: len(s.tasks) == 1,
-        "there is only one task",
-        (
-            *("composition", "lambda_ewc", *_EWC_DETAILS, "lambda_ortho", *_ORTHO_DETAILS),
-            *("use_lateral", "lateral_rank", "joint", "use_replay"),
-            *_REPLAY_DETAILS,
-        ),
-    ),
 )
 
 
 def effectless(settings: SettingFields) -> dict[str, str]:
-    """Return every setting whose value changes nothing beside the others, and the reason."""
-    reasons: dict[str, str] = {}
-    for applies, reason, names in _EFFECTLESS:
-        if applies(settings):
-            reasons |= {name: reason for name in names if name not in reasons}
-    return reasons
+    """Return every setting whose value changes nothing, given the others, and the reason."""
+    rules: list[Effectless] = []
+    for technique in techniques():
+        if technique.is_on(settings):
+            rules += technique.effectless
+        else:
+            off = f"{technique.switch} is false"
+            rules.append(Effectless(lambda _: True, off, technique.details))
+    rules += (Effectless(*rule) for rule in _EFFECTLESS)
+    if len(settings.tasks) == 1:
+        late = [technique for technique in techniques() if technique.from_second_task]
+        names = ["composition", "joint", *(name for t in late for name in _idle_at_first(t))]
+        rules.append(Effectless(lambda _: True, "there is only one task", tuple(names)))
+    return {
+        name: rule.reason
+        for rule in reversed(rules)  # the first reason counts
+        if rule.applies(settings)
+        for name in rule.settings
+    }
+
+
+def _idle_at_first(technique: Technique) -> tuple[str, ...]:
+    """Return its settings without effect on a first task.
+
+    A switch that is on by default is not one of them: resetting it would turn the technique on.
+    """
+    is_off_by_default = technique.settings.model_fields[technique.switch].default is False
+    return (*technique.details, *([technique.switch] if is_off_by_default else ()))
 
 
 def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
@@ -236,12 +151,15 @@ def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
         given: Names that the user wrote; what is left at, or set to, its default is not reported.
     """
     reasons = effectless(settings)
-    prompts = settings.replay_prompts if isinstance(settings.replay_prompts, dict) else {}
     tasks = [task_name(entry) for entry in settings.tasks]
     strangers = [
-        f"replay_prompts.{name} has no effect here: no task is called {name}"
-        for name in prompts
-        if name not in tasks and "replay_prompts" in given and settings.use_replay
+        f"{setting}.{name} has no effect here: no task is called {name}"
+        for setting in referring(type(settings), Refers.TASKS)
+        if setting in given
+        and setting not in reasons
+        and isinstance(by_task := getattr(settings, setting), dict)
+        for name in by_task
+        if name not in tasks
     ]
     return strangers + [
         f"{name} has no effect here: {reasons[name]}"

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from plora_cl.config.fields import SettingFields
-from plora_cl.config.task_entry import TAGS, TaskSource
+from plora_cl.config.fields import setting_fields
+from plora_cl.config.task_entry import TaskSource
+from plora_cl.setting_types import TAGS
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -42,7 +43,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 def setting_names() -> list[str]:
     """Return the name of every setting, in the order of the schema."""
-    return list(SettingFields.model_fields)
+    return list(setting_fields().model_fields)
 
 
 def shown(value: object) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from plora_cl.config.fields import setting_fields
 from plora_cl.config.schema import Settings
 from plora_cl.config.task_entry import task_name
+from plora_cl.setting_types import Refers, referring
 
-_FOLDERS = ("experiment_dir", "cache_dir")
-_MODELS = ("model_name", "generation_model")
 _OF_A_TASK = ("path", "hub")
 
 RECORD = "config.yaml"
@@ -71,9 +71,10 @@ def found_again(values: Mapping[Any, Any], folder: Path) -> dict[Any, Any]:
 def _placed(values: Mapping[Any, Any], place: Callable[[str], str]) -> dict[Any, Any]:
     """Return ``values`` with ``place`` applied to all that is a local path."""
     found = dict(values)
-    for name in (*_FOLDERS, *_MODELS):
+    paths, models = (referring(setting_fields(), to) for to in (Refers.PATH, Refers.MODEL))
+    for name in (*paths, *models):
         text = values.get(name)
-        if isinstance(text, str) and (name in _FOLDERS or _is_local(text)):
+        if isinstance(text, str) and (name in paths or _is_local(text)):
             found[name] = place(text)
     tasks = values.get("tasks")
     if isinstance(tasks, list | tuple):

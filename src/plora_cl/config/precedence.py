@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.errors import contradiction_problems, field_problems, located
-from plora_cl.config.fields import SettingFields
+from plora_cl.config.fields import SettingFields, setting_fields
 from plora_cl.config.locations import RECORD, anchored, experiment_recorded_in, found_again
 from plora_cl.config.presets import read_preset
 from plora_cl.config.record import Resume, recorded_in
-from plora_cl.config.schema import Settings, as_recorded
+from plora_cl.config.schema import Settings, as_recorded, recordable, settings_class
 from plora_cl.config.yaml_file import MAX_BYTES, read_mapping
 from plora_cl.errors import SettingsError
 
@@ -51,7 +51,7 @@ class _Layers:
 
     def add(self, source: str, values: Mapping[Any, Any]) -> None:
         try:
-            SettingFields.model_validate(dict(values))
+            setting_fields().model_validate(dict(values))
         except ValidationError as error:
             self.problems += field_problems(error, source)
         for name, value in values.items():
@@ -70,7 +70,7 @@ class _Layers:
         if self.problems:
             raise SettingsError(self.problems)
         try:
-            found = Settings.model_validate(self.values)
+            found = settings_class().model_validate(self.values)
         except ValidationError as error:
             raise SettingsError(contradiction_problems(error, self.origins)) from error
         _require_recordable(found, self.origins)
@@ -89,7 +89,7 @@ def _require_recordable(settings: Settings, origins: Mapping[str, str]) -> None:
         return
     size = len(dump(anchored(settings)).encode()) + _HEADER_BYTES
     if size > MAX_BYTES:
-        sizes = {name: len(str(getattr(settings, name))) for name in SettingFields.model_fields}
+        sizes = {name: len(str(getattr(settings, name))) for name in type(settings).model_fields}
         longest = max(sizes, key=sizes.__getitem__)
         text = (
             f"takes most of settings whose {RECORD} would have {size} bytes; expected at most "
@@ -188,7 +188,7 @@ def layered(sources: Sequence[tuple[str, Mapping[Any, Any]]]) -> Settings:
 def dump(settings: Settings) -> str:
     """Return every setting as YAML that `resolve` reads back to equal settings."""
     return yaml.dump(
-        settings.model_dump(mode="json"),
+        recordable(settings),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
@@ -246,7 +246,7 @@ def _add_assignment(
         layers.problems.append(f"--set: {path}: also given by {flag}; keep one of them")
         return
     name = path.partition(".")[0]
-    defaults = SettingFields.model_fields
+    defaults = setting_fields().model_fields
     current = layers.values.get(name, defaults[name].default if name in defaults else None)
     try:
         changed = assign(current, path, value)

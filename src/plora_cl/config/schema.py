@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from plora_cl.config.consistency import contradictions
-from plora_cl.config.fields import SettingFields
+from plora_cl.config.fields import SettingFields, extended, impacts
 from plora_cl.impact import Impact
-
-
-def impact_of(field: FieldInfo) -> Impact:
-    """Return what another value of a setting does to a run that is resumed, as it declares it."""
-    marks = (mark for mark in field.metadata if isinstance(mark, Impact))
-    return next(marks, Impact.TRAJECTORY)
-
-
-IMPACTS: Mapping[str, Impact] = {
-    name: impact_of(field) for name, field in SettingFields.model_fields.items()
-}
-"""What another value of each setting does to a run that is resumed."""
+from plora_cl.methods.registry import added, techniques
 
 _BEFORE = {"use_router": False, "hold_out_validation": "always"}
 """Settings added later whose default is not what was done before."""
@@ -35,20 +24,15 @@ EXAMPLE_SETTINGS = (
 )
 """Settings that decide, beside the seed, which texts a run learns from and is measured on."""
 
-SHAPE_SETTINGS = frozenset(
-    {
-        "model_name",
-        "tasks",
-        "shared",
-        "task_adapters",
-        "joint",
-        "lora_r",
-        "lora_target_modules",
-        "use_lateral",
-        "lateral_rank",
-    }
+_SHAPES = (
+    *("model_name", "tasks", "shared", "task_adapters"),
+    *("joint", "lora_r", "lora_target_modules"),
 )
-"""Settings that decide which tensors a run has and how large they are."""
+
+
+def shape_settings() -> frozenset[str]:
+    """Return the settings that decide which tensors a run has and how large they are."""
+    return frozenset({*_SHAPES, *(name for t in techniques() for name in t.shape_settings)})
 
 
 class Settings(SettingFields):
@@ -71,14 +55,37 @@ class Settings(SettingFields):
         return self
 
 
+@cache
+def settings_class() -> type[Settings]:
+    """Return `Settings` with the settings of techniques from installed packages.
+
+    Raises:
+        ExtensionError: A package declares a technique that cannot be used.
+    """
+    return extended(Settings)
+
+
+def recordable(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a run records, as plain JSON values.
+
+    Those of an installed package are recorded only while its technique is on: a run that does not
+    use a package can be resumed without it.
+    """
+    idle = {name for t in added() if not t.is_on(settings) for name in t.setting_names}
+    return settings.model_dump(mode="json", exclude=idle)
+
+
 def identity(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide the result, as plain JSON values.
 
     Every setting that may change a single bit of the result is in it, except those that only say
     where to look: what is found there is part of the identity of a run instead.
     """
-    harmless = {name for name, impact in IMPACTS.items() if impact is Impact.HARMLESS}
-    return settings.model_dump(mode="json", exclude=harmless)
+    return {
+        name: value
+        for name, value in recordable(settings).items()
+        if impacts()[name] is not Impact.HARMLESS
+    }
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     They get the values that do what was done before there was such a setting.
     """
-    return {**Settings().model_dump(mode="json"), **as_recorded(saved)}
+    return {**settings_class()().model_dump(mode="json"), **as_recorded(saved)}
 
 
 def as_recorded(values: Mapping[Any, Any]) -> dict[Any, Any]:

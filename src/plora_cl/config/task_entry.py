@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePath
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-TAGS = ("<text>", "<mapping>", "<list>")
-"""What pydantic puts into the path of an error to say which form of an entry it took."""
-
-TEXT, MAPPING, LIST = TAGS
-
-
-def as_text(value: object) -> object:
-    """Turn a path object into its text and leave everything else to validation."""
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _writable(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ValueError(f"has {half!r}, half of a surrogate pair; expected text") from None
-    return value
-
-
-Text: TypeAlias = Annotated[
-    str, BeforeValidator(as_text), AfterValidator(_writable), Field(min_length=1)
-]
-"""Text that is not empty; a path object counts as its text."""
+from plora_cl.setting_types import LIST, MAPPING, TEXT, Text
 
 
 def _form(value: object) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from plora_cl.compute.devices import Accelerator
 from plora_cl.data.batches import Batch
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
@@ -14,6 +18,25 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
 from plora_cl.units import Unit as Unit
 from plora_cl.units import Units
+
+
+@dataclass(frozen=True)
+class MethodSetup:
+    """What a run offers to a method that settings switch on.
+
+    Attributes:
+        seed: Of the run; derive others from it with `plora_cl.state.derived_seed`.
+        tokenizer: Of the encoder.
+        max_length: Longest text in tokens.
+        accelerator: Device and precision.
+        cache_dir: Folder for what can be computed again.
+    """
+
+    seed: int
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    accelerator: Accelerator
+    cache_dir: Path
 
 
 class ContinualMethod:

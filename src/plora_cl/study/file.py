@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 
 from plora_cl.config.errors import field_problems, shown, unknown
 from plora_cl.config.learners import LEARNERS
@@ -15,6 +24,8 @@ from plora_cl.config.streams import expanded
 from plora_cl.config.task_entry import TaskEntry
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import SettingsError
+from plora_cl.methods.registry import techniques
+from plora_cl.setting_types import not_empty
 
 LIKE = "like"
 """Key of a user-defined method: the learner whose settings it starts from."""
@@ -67,12 +78,6 @@ def _known_learners(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     return value
 
 
-def _not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
-    if not values:
-        raise ValueError("is empty; expected at least one entry")
-    return values
-
-
 def _distinct(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"{list(values)}; expected each one once")
@@ -91,14 +96,14 @@ def _listed_orders(value: object) -> object:
     return {name: name for name in _distinct(tuple(names))}
 
 
-_Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(_not_empty)]
+_Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(not_empty)]
 _Name = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 _Overrides = dict[str, Any]
 _Count = Annotated[int, Field(strict=True, ge=1)]
 _Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 _Candidates = Annotated[
     tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
-    AfterValidator(_not_empty),
+    AfterValidator(not_empty),
     AfterValidator(_distinct),
 ]
 
@@ -110,16 +115,24 @@ class Tuning(BaseModel):
 
     learning_rate: _Candidates | None = None
     """Peak learning rates to try."""
-    lambda_ewc: _Candidates | None = None
-    """Strengths of EWC to try."""
-    lambda_ortho: _Candidates | None = None
-    """Strengths of the orthogonality penalty to try."""
     seed: _Seed = 0
     """Seed of every trial; must differ from the seeds of the runs."""
 
 
-TUNABLE = tuple(name for name in Tuning.model_fields if name != "seed")
-"""Settings that tuning can choose."""
+def tunable() -> tuple[str, ...]:
+    """Return the settings that tuning can choose, in the order in which it chooses them."""
+    return ("learning_rate", *(t.strength for t in techniques() if t.strength is not None))
+
+
+@cache
+def tuning_class() -> type[Tuning]:
+    """Return `Tuning` with the strength of every technique."""
+    strengths: dict[str, Any] = dict.fromkeys(tunable()[1:], (_Candidates | None, None))
+    return create_model("Tuning", __base__=Tuning, **strengths)
+
+
+def _tuned(value: object) -> object:
+    return value if value is None else tuning_class().model_validate(value)
 
 
 class StudyFile(BaseModel):
@@ -147,7 +160,7 @@ class StudyFile(BaseModel):
     """Names of learners, or mappings {name: {settings}}, where like names a learner."""
     variants: dict[_Name, _Overrides] = {}
     """A further factor. A method on which no variant has an effect runs once."""
-    seeds: Annotated[tuple[_Seed, ...], AfterValidator(_not_empty), AfterValidator(_distinct)]
+    seeds: Annotated[tuple[_Seed, ...], AfterValidator(not_empty), AfterValidator(_distinct)]
     """Seeds; runs of the same seed and order learn from the same examples."""
     jobs: _Count = 1
     """Runs at a time."""
@@ -155,7 +168,7 @@ class StudyFile(BaseModel):
     """Threads of each run."""
     baseline: str | None = None
     """Method that the others are compared with, pair by pair."""
-    tune: Tuning | None = None
+    tune: Annotated[Tuning | None, BeforeValidator(_tuned)] = None
     """Candidate values; every method gets the same number of trials."""
 
 
@@ -170,7 +183,7 @@ def read_study(path: Path) -> StudyFile:
     try:
         study = StudyFile.model_validate(values)
     except ValidationError as error:
-        keys = {"": list(StudyFile.model_fields), "tune": list(Tuning.model_fields)}
+        keys = {"": list(StudyFile.model_fields), "tune": [*tunable(), "seed"]}
         raise SettingsError(field_problems(error, str(path), keys)) from error
     problems = _contradictions(study)
     if problems:

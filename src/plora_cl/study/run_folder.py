@@ -17,8 +17,9 @@ from plora_cl.checkpoint.store.branches import line_of
 from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.errors import shown
+from plora_cl.config.fields import impacts
 from plora_cl.config.locations import RECORD, anchored_values
-from plora_cl.config.schema import EXAMPLE_SETTINGS, IMPACTS, completed
+from plora_cl.config.schema import EXAMPLE_SETTINGS, completed
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import CorruptCheckpointError, PloraError, SettingsError, StudyError
 from plora_cl.impact import Impact
@@ -27,9 +28,6 @@ from plora_cl.study.plan import PlannedRun
 LOG, CONFIG, FAILURE = "log.txt", "run.yaml", "failure.json"
 _RESULTS = Path("results") / "final_results.json"
 _PLACES = ("model_name", "tasks", "device")
-_COMPARED = tuple(
-    name for name, impact in IMPACTS.items() if impact is not Impact.HARMLESS or name in _PLACES
-)
 _KEYS = frozenset(
     {"accuracy_matrix", "average_accuracy", "f1", "gap", "identity", "routed", "tasks"}
     | {"zero_by_construction"}
@@ -152,7 +150,10 @@ def _are_whole(results: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
 
 
 def _compared(run: PlannedRun) -> tuple[str, ...]:
-    return _COMPARED_OF_FLOOR if run.is_floor else _COMPARED
+    if run.is_floor:
+        return _COMPARED_OF_FLOOR
+    known = impacts().items()
+    return tuple(name for name, impact in known if impact is not Impact.HARMLESS or name in _PLACES)
 
 
 def _changed(run: PlannedRun) -> str:

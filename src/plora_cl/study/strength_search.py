@@ -18,25 +18,25 @@ from typing import Any
 
 from plora_cl.checkpoint.store.output_files import write_output
 from plora_cl.config.consistency import effectless
+from plora_cl.config.fields import impacts
 from plora_cl.config.precedence import validate
-from plora_cl.config.schema import IMPACTS, Settings
+from plora_cl.config.schema import Settings, recordable, settings_class
 from plora_cl.config.task_entry import TaskSource, task_name
 from plora_cl.data.sources.declaration import parse_task, spelled_out
 from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import StudyError
 from plora_cl.impact import Impact
-from plora_cl.study.file import TUNABLE, Tuning
+from plora_cl.methods.registry import techniques
+from plora_cl.setting_types import Refers, referring
+from plora_cl.study.file import Tuning, tunable
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Validation, validation
 from plora_cl.study.run_folder import results_of
 from plora_cl.study.same_texts import check_same_sources
+from plora_cl.technique import Technique
 
 FOLDER, FILE = "tuning", "tuning.json"
 
-_SWITCH = {"lambda_ewc": "use_ewc", "lambda_ortho": "use_orthogonal"}
-"""The setting that must be on for a strength to have an effect."""
-
-_FROM_THE_SECOND_TASK_ON = ("use_ewc", "use_orthogonal", "use_replay", "use_lateral", "joint")
 _LEAST_CLASSES = 4
 
 Key = tuple[str, str, str]
@@ -103,14 +103,15 @@ def choose(
     """
     choice = Choice()
     keys = {(r.method, r.order, r.variant): r for r in runs if not r.is_floor}
-    for setting in TUNABLE:
-        candidates = getattr(tuning, setting)
+    for setting in tunable():
+        candidates = getattr(tuning, setting, None)
         if candidates is None:
             continue
         stage: dict[Key, list[Trial]] = {}
         for key, run in keys.items():
             settings = run.settings.model_copy(update=choice.values.get(key, {}))
-            if setting in _SWITCH and not getattr(settings, _SWITCH[setting]):
+            weighed = _weighed_by(setting)
+            if weighed is not None and not weighed.is_on(settings):
                 continue
             if setting in run.own:
                 choice.notes.append(
@@ -222,7 +223,8 @@ def _trials(
 ) -> list[Trial]:
     first = settings.tasks[0]
     tasks: Sequence[Any] = [first]
-    if setting in _SWITCH:
+    weighed = _weighed_by(setting)
+    if weighed is not None and weighed.from_second_task:
         halves = _halves(first)
         if halves is None:
             notes.append(
@@ -260,16 +262,19 @@ def _trial_run(
 ) -> PlannedRun:
     values = settings.model_dump(mode="json")
     values |= {"seed": seed, "measure_validation": True, "use_router": False, **changes}
-    values["replay_prompts"] = _prompts_of_halves(values, settings)
+    for name in referring(type(settings), Refers.TASKS):
+        values[name] = _of_halves(name, values, settings)
     if len(values["tasks"]) == 1:  # these act from the second task on
-        values |= {name: False for name in _FROM_THE_SECOND_TASK_ON if name in values}
-    defaults = Settings().model_dump(mode="json")
+        values |= {t.switch: False for t in techniques() if t.from_second_task} | {"joint": False}
+    defaults = settings_class()().model_dump(mode="json")
     without_effect = effectless(validate(values))
     values |= {name: defaults[name] for name in without_effect}
+    recorded = recordable(validate(values))
     deciding = {
         name: values[name]
-        for name, impact in IMPACTS.items()
-        if impact is not Impact.HARMLESS or name in ("model_name", "tasks", "device")
+        for name, impact in impacts().items()
+        if name in recorded
+        and (impact is not Impact.HARMLESS or name in ("model_name", "tasks", "device"))
     }
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:10]
     setting = next(iter(changes))
@@ -278,15 +283,19 @@ def _trial_run(
     return PlannedRun("tuning", "", "", seed, None, validate({**values, **place}))
 
 
-def _prompts_of_halves(values: Mapping[str, Any], settings: Settings) -> Any:
-    """Return the prompts of the first task under the names of the tasks of a trial."""
-    prompts = values["replay_prompts"]
-    own = task_name(settings.tasks[0])
-    if not isinstance(prompts, dict):
-        return prompts
-    if own not in prompts:
+def _of_halves(name: str, values: Mapping[str, Any], settings: Settings) -> Any:
+    """Return a setting by task, with its value for the first task under the names of a trial."""
+    value, own = values[name], task_name(settings.tasks[0])
+    if not isinstance(value, dict):
+        return value
+    if own not in value:
         return None
-    return {task_name(entry): prompts[own] for entry in values["tasks"]}
+    return {task_name(entry): value[own] for entry in values["tasks"]}
+
+
+def _weighed_by(setting: str) -> Technique | None:
+    """Return the technique whose strength ``setting`` is, None for a setting of training."""
+    return next((t for t in techniques() if t.strength == setting), None)
 
 
 def _distinct(trials: Iterable[Trial]) -> list[PlannedRun]:

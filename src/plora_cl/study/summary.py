@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plora_cl.checkpoint.store.output_files import write_output
-from plora_cl.study.file import TUNABLE
+from plora_cl.study.file import tunable
 from plora_cl.study.plan import NO_VARIANT
 from plora_cl.study.records import Record, are_pair, check_same_examples, metric_names
 from plora_cl.study.statistics import (
@@ -205,7 +205,7 @@ def _run_row(one: _Measured, names: Sequence[str]) -> dict[str, Any]:
         "order": run.order,
         "variant": run.variant,
         "seed": run.seed,
-        **{name: getattr(run.settings, name) for name in TUNABLE},
+        **{name: getattr(run.settings, name) for name in tunable()},
         **{name: one.values.get(name) for name in (*names, RATIO)},
         "zero_by_construction": "; ".join(one.record.zero_by_construction),
     }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
@@ -17,15 +16,13 @@ from plora_cl.checkpoint.snapshot.snapshot import RunFacts
 from plora_cl.checkpoint.snapshot.writer import BackgroundWriter, InPlaceWriter, Writer
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.compute.devices import Accelerator, make_accelerator
-from plora_cl.compute.environment import deciding
 from plora_cl.compute.random_state import Generators
-from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity
+from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity, recordable
 from plora_cl.data.loading import load_tasks
 from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.sources.presence import require_there
 from plora_cl.data.task import Task
 from plora_cl.data.tokens.cache import default_cache_dir
-from plora_cl.data.tokens.tokenisation import token_ids
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.measurement import Measurement
@@ -33,14 +30,8 @@ from plora_cl.evaluation.predictor import Scorer
 from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.evaluation.under_way import UnderWay
-from plora_cl.generation.causal import CausalGenerator
-from plora_cl.generation.generator import TextGenerator
-from plora_cl.generation.lora_tuning import TuningPlan
-from plora_cl.generation.text_cache import CachedGenerator
-from plora_cl.methods.base import ContinualMethod, MethodStack
-from plora_cl.methods.ewc.penalty import Ewc
-from plora_cl.methods.olora.penalty import OrthogonalLora
-from plora_cl.methods.replay.method import GenerativeReplay
+from plora_cl.methods.base import ContinualMethod, MethodSetup, MethodStack
+from plora_cl.methods.registry import techniques
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import (
     configuration_digest,
@@ -48,6 +39,7 @@ from plora_cl.model.encoder import (
     load_tokenizer,
     require_positions,
 )
+from plora_cl.model.lateral_settings import rank as lateral_rank
 from plora_cl.state import StateDict
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
@@ -59,9 +51,6 @@ from plora_cl.training.run.stage import stages_of
 from plora_cl.training.stopping import StopRequest
 from plora_cl.training.task_notes import tell_of_tasks
 from plora_cl.units import Progress, Unit
-
-BUILT_IN = (OrthogonalLora.name, Ewc.name, GenerativeReplay.name)
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_run(
@@ -178,7 +167,7 @@ def _model(settings: Settings) -> ContinualClassifier:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         lora_target_modules=settings.lora_target_modules,
-        lateral_rank=settings.lateral_rank if settings.use_lateral else None,
+        lateral_rank=lateral_rank(settings),
         seed=settings.seed,
     )
 
@@ -241,7 +230,7 @@ def _checkpointer(
         base=base,
         facts=RunFacts.recorded(
             seed=settings.seed,
-            settings=settings.model_dump(mode="json"),
+            settings=recordable(settings),
             identity=run_identity,
             environment=components.accelerator.environment(),
         ),
@@ -285,69 +274,16 @@ def _plan(settings: Settings) -> Plan:
 def _methods(
     settings: Settings, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
 ) -> list[ContinualMethod]:
-    methods: list[ContinualMethod] = []
-    if settings.use_orthogonal:
-        methods.append(
-            OrthogonalLora(
-                strength=settings.lambda_ortho,
-                form=settings.ortho_form,
-                norm_strength=settings.lambda_ortho_norm,
-            )
-        )
-    if settings.use_ewc:
-        methods.append(
-            Ewc(
-                strength=settings.lambda_ewc,
-                mode=settings.ewc_mode,
-                estimator=settings.ewc_fisher,
-                examples=settings.ewc_fisher_examples,
-                batch_size=settings.ewc_fisher_batch_size,
-                gamma=settings.ewc_gamma,
-                seed=settings.seed,
-            )
-        )
-    if settings.use_replay:
-        methods.append(_replay(settings, tokenizer, accelerator))
-    return methods
-
-
-def _replay(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
-) -> GenerativeReplay:
-    assert isinstance(tokenizer.pad_token_id, int)  # tasks were tokenised with it
-    return GenerativeReplay(
-        generator=_generator(settings, accelerator),
-        encode=partial(token_ids, tokenizer, max_length=settings.max_length),
-        pad_token_id=tokenizer.pad_token_id,
-        ratio=settings.replay_ratio,
-        templates=settings.replay_prompts,
-        filtered=settings.replay_filter,
-        token_budget=settings.replay_token_budget,
-        max_new_tokens=settings.max_gen_length,
-        batch_size=settings.generation_batch_size,
-        tuning=_tuning(settings) if settings.replay_tuning else None,
+    setup = MethodSetup(
         seed=settings.seed,
+        tokenizer=tokenizer,
+        max_length=settings.max_length,
+        accelerator=accelerator,
+        cache_dir=Path(settings.cache_dir) if settings.cache_dir else default_cache_dir(),
     )
-
-
-def _tuning(settings: Settings) -> TuningPlan:
-    return TuningPlan(
-        examples=settings.replay_tuning_examples,
-        epochs=settings.replay_tuning_epochs,
-        batch_size=settings.generation_batch_size,
-        learning_rate=settings.replay_tuning_learning_rate,
-        r=settings.replay_tuning_r,
-    )
-
-
-def _generator(settings: Settings, accelerator: Accelerator) -> TextGenerator:
-    generator = CausalGenerator(
-        settings.generation_model,
-        max_new_tokens=settings.max_gen_length,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        device=accelerator.device,
-        dtype=_DTYPES[settings.precision],
-    )
-    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
-    return CachedGenerator(generator, folder / "generated", deciding(accelerator.environment()))
+    active = [technique for technique in techniques() if technique.is_on(settings)]
+    return [
+        resolve_name(technique.factory)(settings, setup)
+        for technique in sorted(active, key=lambda technique: technique.order)
+        if technique.factory is not None
+    ]

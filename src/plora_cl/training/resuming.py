@@ -21,7 +21,7 @@ from plora_cl.checkpoint.store.output_files import recording, retire_results
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.fork import accepted_by_fork
 from plora_cl.compute.environment import FACTS
-from plora_cl.config.schema import SHAPE_SETTINGS, Settings, experiment_folder
+from plora_cl.config.schema import Settings, experiment_folder, shape_settings
 from plora_cl.impact import Impact
 from plora_cl.state import Phase, StateDict, Stateful
 from plora_cl.training.adapting import adapted, refusing_what_does_not_fit, with_moved_generators
@@ -130,7 +130,7 @@ def restore_run(
     if in_place_of is None and is_finished(resumable.snapshot.cursor, len(run.components.tasks)):
         _require_same_results(changes, run, folder=str(path.parent.parent))
     else:
-        accepted = require_acceptable(changes, accept=accept, shape_settings=SHAPE_SETTINGS)
+        accepted = require_acceptable(changes, accept=accept, shape_settings=shape_settings())
         recorded = [_recorded(change) for change in changes if _decides(change)]
     with refusing_what_does_not_fit(path):
         snapshot = with_moved_generators(resumable.snapshot, run)
@@ -153,7 +153,7 @@ def restore_run(
 def _require_same_results(changes: Sequence[SettingChange], run: Run, *, folder: str) -> None:
     """Refuse changes of a finished run, but for those of the machine: nothing is computed."""
     others = [c for c in changes if not c.key.startswith(ENVIRONMENT) and c.key != _ALL_DATA]
-    require_acceptable(others, accept=True, shape_settings=SHAPE_SETTINGS)
+    require_acceptable(others, accept=True, shape_settings=shape_settings())
     require_unchanged(others, folder=folder)
     if len(others) < len(changes):
         run.reporter.message(

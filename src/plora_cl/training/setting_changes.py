@@ -7,8 +7,9 @@ from typing import Any
 
 from plora_cl.checkpoint.snapshot import compatibility as changes
 from plora_cl.checkpoint.snapshot.compatibility import SettingChange
+from plora_cl.config.fields import impacts
 from plora_cl.config.locations import anchored_values
-from plora_cl.config.schema import IMPACTS, Settings, completed
+from plora_cl.config.schema import Settings, completed
 
 _DONE = "done"
 
@@ -30,7 +31,7 @@ def setting_changes(
     """
     return changes.setting_changes(
         *compared(saved, settings),
-        IMPACTS,
+        impacts(),
         inside=cursor["phase"] != _DONE,
         validated=validated,
     )

@@ -18,9 +18,10 @@ from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.methods.base import ContinualMethod
+from plora_cl.methods.registry import techniques
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, StateDict, Stateful
-from plora_cl.training.build import BUILT_IN, build_run
+from plora_cl.training.build import build_run
 from plora_cl.training.finishing import finish_run
 from plora_cl.training.own_methods import require_distinct_names
 from plora_cl.training.reporting import Reporter
@@ -95,7 +96,9 @@ class CLTrainer:
         # Absolute paths: the working directory may be another one when the run is resumed
         self.settings, self._reporter = anchored(settings), reporter or Reporter()
         self._stop = stop or StopRequest()
-        self._methods = require_distinct_names(methods, BUILT_IN)
+        self._methods = require_distinct_names(
+            methods, {technique.name for technique in techniques()}
+        )
         self._run: Run | None = None
         self._own = OwnFolder(self.folder)
         self.undone = False

@@ -23,8 +23,10 @@ from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, resume_hint
 from plora_cl.config.assignment import assign, split_assignment
 from plora_cl.config.precedence import dump, validate
-from plora_cl.config.schema import EXAMPLE_SETTINGS, SHAPE_SETTINGS, Settings
+from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, recordable, shape_settings
 from plora_cl.errors import CheckpointError, SettingsError
+from plora_cl.methods.registry import techniques
+from plora_cl.setting_types import Refers, referring
 from plora_cl.training.setting_changes import is_finished, setting_changes
 
 _NOT_IN_MANIFEST = frozenset(
@@ -68,7 +70,7 @@ def fork(arguments: Namespace) -> Answer:
         made = forking.fork(
             source,
             folder,
-            settings=settings.model_dump(mode="json"),
+            settings=recordable(settings),
             accepted=[change.difference for change in accepted],
             config=dump(settings),
             filesystem=lock.filesystem,
@@ -136,7 +138,8 @@ def import_(arguments: Namespace) -> Answer:
         entry = import_bundle(arguments.file, folder, config=config, filesystem=lock.filesystem)
     settings = validate(CheckpointStore(entry.path.parent).manifest(entry).settings)
     # What a run loads that is not in its checkpoint.
-    names = {"model_name", "tasks", *(["generation_model"] if settings.use_replay else [])}
+    idle = {name for t in techniques() if not t.is_on(settings) for name in t.setting_names}
+    names = {"tasks", *referring(type(settings), Refers.MODEL)} - idle
     named = settings.model_dump(mode="json", include=names)
     return Answer(
         {"checkpoint": str(entry.path), "file": str(arguments.file), "named": named},
@@ -170,7 +173,7 @@ def _acceptable(
 
 def _require_possible(changes: Sequence[SettingChange]) -> list[SettingChange]:
     return require_acceptable(
-        changes, accept=True, shape_settings=SHAPE_SETTINGS, way_out=_FORKED_AFRESH
+        changes, accept=True, shape_settings=shape_settings(), way_out=_FORKED_AFRESH
     )
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from plora_cl.cli.parser import Parser
 from plora_cl.config.errors import setting_names
-from plora_cl.config.fields import SettingFields
+from plora_cl.config.fields import setting_fields
 from plora_cl.config.precedence import Resolved, resolve
 from plora_cl.config.presets import preset_names
 from plora_cl.config.yaml_file import parse
+from plora_cl.errors import ExtensionError
+from plora_cl.methods.registry import origin, techniques
+from plora_cl.technique import no_flag
 
 
 def _whole(text: str) -> int | str:
@@ -57,53 +60,37 @@ def _seconds(text: str) -> float:
     return float(3600 * hours + 60 * minutes + seconds)
 
 
-class Flag(NamedTuple):
-    """A flag that sets the setting of the same name."""
-
-    setting: str
-    metavar: str
-    parse: Callable[[str], object] = str
-
-
-_GROUPS = {
-    "experiment": (Flag("experiment_name", "NAME"), Flag("experiment_dir", "FOLDER")),
-    "checkpoints": (
-        Flag("checkpoint_every", "STEPS", _whole),
-        Flag("keep_last_n_checkpoints", "N", _whole),
-    ),
-    "model and tasks": (
-        Flag("model_name", "NAME-OR-FOLDER"),
-        Flag("tasks", "NAME-OR-FOLDER", _tasks),
-        Flag("max_train_examples", "N", _whole),
-        Flag("max_eval_examples", "N", _whole),
-        Flag("lora_r", "RANK", _whole),
-        Flag("lora_alpha", "SCALE", _whole),
-    ),
-    "training": (
-        Flag("epochs", "N", _whole),
-        Flag("batch_size", "N", _whole),
-        Flag("learning_rate", "RATE"),
-        Flag("seed", "N", _whole),
-        Flag("device", "DEVICE"),
-        Flag("precision", "{fp32,bf16,fp16}"),
-    ),
-    "methods": (
-        Flag("lambda_ewc", "STRENGTH"),
-        Flag("lambda_ortho", "STRENGTH"),
-        Flag("replay_ratio", "RATIO"),
-    ),
+_GROUPS: Mapping[str, Mapping[str, str]] = {
+    "experiment": {"experiment_name": "NAME", "experiment_dir": "FOLDER"},
+    "checkpoints": {
+        "checkpoint_every": "STEPS",
+        "keep_last_n_checkpoints": "N",
+        "async_checkpoint": "",
+    },
+    "model and tasks": {
+        "model_name": "NAME-OR-FOLDER",
+        "tasks": "NAME-OR-FOLDER",
+        "max_train_examples": "N",
+        "max_eval_examples": "N",
+        "lora_r": "RANK",
+        "lora_alpha": "SCALE",
+        "use_router": "",
+        "task_adapters": "",
+    },
+    "training": {
+        "epochs": "N",
+        "batch_size": "N",
+        "learning_rate": "RATE",
+        "seed": "N",
+        "device": "DEVICE",
+        "precision": "{fp32,bf16,fp16}",
+        "joint": "",
+    },
 }
-_SWITCHES = {
-    "async_checkpoint": "checkpoints",
-    "use_ewc": "methods",
-    "use_orthogonal": "methods",
-    "use_replay": "methods",
-    "use_lateral": "methods",
-    "use_router": "model and tasks",
-    "task_adapters": "model and tasks",
-    "joint": "training",
-}
-"""Settings that are on or off, and the group each belongs to."""
+"""The settings with a flag of their own, by group, and the name of the value in the help.
+
+A setting that is on or off has no value but two flags. Those of techniques are in the registry.
+"""
 
 _OF_THE_FLOOR = (
     *("experiment_name", "experiment_dir", "model_name", "tasks", "max_train_examples"),
@@ -126,20 +113,22 @@ def train_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.settings = setting_names()
-    groups = {title: parser.add_argument_group(title) for title in ("settings", *_GROUPS)}
-    _add_sources(groups["settings"])
-    _add_training(groups["settings"])
-    for title, flags in _GROUPS.items():
-        for flag in flags:
-            _add(groups[title], flag)
-    _add_resuming(groups["checkpoints"])
-    for setting, title in _SWITCHES.items():
-        groups[title].add_argument(
-            flag_of(setting), dest=setting, action="store_true", help=_help(setting)
-        )
-        groups[title].add_argument(
-            flag_of(setting, on=False), dest=setting, action="store_false", help="switch it off"
-        )
+    general = parser.add_argument_group("settings")
+    _add_sources(general)
+    _add_training(general)
+    for title, flags in _groups().items():
+        group = parser.add_argument_group(title)
+        if title == "checkpoints":
+            _add_resuming(group)
+        for setting, metavar in flags.items():
+            try:
+                _add(group, setting, metavar)
+            except argparse.ArgumentError as error:  # the flags of this package are distinct
+                technique = next(t for t in techniques() if setting in t.setting_names)
+                raise ExtensionError(
+                    f"{origin(technique)}: its setting {setting!r} takes a flag that exists "
+                    f"({error}); rename it there, or uninstall the package"
+                ) from error
     return parser
 
 
@@ -156,9 +145,9 @@ def floor_parser() -> argparse.ArgumentParser:
     parser.settings = setting_names()
     _add_sources(parser.add_argument_group("settings"))
     group = parser.add_argument_group("experiment and tasks")
-    for flag in (flag for flags in _GROUPS.values() for flag in flags):
-        if flag.setting in _OF_THE_FLOOR:
-            _add(group, flag)
+    for setting, metavar in (flag for flags in _GROUPS.values() for flag in flags.items()):
+        if setting in _OF_THE_FLOOR:
+            _add(group, setting, metavar)
     return parser
 
 
@@ -186,22 +175,32 @@ def resolved(typed: Mapping[str, Any]) -> Resolved:
 
 def flag_of(setting: str, *, on: bool = True) -> str:
     """Return the flag that sets ``setting``, or switches it off."""
-    name = setting if on else f"no_{setting.removeprefix('use_')}"
-    return f"--{name.replace('_', '-')}"
+    return f"--{setting.replace('_', '-')}" if on else no_flag(setting)
 
 
 def flag_settings() -> list[str]:
     """Return the settings that have a flag of their own."""
-    return [*(flag.setting for flags in _GROUPS.values() for flag in flags), *_SWITCHES]
+    return [setting for flags in _groups().values() for setting in flags]
 
 
-def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
+def _groups() -> dict[str, Mapping[str, str]]:
+    valued = {name: metavar for t in techniques() for name, metavar in t.flags.items()}
+    return {**_GROUPS, "methods": valued | {technique.switch: "" for technique in techniques()}}
+
+
+def _add(group: argparse._ArgumentGroup, setting: str, metavar: str) -> None:
+    kind = setting_fields().model_fields[setting].annotation
+    if kind is bool:
+        off, switch_off = flag_of(setting, on=False), "switch it off"
+        group.add_argument(flag_of(setting), dest=setting, action="store_true", help=_help(setting))
+        group.add_argument(off, dest=setting, action="store_false", help=switch_off)
+        return
     group.add_argument(
-        flag_of(flag.setting),
-        metavar=flag.metavar,
-        type=flag.parse,
-        nargs="+" if flag.setting == "tasks" else None,
-        help=_help(flag.setting),
+        flag_of(setting),
+        metavar=metavar,
+        type=_tasks if setting == "tasks" else _whole if kind is int else str,
+        nargs="+" if setting == "tasks" else None,
+        help=_help(setting),
     )
 
 
@@ -259,7 +258,7 @@ def _add_resuming(group: argparse._ArgumentGroup) -> None:
 
 
 def _help(setting: str) -> str:
-    field = SettingFields.model_fields[setting]
+    field = setting_fields().model_fields[setting]
     return f"{field.description} (default: {_as_yaml(field.default)})".replace("%", "%%")
 
 
@@ -273,7 +272,7 @@ def _other_settings() -> str:
     flagged = set(flag_settings())
     lines = [
         f"  {name}: {_as_yaml(field.default)}\n      {field.description}"
-        for name, field in SettingFields.model_fields.items()
+        for name, field in setting_fields().model_fields.items()
         if name not in flagged
     ]
     return "\nsettings without a flag, for YAML and --set:\n" + "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
-from plora_cl.methods.base import ContinualMethod
+from plora_cl.methods.base import ContinualMethod, MethodSetup
 from plora_cl.methods.ewc.fisher import Estimator, FisherSums, diagonal_fisher
 from plora_cl.methods.ewc.scale import fisher_scale, with_laplace_lambdas
+from plora_cl.methods.ewc.settings import EwcSettings
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, StateDict, derived_seed
 from plora_cl.units import Units
@@ -77,6 +78,19 @@ class Ewc(ContinualMethod):
         self._scales: list[StateDict] = []
         self._parabola: _Parabola | None = None
         self._under_way: tuple[StateDict, FisherSums] | None = None  # what decides it, and it
+
+    @classmethod
+    def from_settings(cls, settings: EwcSettings, setup: MethodSetup) -> Self:
+        """Return the method that ``settings`` describe."""
+        return cls(
+            strength=settings.lambda_ewc,
+            mode=settings.ewc_mode,
+            estimator=settings.ewc_fisher,
+            examples=settings.ewc_fisher_examples,
+            batch_size=settings.ewc_fisher_batch_size,
+            gamma=settings.ewc_gamma,
+            seed=setup.seed,
+        )
 
     def check(self, model: ContinualClassifier) -> None:
         """Make sure that there is something to protect.

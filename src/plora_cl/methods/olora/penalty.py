@@ -9,13 +9,14 @@ of the new matrices.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from plora_cl.errors import MethodError
-from plora_cl.methods.base import ContinualMethod
+from plora_cl.methods.base import ContinualMethod, MethodSetup
+from plora_cl.methods.olora.settings import OloraSettings
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
 
@@ -44,6 +45,15 @@ class OrthogonalLora(ContinualMethod):
         self._strength, self._form, self._norm_strength = strength, form, norm_strength
         self._task = -1
         self._earlier: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_settings(cls, settings: OloraSettings, setup: MethodSetup) -> Self:
+        """Return the method that ``settings`` describe."""
+        return cls(
+            strength=settings.lambda_ortho,
+            form=settings.ortho_form,
+            norm_strength=settings.lambda_ortho_norm,
+        )
 
     def check(self, model: ContinualClassifier) -> None:
         """Make sure that the penalty counts.

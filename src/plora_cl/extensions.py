@@ -1,0 +1,52 @@
+"""What other installed packages add, declared as entry points; looked up when it is needed."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from plora_cl.errors import ExtensionError
+
+METHODS, SOURCES = "plora_cl.methods", "plora_cl.sources"
+
+
+class Extension(NamedTuple):
+    """What one entry point declares.
+
+    Attributes:
+        name: Of the entry point.
+        origin: The entry point and its package, for messages.
+        value: What it refers to.
+    """
+
+    name: str
+    origin: str
+    value: Any
+
+
+@cache
+def extensions(group: str) -> tuple[Extension, ...]:
+    """Return what installed packages declare in ``group``, sorted by package and name.
+
+    Raises:
+        ExtensionError: A package cannot be imported.
+    """
+    found = sorted(metadata.entry_points(group=group), key=lambda e: (_package(e), e.name))
+    return tuple(_loaded(entry) for entry in found)
+
+
+def _loaded(entry: metadata.EntryPoint) -> Extension:
+    origin = f"package {_package(entry)}, entry point {entry.group}: {entry.name} = {entry.value}"
+    try:
+        return Extension(entry.name, origin, entry.load())
+    except Exception as error:  # somebody else's code raises anything
+        reason = next(iter(str(error).splitlines()), "")
+        raise ExtensionError(
+            f"{origin}: cannot be imported: {type(error).__name__}: {reason}; repair or uninstall "
+            "the package"
+        ) from error
+
+
+def _package(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "unknown"

@@ -1,0 +1,106 @@
+"""The package of docs/add-a-method.md, installed by pip into an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import plora_cl
+from methods.docs_example import write_package
+from training.evidence import evidence
+
+RECORDED = ("use_l2_anchor", "lambda_l2")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a fresh environment that has the package, and all that we have."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    (site,) = folder.glob("lib/python*/site-packages")
+    ours = [str(Path(plora_cl.__file__).parents[1]), *sys.path]
+    (site / "ours.pth").write_text("".join(f"{path}\n" for path in ours if path))
+    pip = [str(python), "-m", "pip", "-q", "--disable-pip-version-check"]
+    offline = {**os.environ, "PIP_NO_INDEX": "1"}
+    # What comes with Python 3.11 cannot build a wheel, and hides ours, which can.
+    subprocess.run([*pip, "uninstall", "-y", "setuptools"], check=True, env=offline)
+    package = write_package(folder / "package")
+    install = ["install", "--no-deps", "--no-build-isolation", str(package)]
+    subprocess.run([*pip, *install], check=True, env=offline)
+    return python
+
+
+def start(python: Path, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [python, "-m", "plora_cl.cli.main", "train", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def train(python: Path, *argv: str, code: int = 0) -> str:
+    process = start(python, *argv)
+    output, _ = process.communicate()
+    assert process.returncode == code, output
+    return output
+
+
+@pytest.mark.timeout(240)
+def test_an_installed_method_is_used_like_a_built_in_one(
+    python: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({**settings, "lambda_l2": 3.0}))
+
+    def place(folder: str) -> list[str]:
+        return ["--config", str(config), "--experiment-dir", str(tmp_path / folder)]
+
+    train(python, *place("whole"), "--use-l2-anchor")
+    results = json.loads((tmp_path / "whole/run/results/final_results.json").read_text())
+    assert results["methods"].keys() == {"olora", "ewc", "l2_anchor"}
+    assert {name: results["identity"][name] for name in RECORDED} == {
+        "use_l2_anchor": True,
+        "lambda_l2": 3.0,
+    }
+
+    process = start(python, *place("killed"), "--use-l2-anchor")
+    log = tmp_path / "killed/run/results/run_log.jsonl"
+    while not log.exists() or log.read_bytes().count(b"\n") < 14:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    here = ["--experiment-dir", str(tmp_path / "killed"), "--experiment-name", "run", "--resume"]
+    refused = train(python, *here, "--lambda-l2", "5", code=2)
+    assert "lambda_l2: saved in checkpoint 3.0, now 5.0" in refused
+    assert "--accept-changes" in refused
+    assert "Error: " in train(Path(sys.executable), *here, code=2)  # without the package
+
+    train(python, *here)
+    assert evidence(tmp_path / "killed/run") == evidence(tmp_path / "whole/run")
+
+
+@pytest.mark.timeout(120)
+def test_a_run_without_it_leaves_no_trace_of_the_package(
+    python: Path, settings: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "plain.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    train(python, "--config", str(config), "--experiment-dir", str(tmp_path))
+    recorded = (tmp_path / "run/config.yaml").read_text()
+    assert not any(name in recorded for name in RECORDED)
+    assert evidence(tmp_path / "run") == evidence(whole)
