@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.format.sealed_zip import seal
+from plora_cl.checkpoint.format.sealed_zip import manifest_of, seal, verified_manifest_of
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 
 
@@ -51,3 +52,8 @@ def sealed(
     """Return a checkpoint file whose content is ``note`` and whose objects are ``objects``."""
     described = manifest(note=note, objects=objects, task=task, phase=phase, trajectory=trajectory)
     return seal(archive(note.encode()), described)
+
+
+def read_manifest(path: Path, *, verify: bool = False) -> Manifest:
+    with path.open("rb") as file:
+        return verified_manifest_of(file) if verify else manifest_of(file)

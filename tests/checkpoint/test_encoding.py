@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from checkpoint.components import Holder, Learner, capture
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.format.sealed_zip import open_sealed, read_manifest, seal
+from plora_cl.checkpoint.format.sealed_zip import open_sealed, seal
 from plora_cl.checkpoint.snapshot.codec import decode, encode
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
@@ -74,7 +74,7 @@ def test_the_manifest_says_what_the_tree_says(tmp_path: Path) -> None:
     snapshot = learned()
     path = tmp_path / "any.pt"
     path.write_bytes(encode(snapshot))
-    manifest = read_manifest(path)
+    manifest = open_sealed(path.read_bytes())
     assert manifest.cursor == snapshot.cursor
     assert manifest.objects == snapshot.objects
     assert manifest.settings == snapshot.facts.settings

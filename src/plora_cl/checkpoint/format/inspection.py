@@ -15,12 +15,8 @@ from math import prod
 from typing import Any, BinaryIO
 
 from plora_cl.bounded_reading import parse_json
-from plora_cl.checkpoint.format.pickle_gate import (
-    DTYPE_BYTES,
-    PICKLE_RECORD,
-    STORAGES,
-    harmless_pickle,
-)
+from plora_cl.checkpoint.format.dtypes import DTYPES, SAFETENSORS, STORAGES
+from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD, harmless_pickle
 from plora_cl.errors import CorruptCheckpointError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -29,9 +25,6 @@ MAX_HEADER_BYTES = 100_000_000
 _MAX_DEPTH = 64
 _END = object()
 _UNTYPED = "untyped"
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "BOOL": 8} | {
-    f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)
-}
 _MALFORMED = (
     pickle.UnpicklingError, struct.error,
     KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, EOFError,
@@ -103,17 +96,10 @@ def object_tensors(file: BinaryIO) -> dict[str, TensorInfo]:
 def _described(entry: dict[str, Any]) -> TensorInfo:
     dtype, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
     begin, end = entry["data_offsets"]
-    if dtype in _BITS and prod(shape) * _BITS[dtype] != 8 * (end - begin):
+    name = SAFETENSORS.get(dtype, dtype.lower())
+    if name in DTYPES and prod(shape) * DTYPES[name].bytes != end - begin:
         raise ValueError(f"a tensor of {dtype} {list(shape)} in {end - begin} bytes")
-    return TensorInfo(_dtype_name(dtype), shape, end - begin)
-
-
-def _dtype_name(dtype: str) -> str:
-    if dtype == "BOOL":
-        return "bool"
-    long = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
-    kind = dtype.rstrip("0123456789")
-    return f"{long[kind]}{dtype.removeprefix(kind)}" if kind in long else dtype.lower()
+    return TensorInfo(name, shape, end - begin)
 
 
 def _leaves(tree: object) -> Iterator[tuple[str, object]]:
@@ -136,16 +122,12 @@ def _leaves(tree: object) -> Iterator[tuple[str, object]]:
 
 
 class _Reader(pickle.Unpickler):
-    """Knows only the names in `_KNOWN`; storages are their dtype and width."""
+    """Reads what `harmless_pickle` let pass; a storage, and a dtype, is the name of a dtype."""
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if (module, name) in _KNOWN:
-            return _KNOWN[module, name]
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name][0]
-        if module == "torch" and name in DTYPE_BYTES:
-            return name
-        raise pickle.UnpicklingError(f"the name {module}.{name[:100]}")
+        if module == "torch":
+            return STORAGES.get(name, name)
+        return _MEANINGS[name]
 
     def persistent_load(self, pid: Any, /) -> str:
         kind, dtype, _, _, _ = pid
@@ -157,16 +139,16 @@ class _Reader(pickle.Unpickler):
 def _tensor(storage: str, _: object, size: tuple[int, ...], *rest: object) -> TensorInfo:
     dtype = rest[3] if storage == _UNTYPED else storage  # after strides, gradient and hooks
     shape = tuple(map(int, size))
-    return TensorInfo(str(dtype), shape, prod(shape) * DTYPE_BYTES[str(dtype)])
+    return TensorInfo(str(dtype), shape, prod(shape) * DTYPES[str(dtype)].bytes)
 
 
 def _hooks() -> dict[str, Any]:
     return {}
 
 
-_KNOWN: dict[tuple[str, str], Callable[..., Any] | str] = {
-    ("collections", "OrderedDict"): _hooks,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor,
-    ("torch.storage", "UntypedStorage"): _UNTYPED,
+_MEANINGS: dict[str, Callable[..., Any] | str] = {
+    "OrderedDict": _hooks,
+    "_rebuild_tensor_v2": _tensor,
+    "_rebuild_tensor_v3": _tensor,
+    "UntypedStorage": _UNTYPED,
 }

@@ -14,32 +14,11 @@ import struct
 import zipfile
 from typing import BinaryIO
 
+from plora_cl.checkpoint.format.dtypes import STORAGES
 from plora_cl.errors import CorruptCheckpointError
 
 PICKLE_RECORD = "archive/data.pkl"
 MAX_PICKLE_BYTES = 1 << 28
-
-STORAGES = {"DoubleStorage": ("float64", 8), "FloatStorage": ("float32", 4)} | {
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "ComplexDoubleStorage": ("complex128", 16),
-    "ComplexFloatStorage": ("complex64", 8),
-}
-"""Dtype, and bytes of an element, of each typed storage."""
-
-DTYPE_BYTES = dict(STORAGES.values()) | {
-    "uint16": 2,
-    "uint32": 4,
-    "uint64": 8,
-    **{f"float8_{kind}": 1 for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")},
-}
-"""Bytes of an element of each dtype."""
 
 _NAMES = frozenset(
     {

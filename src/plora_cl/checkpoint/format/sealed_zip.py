@@ -13,7 +13,6 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import BinaryIO
 
 from plora_cl.checkpoint.disk.filesystem import ReadableBytes
@@ -86,41 +85,10 @@ def _record(name: str, place: int) -> zipfile.ZipInfo:
     return record
 
 
-def open_sealed(data: bytes) -> Manifest:
-    """Verify every byte of a checkpoint file and return its manifest.
-
-    Raises:
-        CorruptCheckpointError: A byte is not what was written, or the file was made to deceive.
-        IncompatibleCheckpointError: It was written by a newer version of the format.
-    """
-    view = memoryview(data)
-    if hashlib.sha256(view[:-_HEX]).hexdigest().encode() != view[-_HEX:]:
-        raise CorruptCheckpointError("the seal is broken: bytes were changed, cut off or added")
-    manifest = _locate(io.BytesIO(data))
-    _require_stored(io.BytesIO(data), manifest)
-    return Manifest.from_json(manifest)
-
-
-def read_manifest(path: Path, *, verify: bool = False) -> Manifest:
-    """Return the manifest of the checkpoint at ``path``, reading little more than that.
-
-    The manifest itself is always verified.
-
-    Args:
-        path: A checkpoint file.
-        verify: Verify every byte of the file too, in constant memory.
-
-    Raises:
-        CorruptCheckpointError: The manifest is damaged; with ``verify``, any byte is.
-        IncompatibleCheckpointError: It was written by a newer version of the format.
-        OSError: The file cannot be read.
-    """
-    with path.open("rb") as file:
-        return verified_manifest_of(file) if verify else manifest_of(file)
-
-
 def manifest_of(file: BinaryIO) -> Manifest:
-    """Return the manifest of an open checkpoint file, see `read_manifest`.
+    """Return the manifest of an open checkpoint file, reading little more than that.
+
+    The manifest itself is verified, the rest of the file is not.
 
     Raises:
         CorruptCheckpointError: The manifest is damaged.
@@ -150,6 +118,11 @@ def require_seal(file: BinaryIO) -> None:
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
     _locate(file)
+
+
+def open_sealed(data: bytes) -> Manifest:
+    """Verify every byte of a checkpoint file in memory, see `verified_manifest_of`."""
+    return verified_manifest_of(io.BytesIO(data))
 
 
 def _require_intact(file: BinaryIO) -> None:

@@ -13,28 +13,12 @@ from torch import Tensor
 
 from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory
 from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.format.dtypes import SAFETENSORS
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.errors import CorruptCheckpointError
 
 _ALIGNMENT = 8
-_TYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
-}
+_TYPES = {getattr(torch, name): code for code, name in SAFETENSORS.items()}
 
 
 def encode_object(tensors: Mapping[str, Tensor]) -> bytes:

@@ -20,23 +20,13 @@ from torch import Tensor
 from torch._utils import _rebuild_tensor_v2, _rebuild_tensor_v3
 
 from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.format.dtypes import STORAGES
 from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD
 
 _PROTOCOL = 2  # what torch.save uses, and the weights-only reader knows
 _VERSION = b"3\n"
 _TYPED: dict[torch.dtype, type] = {
-    torch.float64: torch.DoubleStorage,
-    torch.float32: torch.FloatStorage,
-    torch.float16: torch.HalfStorage,
-    torch.bfloat16: torch.BFloat16Storage,
-    torch.int64: torch.LongStorage,
-    torch.int32: torch.IntStorage,
-    torch.int16: torch.ShortStorage,
-    torch.int8: torch.CharStorage,
-    torch.uint8: torch.ByteStorage,
-    torch.bool: torch.BoolStorage,
-    torch.complex128: torch.ComplexDoubleStorage,
-    torch.complex64: torch.ComplexFloatStorage,
+    getattr(torch, name): getattr(torch, storage) for storage, name in STORAGES.items()
 }
 _Reduced: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 
