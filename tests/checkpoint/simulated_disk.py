@@ -10,7 +10,7 @@ from itertools import chain, combinations, permutations, product
 from pathlib import Path
 from typing import BinaryIO
 
-from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 
 Image = dict[Path, bytes]
 
@@ -81,7 +81,7 @@ def kill_after(operations: int) -> Callable[[SimulatedDisk], None]:
 
 
 @dataclass
-class SimulatedDisk:
+class SimulatedDisk(Filesystem):
     """A `Filesystem` of which the volatile and the durable image are both known.
 
     Args:

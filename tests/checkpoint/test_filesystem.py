@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, is_partial, write_durably
+from plora_cl.checkpoint.disk.filesystem import Filesystem, is_partial, write_durably
 
 
-class Recording(LocalFilesystem):
+class Recording(Filesystem):
     """Notes each operation; fails those of one kind."""
 
     def __init__(self, failing: str = "") -> None:
@@ -68,21 +68,21 @@ def test_content_is_flushed_before_write_returns(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", spy)
-    LocalFilesystem().write(tmp_path / "file", b"12345")
+    Filesystem().write(tmp_path / "file", b"12345")
     assert flushed == [5]
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:3])))
-    LocalFilesystem().write(tmp_path / "file", b"0123456789")
+    Filesystem().write(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
 def test_write_never_goes_through_an_existing_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
-        LocalFilesystem().write(tmp_path / "link", b"data")
+        Filesystem().write(tmp_path / "link", b"data")
 
 
 def test_symbolic_links_pipes_and_directories_are_not_read(tmp_path: Path) -> None:
@@ -91,16 +91,16 @@ def test_symbolic_links_pipes_and_directories_are_not_read(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "."):
         with pytest.raises(OSError, match=r"symbolic|not a regular file"):
-            LocalFilesystem().open(tmp_path / name)
-    assert LocalFilesystem().size(tmp_path / "link") is None
-    assert LocalFilesystem().size(tmp_path / "missing") is None
-    assert LocalFilesystem().size(tmp_path / "file") == 6
+            Filesystem().open(tmp_path / name)
+    assert Filesystem().size(tmp_path / "link") is None
+    assert Filesystem().size(tmp_path / "missing") is None
+    assert Filesystem().size(tmp_path / "file") == 6
 
 
 def test_every_new_directory_and_the_parent_of_an_old_one_are_flushed(tmp_path: Path) -> None:
     synced: list[Path] = []
 
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def sync_directory(self, path: Path) -> None:
             synced.append(path)
             super().sync_directory(path)
@@ -114,4 +114,4 @@ def test_every_new_directory_and_the_parent_of_an_old_one_are_flushed(tmp_path: 
 
 
 def test_a_missing_directory_has_no_names(tmp_path: Path) -> None:
-    assert LocalFilesystem().names(tmp_path / "missing") == ()
+    assert Filesystem().names(tmp_path / "missing") == ()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of, is_held
+from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of
 from plora_cl.checkpoint.disk.lock_holder import STALE_SECONDS, Holder
 from plora_cl.cli.exit import REFUSED, exit_code
 from plora_cl.errors import CheckpointError, ExperimentLockedError
@@ -67,13 +67,13 @@ def test_a_second_process_is_refused_and_told_who_where_since_when_and_the_way_o
         for part in (str(tmp_path), str(process.pid), holder.host, holder.since, "--experiment-n"):
             assert part in message
         assert "\n" not in message
-        assert is_held(tmp_path)
+        assert holder_of(tmp_path)
 
 
 def test_a_living_holder_whose_record_is_lost_still_keeps_others_out(tmp_path: Path) -> None:
     with another_holder(tmp_path):
         (tmp_path / ".lock").write_bytes(b"")
-        assert is_held(tmp_path)
+        assert holder_of(tmp_path)
         with pytest.raises(ExperimentLockedError, match="in use by another process"):
             ExperimentLock.acquire(tmp_path)
 
@@ -101,10 +101,10 @@ def test_two_trainers_in_one_process_do_not_share_a_folder(tmp_path: Path) -> No
 
 def test_a_released_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     lock = ExperimentLock.acquire(tmp_path / "run")
-    assert is_held(tmp_path / "run")
+    assert holder_of(tmp_path / "run")
     lock.release()
     lock.release()
-    assert not is_held(tmp_path / "run")
+    assert not holder_of(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "run").mkdir()
     with ExperimentLock.acquire(tmp_path / "run"):
@@ -115,7 +115,7 @@ def test_a_released_lock_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_lock_is_released_when_the_run_raises(tmp_path: Path) -> None:
     with pytest.raises(KeyError), ExperimentLock.acquire(tmp_path):
         raise KeyError
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
 
 
 @pytest.mark.fault
@@ -126,7 +126,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_message(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert (tmp_path / ".lock").exists()
-        assert not is_held(tmp_path)
+        assert not holder_of(tmp_path)
         with caplog.at_level(logging.WARNING), ExperimentLock.acquire(tmp_path):
             assert f"taking over the lock of process {process.pid}" in caplog.text
             assert "that process is gone" in caplog.text
@@ -147,7 +147,7 @@ def test_a_forked_child_neither_holds_nor_releases_the_lock_of_its_parent(tmp_pa
             os._exit(0)
         try:
             assert os.read(reading, 8) == b"released"
-            assert is_held(tmp_path)
+            assert holder_of(tmp_path)
             lock.release()
             ExperimentLock.acquire(tmp_path).release()  # while the child lives
         finally:
@@ -186,7 +186,7 @@ def test_a_record_of_a_process_that_cannot_be_alive_is_taken_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     leave_record(tmp_path, change(Holder.this_process()))
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
     with caplog.at_level(logging.WARNING), ExperimentLock.acquire(tmp_path):
         assert reason in caplog.text
 
@@ -196,11 +196,11 @@ def test_a_process_on_another_machine_counts_as_alive_until_it_is_silent_for_lon
 ) -> None:
     elsewhere = replace(Holder.this_process(), host="elsewhere")
     leave_record(tmp_path, elsewhere, silent_seconds=STALE_SECONDS - 60)
-    assert is_held(tmp_path)
+    assert holder_of(tmp_path)
     with pytest.raises(ExperimentLockedError, match=r"on elsewhere since .* 10 minutes after"):
         ExperimentLock.acquire(tmp_path)
     leave_record(tmp_path, elsewhere, silent_seconds=STALE_SECONDS + 60)
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
     with caplog.at_level(logging.WARNING), ExperimentLock.acquire(tmp_path):
         assert "no sign of life" in caplog.text
     assert list(tmp_path.iterdir()) == []
@@ -230,18 +230,18 @@ def test_a_living_holder_is_refused_by_its_record_where_the_disk_has_no_locks(
         process.kill()
         process.wait()
         with ExperimentLock.acquire(tmp_path):
-            assert is_held(tmp_path)
+            assert holder_of(tmp_path)
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"host": 1}', "[" * 4000])
 def test_a_record_that_is_torn_or_none_holds_nobody_back(tmp_path: Path, record: str) -> None:
     (tmp_path / ".lock").write_text(record, encoding="utf-8")
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
     ExperimentLock.acquire(tmp_path).release()
 
 
 def test_looking_at_a_folder_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
-    assert not is_held(tmp_path / "missing")
+    assert not holder_of(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from checkpoint.test_lock import another_holder
 from plora_cl.checkpoint.disk import lock, lock_file
-from plora_cl.checkpoint.disk.lock import ExperimentLock, is_held
+from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of
 from plora_cl.errors import CheckpointError, ExperimentLockedError, ExperimentMovedError
 from tmpfs import tmpfs
 
@@ -56,15 +56,15 @@ def test_an_interrupt_at_any_line_leaves_no_lock_behind(tmp_path: Path) -> None:
         finally:
             sys.settrace(before)
         with ExperimentLock.acquire(tmp_path / "run"):
-            assert is_held(tmp_path / "run")
+            assert holder_of(tmp_path / "run")
     assert len(shown) > 30
 
 
 def test_a_lock_that_was_dropped_is_free(tmp_path: Path) -> None:
     taken = ExperimentLock.acquire(tmp_path)
-    assert is_held(tmp_path)
+    assert holder_of(tmp_path)
     del taken
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
     ExperimentLock.acquire(tmp_path).release()
 
 
@@ -77,7 +77,7 @@ def test_a_lock_whose_file_cannot_be_removed_is_free_all_the_same(
     with monkeypatch.context() as patch, ExperimentLock.acquire(tmp_path):
         patch.setattr(Path, "unlink", refused)
     assert (tmp_path / ".lock").exists()
-    assert not is_held(tmp_path)
+    assert not holder_of(tmp_path)
     ExperimentLock.acquire(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pytest
 
 from checkpoint.test_bundle import exported, make_checkpoint
-from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.bundle import import_bundle
 from plora_cl.checkpoint.tools.fork import fork
@@ -22,7 +22,7 @@ Making: TypeAlias = Callable[[Path, Filesystem], CheckpointEntry]
 __all__ = ["exported"]
 
 
-class RefusesOnce(LocalFilesystem):
+class RefusesOnce(Filesystem):
     """A disk whose n-th flush of a directory fails: what was renamed there is there."""
 
     def __init__(self, number: int) -> None:
@@ -59,7 +59,7 @@ def test_whatever_flush_fails_the_same_command_completes_it(tmp_path: Path, make
         except CheckpointError:
             failures += 1
             assert not [path.name for path in folder.rglob("*.partial")]
-            entry = make(folder, LocalFilesystem())
+            entry = make(folder, Filesystem())
         assert [path.name for path in entry.path.parent.glob("*.pt")] == [entry.path.name]
         CheckpointStore(entry.path.parent).verify(entry)
         if disk.left > 0:

@@ -14,7 +14,7 @@ import torch
 
 from checkpoint.components import Holder, Plain, capture
 from checkpoint.simulated_disk import Image, KilledError, SimulatedDisk, kill_after, nothing
-from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -67,7 +67,7 @@ def forked(disk: SimulatedDisk) -> Making:
 def imported(file: Path) -> Making:
     folder = file.parent / "parent"
     if not file.exists():
-        export_bundle(make_parent(folder, LocalFilesystem()), file, config="")
+        export_bundle(make_parent(folder, Filesystem()), file, config="")
 
     def make(disk: SimulatedDisk) -> CheckpointEntry:
         return import_bundle(file, CHILD, config=lambda _: "seed: 1\n", filesystem=disk)
@@ -180,7 +180,7 @@ def test_nothing_is_made_past_the_file_system_it_is_given(
 ) -> None:
     making = begin()
     for name in ("write_chunks", "rename", "remove", "make_directory", "sync_directory", "link"):
-        monkeypatch.delattr(LocalFilesystem, name)
+        monkeypatch.delattr(Filesystem, name)
     making.make(making.disk)
     require_complete(making.disk)
 
@@ -201,18 +201,16 @@ def test_a_file_that_is_not_flushed_before_the_checkpoint_is_caught(
         filesystem.write(path, data if isinstance(data, bytes) else b"".join(data))
 
     for module in (bundle, forking):
-        for name in ("put", "stream"):
-            real = getattr(module, name)
 
-            def lazy(
-                filesystem: Filesystem,
-                path: Path,
-                data: Any,
-                real: Callable[..., None] = real,
-            ) -> None:
-                lazily = path.is_relative_to(CHILD) and str(path).endswith(late)
-                (without_flush if lazily else real)(filesystem, path, data)
+        def lazy(
+            filesystem: Filesystem,
+            path: Path,
+            data: Any,
+            real: Callable[..., None] = module.put,
+        ) -> None:
+            lazily = path.is_relative_to(CHILD) and str(path).endswith(late)
+            (without_flush if lazily else real)(filesystem, path, data)
 
-            monkeypatch.setattr(module, name, lazy)
+        monkeypatch.setattr(module, "put", lazy)
     with pytest.raises(LostCheckpointError):
         make_durably(begin())

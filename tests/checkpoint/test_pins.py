@@ -8,7 +8,7 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import SimulatedDisk
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.store.pins import pin, pinned, unpin
 from plora_cl.checkpoint.store.replacement import complete, set_aside
 from plora_cl.checkpoint.store.retention import collect_garbage, garbage, rotate
@@ -102,7 +102,7 @@ def test_an_acknowledged_pin_survives_a_power_cut_and_so_does_its_end() -> None:
         assert pinned(CheckpointStore(HOME, SimulatedDisk.holding(image))) == set()
 
 
-class Interrupted(LocalFilesystem):
+class Interrupted(Filesystem):
     """Runs something else in the middle of an operation."""
 
     def __init__(self, meanwhile: Callable[[Path], None], operation: str) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store import hard_links
 from plora_cl.checkpoint.store.retention import collect_garbage
@@ -33,10 +33,10 @@ class Experiments:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def store(self, name: str, filesystem: LocalFilesystem | None = None) -> CheckpointStore:
+    def store(self, name: str, filesystem: Filesystem | None = None) -> CheckpointStore:
         return CheckpointStore(self.folder / name / "checkpoints", filesystem)
 
-    def save(self, name: str, filesystem: LocalFilesystem | None = None) -> Path:
+    def save(self, name: str, filesystem: Filesystem | None = None) -> Path:
         store = self.store(name, filesystem)
         ref = store.objects.put(BASE)
         store.commit(NAME, sealed(objects={"model/base": ref}))
@@ -87,7 +87,7 @@ def test_it_is_flushed_and_verified_before_it_has_its_name_and_the_name_before_t
         calls.append("read")
         return holds(file, ref)
 
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def rename(self, source: Path, target: Path) -> None:
             calls.append(f"rename {target.parent.name}")
             super().rename(source, target)
@@ -121,7 +121,7 @@ def test_where_the_disk_does_not_link_the_object_is_written(
 def test_where_linking_fails_half_way_the_object_is_written(
     experiments: Experiments, operation: str
 ) -> None:
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         failures = 0
 
     def refuse(disk: Disk, *arguments: object) -> object:
@@ -179,7 +179,7 @@ def test_what_is_not_a_regular_file_is_not_linked(
 def test_a_symbolic_link_is_refused_also_when_it_appears_after_the_look(
     experiments: Experiments, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def open(self, path: Path) -> BinaryIO:
             if path == sibling and not path.is_symlink():
                 linked_to_elsewhere(path)
@@ -203,7 +203,7 @@ def test_a_file_of_another_user_is_not_linked(
 def test_a_sibling_that_goes_or_changes_half_way_is_not_linked(
     experiments: Experiments, replaced_by: bytes | None
 ) -> None:
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def link(self, file: BinaryIO, source: Path, target: Path) -> None:
             source.unlink()
             if replaced_by is not None:
@@ -221,7 +221,7 @@ def test_a_sibling_that_goes_or_changes_half_way_is_not_linked(
 def test_what_is_verified_is_what_was_linked_whatever_the_name_says_by_then(
     experiments: Experiments,
 ) -> None:
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def link(self, file: BinaryIO, source: Path, target: Path) -> None:
             super().link(file, source, target)
             source.unlink()
@@ -266,7 +266,7 @@ def test_an_unreadable_object_that_its_sibling_shares_leaves_no_second_name(
 ) -> None:
     """A rename between two names of one file does nothing, not even remove the first one."""
 
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         refused = False
 
         def open(self, path: Path) -> BinaryIO:
@@ -283,7 +283,7 @@ def test_an_unreadable_object_that_its_sibling_shares_leaves_no_second_name(
 def test_small_objects_and_what_is_there_already_are_not_looked_for(
     experiments: Experiments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Disk(LocalFilesystem):
+    class Disk(Filesystem):
         def names(self, path: Path) -> tuple[str, ...]:
             raise AssertionError(f"{path} was listed")
 

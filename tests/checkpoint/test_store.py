@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.naming import Position
 from plora_cl.checkpoint.store.retention import collect_garbage, rotate
@@ -31,7 +31,7 @@ def file_names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()} if directory.exists() else set()
 
 
-class FaultyFilesystem(LocalFilesystem):
+class FaultyFilesystem(Filesystem):
     """Raises ``error`` in the operations, counted from 0, that ``fails`` picks.
 
     A failing write leaves half its bytes behind.
@@ -225,7 +225,7 @@ def test_unreadable_sectors_are_damage_and_lacking_permission_is_not(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(LocalFilesystem, "open", fail)
+    monkeypatch.setattr(Filesystem, "open", fail)
     with pytest.raises(CheckpointError, match="cannot read") as caught:
         store.read(entry)
     assert type(caught.value) is kind

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pytest
 
 from checkpoint.samples import archive, manifest, sealed
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.sealed_zip import seal
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.verification import verify
@@ -78,7 +78,7 @@ def test_what_nothing_refers_to_is_reported(store: CheckpointStore) -> None:
 
 
 def test_what_may_not_be_read_is_no_damage_and_stops_resuming(store: CheckpointStore) -> None:
-    class Locked(LocalFilesystem):
+    class Locked(Filesystem):
         def open(self, path: Path) -> BinaryIO:
             if path.name == NAMES[-1]:
                 raise PermissionError(errno.EACCES, "Permission denied")
@@ -100,7 +100,7 @@ def test_memory_stays_constant(store: CheckpointStore) -> None:
             longest = max(longest, len(data))
             return data
 
-    class Watching(LocalFilesystem):
+    class Watching(Filesystem):
         def open(self, path: Path) -> BinaryIO:
             return Watched(io.FileIO(path))
 

@@ -1,4 +1,4 @@
-"""System calls that fail, in this process: what `LocalFilesystem` is made of."""
+"""System calls that fail, in this process: what `Filesystem` is made of."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from faults.scenario import newest_note, older_run, save
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
@@ -65,7 +65,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     disk.unmount()
 
 
-class CutAt(LocalFilesystem):
+class CutAt(Filesystem):
     """Cuts the power before the ``n``-th change, counted from 0."""
 
     def __init__(self, cut: Callable[[], None], n: int) -> None:
@@ -137,5 +137,5 @@ def test_a_store_that_never_flushes_is_caught(disk: Disk, monkeypatch: pytest.Mo
 def test_a_store_that_never_flushes_directories_is_caught(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LocalFilesystem, "sync_directory", lambda *_: None)
+    monkeypatch.setattr(Filesystem, "sync_directory", lambda *_: None)
     assert cut_everywhere(disk)[1] > 0

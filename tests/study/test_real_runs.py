@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import tiny
-from plora_cl.checkpoint.disk.lock import is_held
+from plora_cl.checkpoint.disk.lock import holder_of
 from plora_cl.cli.study.command import main
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
@@ -171,4 +171,4 @@ def test_other_settings_are_told_of_and_change_nothing(
 
 
 def test_nobody_runs_anything_any_more(again: Place) -> None:
-    assert not any(is_held(folder) for folder in again.runs.iterdir() if folder.is_dir())
+    assert not any(holder_of(folder) for folder in again.runs.iterdir() if folder.is_dir())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plora_cl.checkpoint.disk.filesystem import LocalFilesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
 from plora_cl.checkpoint.snapshot import committer
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.snapshot.staging import HostStaging
@@ -48,7 +48,7 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
     at_save: dict[str, str] = {}
     late: list[str] = []
     save = Run.save
-    write = LocalFilesystem.write
+    write = Filesystem.write
     steps = threading.Semaphore(0)
 
     def observed_save(run: Run) -> None:
@@ -59,7 +59,7 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
         live = {k: v.state_dict() for k, v in parts.live().items() if k != "costs"}
         at_save[f"{name} {parts.cursor.phase}"] = state_digest(live)
 
-    def held_write(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+    def held_write(disk: Filesystem, path: Path, data: ReadableBytes) -> None:
         if path.name.startswith(".") and ".pt." in path.name:
             steps.acquire(timeout=1)  # a step of training, or the end of it, comes first
             snapshot = decode(bytes(data))
@@ -77,7 +77,7 @@ def test_what_is_written_is_the_state_at_the_save_although_training_went_on(
             steps.release()
 
     monkeypatch.setattr(Run, "save", observed_save)
-    monkeypatch.setattr(LocalFilesystem, "write", held_write)
+    monkeypatch.setattr(Filesystem, "write", held_write)
     train(tmp_path, settings, checkpoint_every=1, reporter=Steps())
     assert len(late) > 30
     assert written == at_save
@@ -183,10 +183,10 @@ def test_a_disk_that_refuses_for_a_while_stops_nothing(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     whole = train(tmp_path / "whole", settings)
-    write = LocalFilesystem.write
+    write = Filesystem.write
     calls = 0
 
-    def refusing(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+    def refusing(disk: Filesystem, path: Path, data: ReadableBytes) -> None:
         nonlocal calls
         calls += 1
         if 3 < calls < 10:
@@ -194,7 +194,7 @@ def test_a_disk_that_refuses_for_a_while_stops_nothing(
         write(disk, path, data)
 
     listener = Listener()
-    monkeypatch.setattr(LocalFilesystem, "write", refusing)
+    monkeypatch.setattr(Filesystem, "write", refusing)
     folder = train(tmp_path / "refused", settings, reporter=listener)
     assert evidence(folder)["run_log"] == evidence(whole)["run_log"]
     warnings = [text for text in listener.messages if text.startswith("Warning: no checkpoint")]
@@ -209,15 +209,15 @@ def test_a_disk_that_refuses_for_a_while_stops_nothing(
 def test_a_last_save_that_never_succeeds_is_an_error_and_the_one_before_stays(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = LocalFilesystem.write
+    write = Filesystem.write
 
-    def refusing(disk: LocalFilesystem, path: Path, data: ReadableBytes) -> None:
+    def refusing(disk: Filesystem, path: Path, data: ReadableBytes) -> None:
         if "task2" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(disk, path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalFilesystem, "write", refusing)
+        patch.setattr(Filesystem, "write", refusing)
         with pytest.raises(CheckpointError, match=r"no checkpoint .*task2.*No space left"):
             train(tmp_path / "refused", settings)
     folder = train(tmp_path / "refused", settings)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from plora_cl.checkpoint.disk.lock import ExperimentLock, is_held
+from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of
 from plora_cl.errors import (
     CheckpointNotFoundError,
     ExperimentExistsError,
@@ -358,7 +358,7 @@ def test_a_checkpoint_is_saved_by_hand_by_nobody_but_the_holder_of_the_lock(
     assert mine.get_latest_checkpoint() is None
     path = mine.save_checkpoint(task_idx=0, epoch=0, batch_idx=0, **steps)
     assert mine.get_latest_checkpoint() == path
-    assert not is_held(tmp_path / "run")
+    assert not holder_of(tmp_path / "run")
 
 
 def test_a_checkpoint_may_be_saved_by_hand_while_the_same_trainer_trains(
@@ -380,7 +380,7 @@ def test_a_checkpoint_may_be_saved_by_hand_while_the_same_trainer_trains(
                         scheduler=optimization.scheduler,
                     )
                 )
-                assert is_held(tmp_path / "run")
+                assert holder_of(tmp_path / "run")
                 raise KeyboardInterrupt
 
     saved: list[Path] = []

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 
 from transformers import PreTrainedTokenizerBase
 
-from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.snapshot.constants import begin_hashing
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts
@@ -57,7 +57,7 @@ def build_run(
     settings: Settings,
     reporter: Reporter,
     stop: StopRequest,
-    disk: GuardedFilesystem | None = None,
+    disk: Filesystem | None = None,
     *,
     methods: Sequence[ContinualMethod] = (),
 ) -> Run:
@@ -79,7 +79,7 @@ def build_run(
         require_there(source)  # before a model is fetched
     random = Generators.seeded(settings.seed)
     with random.in_effect():  # layers that the encoder's files lack are drawn from them
-        return _built(settings, random, reporter, stop, disk or GuardedFilesystem(), methods)
+        return _built(settings, random, reporter, stop, disk or Filesystem(), methods)
 
 
 def _built(
@@ -87,7 +87,7 @@ def _built(
     random: Generators,
     reporter: Reporter,
     stop: StopRequest,
-    disk: GuardedFilesystem,
+    disk: Filesystem,
     methods: Sequence[ContinualMethod],
 ) -> Run:
     accelerator = make_accelerator(
@@ -212,7 +212,7 @@ def _checkpointer(
     base: Future[ObjectRef],
     writer: Writer,
     reporter: Reporter,
-    disk: GuardedFilesystem,
+    disk: Filesystem,
     run_identity: StateDict,
 ) -> Checkpointer:
     store = CheckpointStore(experiment_folder(settings) / "checkpoints", disk)

@@ -1,4 +1,4 @@
-"""The file operations that durability is made of, and how they make a file durable."""
+"""File operations, and durable writes made of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 ReadableBytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -17,59 +17,22 @@ _PARTIAL_PREFIX, _PARTIAL_SUFFIX = ".", ".partial"
 _NOT_OURS_TO_READ = (errno.EACCES, errno.EPERM)
 
 
-class Filesystem(Protocol):
-    """Every operation a store performs on a disk; tests put one in place that fails or forgets.
+class Filesystem:
+    """Every operation a store performs, on a POSIX disk; all raise `OSError` where it refuses.
 
-    All of them raise `OSError` where the disk refuses.
+    Tests override operations to fail or to forget.
+
+    Args:
+        require: Called before each change; raises what ends the work. In a locked folder it is
+            `ExperimentLock.require_held`: operations name paths, and another process may have
+            moved or replaced the folder.
     """
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
-        """Create ``path``, which must not exist, with ``data`` and flush its content."""
-        ...
+    require: Callable[[], object] = staticmethod(lambda: None)
 
-    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
-        """Write ``chunks``, one after the other, like `write`; what they raise ends it."""
-        ...
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Atomically give ``source`` the name ``target`` in the same directory, replacing it."""
-        ...
-
-    def link(self, file: BinaryIO, source: Path, target: Path) -> None:
-        """Give ``file``, opened from ``source``, the name ``target`` too; flush its content.
-
-        Refused where it belongs to another user, or has lost the name ``source``; a ``target`` that
-        was new may be there nevertheless, and is the caller's to remove.
-        """
-        ...
-
-    def sync_directory(self, path: Path) -> None:
-        """Flush the names in directory ``path``."""
-        ...
-
-    def remove(self, path: Path) -> None:
-        """Remove the file ``path``."""
-        ...
-
-    def make_directory(self, path: Path) -> None:
-        """Make directory ``path`` and missing parents durable; existing ones included."""
-        ...
-
-    def open(self, path: Path) -> BinaryIO:
-        """Open the regular file ``path`` for reading; a symbolic link is refused."""
-        ...
-
-    def names(self, path: Path) -> tuple[str, ...]:
-        """Return the names in directory ``path``, sorted; none where there is no directory."""
-        ...
-
-    def size(self, path: Path) -> int | None:
-        """Return the bytes of the regular file ``path``; None where there is none."""
-        ...
-
-
-class LocalFilesystem:
-    """`Filesystem` on a POSIX disk."""
+    def __init__(self, require: Callable[[], object] | None = None) -> None:
+        if require is not None:
+            self.require = require
 
     def write(self, path: Path, data: ReadableBytes) -> None:
         """Create ``path``, which must not exist, with ``data`` and flush its content."""
@@ -77,6 +40,7 @@ class LocalFilesystem:
 
     def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
         """Write ``chunks``, one after the other, like `write`; what they raise ends it."""
+        self.require()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
@@ -90,10 +54,17 @@ class LocalFilesystem:
 
     def rename(self, source: Path, target: Path) -> None:
         """Atomically give ``source`` the name ``target`` in the same directory, replacing it."""
+        self.require()
         source.replace(target)
 
     def link(self, file: BinaryIO, source: Path, target: Path) -> None:
-        """Give ``file``, opened from ``source``, the name ``target`` too; flush its content."""
+        """Give ``file``, opened from ``source``, the name ``target`` too; flush its content.
+
+        Raises:
+            OSError: Also where the file belongs to another user or has lost the name ``source``. A
+                new ``target`` may exist nevertheless: the caller removes it.
+        """
+        self.require()
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid():
             raise OSError(errno.EPERM, "it belongs to another user", str(source))
@@ -112,10 +83,12 @@ class LocalFilesystem:
 
     def remove(self, path: Path) -> None:
         """Remove the file ``path``."""
+        self.require()
         path.unlink()
 
     def make_directory(self, path: Path) -> None:
         """Make directory ``path`` and missing parents durable; existing ones included."""
+        self.require()
         path = path.absolute()
         if path.is_dir():
             # A process that was killed may have made it without flushing its name.
@@ -154,40 +127,52 @@ class LocalFilesystem:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def write_durably(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
+def write_durably(
+    filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]
+) -> None:
     """Put ``data`` at ``path``: all of it or nothing, and on return it survives a power cut.
 
+    Args:
+        filesystem: What performs the operations.
+        path: The file, in a directory that exists.
+        data: Its content, in one piece or in chunks; what iterating them raises ends the write.
+
     Raises:
-        OSError: The disk refused; what was at ``path`` before is still there, or, where only the
-            last flush failed, the new content is there without a promise to stay.
+        OSError: The disk refused; the earlier content of ``path`` is still there. Where only the
+            last flush failed, the new content is there and may not survive a power cut.
     """
     write_unsynced(filesystem, path, data)
     filesystem.sync_directory(path.parent)
 
 
-def write_unsynced(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
+def write_unsynced(
+    filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]
+) -> None:
     """Put ``data`` at ``path`` like `write_durably`, but leave flushing the name to the caller.
 
     Raises:
-        OSError: The disk refused; what was at ``path`` before is still there.
+        OSError: The disk refused; the earlier content of ``path`` is still there.
     """
     partial = partial_path(path)
     try:
-        filesystem.write(partial, data)
+        if isinstance(data, ReadableBytes):
+            filesystem.write(partial, data)
+        else:
+            filesystem.write_chunks(partial, data)
         filesystem.rename(partial, path)
-    except Exception:
+    except BaseException:
         with suppress(OSError):
             filesystem.remove(partial)
         raise
 
 
 def partial_path(path: Path) -> Path:
-    """Return a new name beside ``path`` for a write that is not finished."""
+    """Return a new name, in the folder of ``path``, for an unfinished write to it."""
     return path.with_name(
         f"{_PARTIAL_PREFIX}{path.name}.{os.getpid()}-{uuid.uuid4().hex[:12]}{_PARTIAL_SUFFIX}"
     )
 
 
 def is_partial(name: str) -> bool:
-    """Tell whether a file name is that of a write that never finished."""
+    """Tell whether a file name is that of an unfinished write."""
     return name.startswith(_PARTIAL_PREFIX) and name.endswith(_PARTIAL_SUFFIX)

@@ -24,7 +24,7 @@ from typing import Self
 
 from plora_cl.bounded_reading import read_small
 from plora_cl.checkpoint.disk.errors import writing
-from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.disk.lock_file import MAX_RECORD_BYTES, LockFile, flock, is_free
 from plora_cl.checkpoint.disk.lock_holder import Holder, refusal
 from plora_cl.errors import ExperimentLockedError, ExperimentMovedError
@@ -87,9 +87,9 @@ class ExperimentLock:
             raise
 
     @property
-    def filesystem(self) -> GuardedFilesystem:
-        """The local disk, which nothing is changed on once `require_held` refuses."""
-        return GuardedFilesystem(self.require_held)
+    def filesystem(self) -> Filesystem:
+        """The disk, on which nothing is changed once `require_held` refuses."""
+        return Filesystem(self.require_held)
 
     def require_held(self) -> None:
         """Refuse to go on where the lock guards nothing any more; cheap enough for each change.
@@ -190,15 +190,6 @@ def require_free(folder: Path) -> None:
         if not attempts:
             raise ExperimentLockedError(refusal(folder, holder))
         time.sleep(_PAUSE_SECONDS)
-
-
-def is_held(folder: Path) -> bool:
-    """Tell whether a living process writes to the experiment in ``folder``.
-
-    Raises:
-        CheckpointError: The disk refused.
-    """
-    return holder_of(folder) is not None
 
 
 def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:

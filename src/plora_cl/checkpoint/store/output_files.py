@@ -10,7 +10,6 @@ from typing import Any
 
 from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
-    LocalFilesystem,
     ReadableBytes,
     write_durably,
 )
@@ -25,7 +24,7 @@ RESULTS = (
 )
 """What a run that has ended leaves in ``results/``."""
 
-_disk = LocalFilesystem()
+_disk = Filesystem()
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from typing import BinaryIO
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
-    LocalFilesystem,
     write_durably,
 )
 from plora_cl.checkpoint.format import sealed_zip
@@ -80,7 +79,7 @@ class CheckpointStore:
 
     def __init__(self, directory: Path, filesystem: Filesystem | None = None) -> None:
         self.directory = directory
-        self.filesystem: Filesystem = filesystem or LocalFilesystem()
+        self.filesystem: Filesystem = filesystem or Filesystem()
         self.objects = ObjectFolder(directory / "objects", self.filesystem)
 
     def commit(self, name: str, data: bytes, manifest: Manifest | None = None) -> CheckpointEntry:

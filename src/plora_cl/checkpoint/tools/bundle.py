@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from plora_cl.bounded_reading import parse_json
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
-from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem, partial_path
+from plora_cl.checkpoint.disk.filesystem import Filesystem, partial_path
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
 from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
@@ -34,7 +34,6 @@ from plora_cl.checkpoint.tools.new_experiment import (
     put,
     require_new_file,
     run_log_chunks,
-    stream,
     verified,
 )
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
@@ -49,7 +48,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
 _DIGEST_BYTES = 2 * _BLOCK + len(_END)
 _LONGEST_CONFIG = 1 << 20
-_disk = LocalFilesystem()
+_disk = Filesystem()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def export_bundle(
             )
         yield from _member(f"checkpoints/{source.name}", len(data), [data])
 
-    stream(_disk, out, _with_digest(members()))
+    put(_disk, out, _with_digest(members()))
     return out.stat().st_size
 
 
@@ -153,7 +152,7 @@ def import_bundle(
             _skip(bundle, contents.config_bytes)
         claim(disk, folder, {"bundle": str(file.resolve()), "sha256": digest})
         with naming(file):
-            stream(disk, folder / RUN_LOG, _content(bundle, RUN_LOG, contents.run_log_bytes))
+            put(disk, folder / RUN_LOG, _content(bundle, RUN_LOG, contents.run_log_bytes))
             _skip_padding(bundle, contents.run_log_bytes)
             store = CheckpointStore(folder / "checkpoints", disk)
             with writing(store.objects.directory):
@@ -161,7 +160,7 @@ def import_bundle(
             for ref in contents.refs:
                 name = _object_name(ref)
                 chunks = verified(_content(bundle, name, ref.bytes), ref, name)
-                stream(disk, store.objects.path(ref), chunks)
+                put(disk, store.objects.path(ref), chunks)
                 _skip_padding(bundle, ref.bytes)
             return _commit(bundle, contents, store, folder, config)
 
@@ -178,7 +177,7 @@ def _commit(
     waiting = partial_path(entry.path)
     name = f"checkpoints/{contents.checkpoint}"
     try:
-        stream(disk, waiting, _content(bundle, name, contents.checkpoint_bytes))
+        put(disk, waiting, _content(bundle, name, contents.checkpoint_bytes))
         _skip_padding(bundle, contents.checkpoint_bytes)
         if bundle.tell() != os.fstat(bundle.fileno()).st_size - _DIGEST_BYTES:
             raise CorruptCheckpointError("something follows its last member")

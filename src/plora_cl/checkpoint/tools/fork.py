@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.checkpoint.disk.errors import naming, writing
-from plora_cl.checkpoint.disk.filesystem import Filesystem, LocalFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store.hard_links import link_verified
 from plora_cl.checkpoint.store.run_log import RUN_LOG, run_log_at, run_log_position
@@ -26,7 +26,6 @@ from plora_cl.checkpoint.tools.new_experiment import (
     object_chunks,
     put,
     run_log_chunks,
-    stream,
 )
 from plora_cl.errors import CorruptCheckpointError
 
@@ -71,7 +70,7 @@ def fork(
         ExperimentExistsError: ``folder`` holds something else.
         CheckpointError: The disk refused.
     """
-    disk = filesystem or LocalFilesystem()
+    disk = filesystem or Filesystem()
     parent = CheckpointStore(source.path.parent, disk)
     data = parent.read(source)
     with naming(source.path):
@@ -95,7 +94,7 @@ def fork(
     claim(disk, folder, lineage)
     put(disk, folder / "config.yaml", config.encode())
     run_log = run_log_at(disk, source.path.parent.parent, position)
-    stream(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
+    put(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
     store = CheckpointStore(folder / "checkpoints", disk)
     with writing(store.objects.directory):
         store.objects.make_directories()
@@ -147,5 +146,5 @@ def _link(store: CheckpointStore, source: Path, ref: ObjectRef) -> bool:
         return True
     if link_verified(store.filesystem, source, target, ref):
         return True
-    stream(store.filesystem, target, object_chunks(store.filesystem, source, ref))
+    put(store.filesystem, target, object_chunks(store.filesystem, source, ref))
     return False

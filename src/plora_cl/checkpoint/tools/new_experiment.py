@@ -21,7 +21,6 @@ from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
     ReadableBytes,
     is_partial,
-    partial_path,
     write_durably,
 )
 from plora_cl.checkpoint.disk.lock import LOCK_NAME
@@ -115,34 +114,15 @@ def _is_of_an_experiment(path: Path) -> bool:
     return near.name in ("checkpoints", "results") and (near.parent / "checkpoints").is_dir()
 
 
-def put(filesystem: Filesystem, path: Path, data: ReadableBytes) -> None:
-    """Write ``data`` durably to ``path``; make its folder.
+def put(filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]) -> None:
+    """Write ``data``, or chunks of it, durably to ``path``, all or nothing; make its folder.
 
     Raises:
-        CheckpointError: The disk refused.
+        CheckpointError: The disk refused; or what iterating ``data`` raises.
     """
     with writing(path):
         filesystem.make_directory(path.parent)
         write_durably(filesystem, path, data)
-
-
-def stream(filesystem: Filesystem, path: Path, chunks: Iterable[bytes]) -> None:
-    """Write ``chunks`` durably to ``path``, all of them or nothing.
-
-    Raises:
-        CheckpointError: The disk refused; or what ``chunks`` raises.
-    """
-    with writing(path):
-        filesystem.make_directory(path.parent)
-        partial = partial_path(path)
-        try:
-            filesystem.write_chunks(partial, chunks)
-            filesystem.rename(partial, path)
-        except BaseException:
-            with suppress(OSError):
-                filesystem.remove(partial)
-            raise
-        filesystem.sync_directory(path.parent)
 
 
 @contextmanager

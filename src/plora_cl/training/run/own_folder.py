@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 
 
@@ -23,7 +23,7 @@ class OwnFolder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: ExperimentLock | None = None
-        self.disk = GuardedFilesystem(self._require_held)
+        self.disk = Filesystem(self._require_held)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from plora_cl.checkpoint.disk.guarded_filesystem import GuardedFilesystem
+from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.store.store import CheckpointEntry
 from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.evaluation.measurement import FinalScores, Measurement
@@ -38,7 +38,7 @@ class Run:
         checkpointer: Writes the checkpoints.
         reporter: Receives the progress.
         stop: Polled at every instant at which the run can stop.
-        disk: What it writes with; see `GuardedFilesystem`.
+        disk: What it writes with; see `Filesystem`.
         clock: Seconds from any fixed origin; decides how often long work between training steps is
             saved, nothing else.
     """
@@ -48,7 +48,7 @@ class Run:
     checkpointer: Checkpointer
     reporter: Reporter
     stop: StopRequest
-    disk: GuardedFilesystem = field(default_factory=GuardedFilesystem)
+    disk: Filesystem = field(default_factory=Filesystem)
     clock: Callable[[], float] = time.monotonic
     _last_save: float = field(default=float("-inf"), init=False)
     _has_saved_scores: bool = field(default=False, init=False)
