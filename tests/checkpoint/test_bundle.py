@@ -17,6 +17,7 @@ from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools import bundle
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
+from plora_cl.checkpoint.tools.bundle_archive import with_digest
 from plora_cl.errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -104,7 +105,7 @@ def hostile(whole: bytes, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]]
     parts = []
     for info, data in members:
         parts += [info.tobuf(tarfile.GNU_FORMAT), data, bytes(-len(data) % 512)]
-    return b"".join(bundle._with_digest(parts))
+    return b"".join(with_digest(parts))
 
 
 def renamed(name: str) -> Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]:

@@ -13,19 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.disk.errors import naming, writing
+from plora_cl.checkpoint.disk.errors import writing
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store.hard_links import link_verified
-from plora_cl.checkpoint.store.run_log import RUN_LOG, run_log_at, run_log_position
+from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import (
+    CompleteCheckpoint,
     claim,
     committing,
     lineage_of,
-    object_chunks,
     put,
-    run_log_chunks,
 )
 from plora_cl.errors import CorruptCheckpointError
 
@@ -71,37 +70,31 @@ def fork(
         CheckpointError: The disk refused.
     """
     disk = filesystem or Filesystem()
-    parent = CheckpointStore(source.path.parent, disk)
-    data = parent.read(source)
-    with naming(source.path):
-        position = run_log_position(data)
-    manifest = parent.manifest(source)
-    refs = set(manifest.objects.values())
-    for ref in refs:
-        for _ in object_chunks(disk, parent.objects.path(ref), ref):
-            pass
+    whole = CompleteCheckpoint(source, disk)
+    for ref in whole.refs:
+        whole.store.objects.verify(ref)
+    saved = whole.manifest.settings
     lineage = {
         "parent": str(source.path.parent.parent.resolve()),
         "checkpoint": source.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": hashlib.sha256(whole.data).hexdigest(),
         "changed": {
-            name: {"parent": manifest.settings.get(name), "here": value}
+            name: {"parent": saved.get(name), "here": value}
             for name, value in settings.items()
-            if manifest.settings.get(name) != value
+            if saved.get(name) != value
         },
         "accepted": sorted(accepted),
     }
     claim(disk, folder, lineage)
     put(disk, folder / "config.yaml", config.encode())
-    run_log = run_log_at(disk, source.path.parent.parent, position)
-    put(disk, folder / RUN_LOG, run_log_chunks(disk, run_log, position))
+    put(disk, folder / RUN_LOG, whole.run_log_chunks())
     store = CheckpointStore(folder / "checkpoints", disk)
     with writing(store.objects.directory):
         store.objects.make_directories()
-    copied = [ref for ref in refs if not _link(store, parent.objects.path(ref), ref)]
+    copied = [ref for ref in whole.refs if not _link(store, whole, ref)]
     with committing(disk, store.directory / source.name):
-        entry = store.commit(source.name, data)
-    return Fork(entry, len(refs) - len(copied), sum(ref.bytes for ref in copied))
+        entry = store.commit(source.name, whole.data)
+    return Fork(entry, len(whole.refs) - len(copied), sum(ref.bytes for ref in copied))
 
 
 def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:
@@ -138,13 +131,13 @@ def _lineage_from(folder: Path, entry: CheckpointEntry) -> Mapping[str, Any]:
     return lineage if lineage.get("sha256") == digest else {}
 
 
-def _link(store: CheckpointStore, source: Path, ref: ObjectRef) -> bool:
-    """Give ``store`` the object ``ref``; where the disk cannot link, copy it and return False."""
+def _link(store: CheckpointStore, whole: CompleteCheckpoint, ref: ObjectRef) -> bool:
+    """Give ``store`` an object; where the disk cannot link, copy it and return False."""
     target = store.objects.path(ref)
     with suppress(CorruptCheckpointError):  # or missing
         store.objects.verify(ref)
         return True
-    if link_verified(store.filesystem, source, target, ref):
+    if link_verified(store.filesystem, whole.store.objects.path(ref), target, ref):
         return True
-    put(store.filesystem, target, object_chunks(store.filesystem, source, ref))
+    put(store.filesystem, target, whole.object_chunks(ref))
     return False

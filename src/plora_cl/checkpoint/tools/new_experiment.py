@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from plora_cl.bounded_reading import parse_json, read_small
-from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.errors import naming, reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
     ReadableBytes,
@@ -26,7 +26,14 @@ from plora_cl.checkpoint.disk.filesystem import (
 from plora_cl.checkpoint.disk.lock import LOCK_NAME
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
-from plora_cl.checkpoint.store.run_log import LINEAGE, run_log_length
+from plora_cl.checkpoint.store.run_log import (
+    LINEAGE,
+    run_log_at,
+    run_log_length,
+    run_log_position,
+)
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.inventory import distinct
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 
 _CHUNK = 1 << 20
@@ -167,33 +174,62 @@ def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[byt
         raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
 
 
-def object_chunks(filesystem: Filesystem, path: Path, ref: ObjectRef) -> Iterator[bytes]:
-    """Yield the bytes of the object at ``path``, verified once the last one was taken.
+class CompleteCheckpoint:
+    """A checkpoint with all that an experiment needs to resume from it.
+
+    Args:
+        entry: The checkpoint; every byte of its file is verified.
+        disk: What performs the operations.
 
     Raises:
-        CorruptCheckpointError: It is missing or damaged.
+        CheckpointNotFoundError: There is no such checkpoint.
+        CorruptCheckpointError: It is damaged, or no run can resume from it.
         CheckpointError: The disk refused.
+
+    Attributes:
+        store: Its store.
+        data: The bytes of its file.
+        manifest: Its manifest.
+        refs: The objects it refers to, without repetitions.
+        run_log_bytes: Length of the run log as it stands for this checkpoint.
     """
-    with reading(path), filesystem.open(path) as file:
-        size = filesystem.size(path)
-        if size != ref.bytes:
-            raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
-        yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
 
+    def __init__(self, entry: CheckpointEntry, disk: Filesystem) -> None:
+        self._disk = disk
+        self.store = CheckpointStore(entry.path.parent, disk)
+        self.data = self.store.read(entry)
+        with naming(entry.path):
+            self._position = run_log_position(self.data)
+        self.manifest = self.store.manifest(entry)
+        self.refs = distinct(self.manifest.objects.values())
+        self._run_log = run_log_at(disk, entry.path.parent.parent, self._position)
+        self.run_log_bytes = run_log_length(disk, self._run_log, self._position)
 
-def run_log_chunks(
-    filesystem: Filesystem, path: Path, position: Mapping[str, Any]
-) -> Iterator[bytes]:
-    """Yield the run log at ``path`` up to ``position``, the state of the log in a checkpoint.
+    def object_chunks(self, ref: ObjectRef) -> Iterator[bytes]:
+        """Yield the bytes of an object, verified once the last one was taken.
 
-    A log that was lost or edited is reported and yields what is there of it: training does not
-    depend on it, and the run says so too when it goes on.
-    """
-    digest = hashlib.sha256()
-    if left := run_log_length(filesystem, path, position):
-        with reading(path), filesystem.open(path) as file:
-            for chunk in chunks_of(file, left, str(path)):
-                digest.update(chunk)
-                yield chunk
-    if digest.hexdigest() != position["sha256"]:
-        log.warning("%s is not the log that the checkpoint knows of: it was lost or edited", path)
+        Raises:
+            CorruptCheckpointError: It is missing or damaged.
+            CheckpointError: The disk refused.
+        """
+        path = self.store.objects.path(ref)
+        with reading(path), self._disk.open(path) as file:
+            size = self._disk.size(path)
+            if size != ref.bytes:
+                raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
+            yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
+
+    def run_log_chunks(self) -> Iterator[bytes]:
+        """Yield the run log up to the checkpoint.
+
+        A log that was lost or edited is reported, and what is left of it is yielded: training does
+        not depend on it, and the run reports it too when it resumes.
+        """
+        digest, path = hashlib.sha256(), self._run_log
+        if self.run_log_bytes:
+            with reading(path), self._disk.open(path) as file:
+                for chunk in chunks_of(file, self.run_log_bytes, str(path)):
+                    digest.update(chunk)
+                    yield chunk
+        if digest.hexdigest() != self._position["sha256"]:
+            log.warning("%s is not the log of the checkpoint: it was lost or edited", path)
