@@ -228,7 +228,7 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_overwritten(
     exported.write_bytes(b"something else")
     (tmp_path / "link.tar").symlink_to(tmp_path / "nowhere")
     for path in (exported, tmp_path / "link.tar"):
-        with pytest.raises(CheckpointError, match=r"is there already: .*--overwrite"):
+        with pytest.raises(CheckpointError, match=r"already exists: .*--overwrite"):
             export_bundle(entry, path, config="seed: 1\n")
     assert exported.read_bytes() == b"something else"
     export_bundle(entry, exported, config="seed: 1\n", overwrite=True)

@@ -174,7 +174,7 @@ def gone(holder: Holder) -> Holder:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (rebooted, "started anew"),
+        (rebooted, "rebooted"),
         (reused, "its id belongs to another one"),
         (gone, "that process is gone"),
     ],

@@ -75,7 +75,7 @@ def test_what_is_not_there_cannot_be_pinned(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     gone = save(store, 0)
     store.delete([gone])
-    with pytest.raises(CheckpointNotFoundError, match="is not there"):
+    with pytest.raises(CheckpointNotFoundError, match="does not exist"):
         pin(store, gone)
     assert pinned(store) == set()
 

@@ -198,7 +198,7 @@ def test_what_is_going_to_go_cannot_be_pinned_and_what_stays_can() -> None:
     disk = with_earlier_run()
     store = store_on(disk)
     begin(disk)
-    with pytest.raises(CheckpointError, match="was not pinned: it goes with the first checkpoint"):
+    with pytest.raises(CheckpointError, match="was not pinned: the first checkpoint of the run"):
         pin(store, store.entries()[0])
     new = save(store, NEW, "new")
     pin(store, new)

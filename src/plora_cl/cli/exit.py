@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""Exit codes, and errors as lines on stderr."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Standard streams that fail: a closed pipe, a terminal that is gone, a log on a full disk.
+"""Standard streams that fail: a closed pipe, a lost terminal, a log on a full disk.
 
-What cannot be shown must not decide what is computed: a run goes on without its output. A tool that
-has nothing but output ends, as others do, when nobody reads it any more.
+A failing stream must not decide what is computed: a run continues without its output. A tool that
+only prints ends when nobody reads its output any more, as other tools do.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from plora_cl.cli.exit import REFUSED
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 _FOR_GOOD = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
-"""Errors after which a stream is gone; after others, such as a full disk, it may come back."""
+"""Errors after which a stream is lost; after others, such as a full disk, it may recover."""
 
 
 @contextmanager
 def going_on_without_output() -> Iterator[None]:
-    """Drop what stdout or stderr refuse to take, instead of failing."""
+    """Drop output that stdout or stderr refuse, instead of failing."""
     with _replaced("stdout", _nothing), _replaced("stderr", _nothing):
         yield
 
 
 @contextmanager
 def ending_without_output() -> Iterator[None]:
-    """End the command when nobody reads its stdout any more, quietly and with exit code 141.
+    """End the command quietly, with exit code 141, when nobody reads its stdout any more.
 
     Raises:
-        SystemExit: That is so, or stdout refuses for another reason, which is then told.
+        SystemExit: Also where stdout refuses for another reason, which is printed.
     """
     with _replaced("stdout", _end), _replaced("stderr", _nothing):
         yield
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of file descriptors 0 to 2.
+    """Open those of file descriptors 0 to 2 that are closed.
 
-    The next file that is opened would get the number, and a checkpoint what a library prints.
+    The next file would get the number otherwise, and a checkpoint the output of a library.
     """
     for descriptor in range(3):
         try:
@@ -52,11 +52,11 @@ def open_standard_streams() -> None:
 
 
 class _Output:
-    """A text stream whose errors are dealt with here.
+    """A text stream that handles its errors.
 
     Args:
-        stream: Where to write.
-        when_failed: Called with what went wrong.
+        stream: The stream to write to.
+        when_failed: Called with each error.
     """
 
     def __init__(self, stream: TextIO, when_failed: Callable[[OSError], None]) -> None:
@@ -68,7 +68,7 @@ class _Output:
         return self._stream
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write as far as possible."""
         try:
             self._write(text)
         except OSError as error:
@@ -76,14 +76,14 @@ class _Output:
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush as far as possible."""
         try:
             self._stream.flush()
         except OSError as error:
             self._failed(error)
 
     def close(self) -> None:
-        """Leave nothing behind whose flush would fail when the process ends."""
+        """Leave no data whose flush would fail when the process ends."""
         try:
             self._stream.flush()
         except OSError:
@@ -129,7 +129,7 @@ def _replaced(name: str, when_failed: Callable[[OSError], None]) -> Iterator[Non
 
 
 def _nothing(error: OSError) -> None:
-    """Go on."""
+    """Ignore the error."""
 
 
 def _end(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""How fast a task is learned, and how a line says it."""
+"""The pace of training, and its lines for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Clock = Callable[[], float]
 
 
 class Pace:
-    """How fast a task is learned; what happens between steps does not count.
+    """The pace of training; time between steps that is not training does not count.
 
     Args:
         clock: Seconds from any fixed origin.
@@ -21,12 +21,12 @@ class Pace:
         self.begin(0)
 
     def begin(self, steps: int) -> None:
-        """Start anew with ``steps`` to go."""
+        """Start again with ``steps`` left."""
         self._left, self._steps, self._examples, self._seconds = steps, 0, 0, 0.0
         self.pause()
 
     def pause(self) -> None:
-        """Leave out the time since the last step."""
+        """Do not count the time since the last step."""
         self._last = self._clock()
 
     def step(self, examples: int) -> None:
@@ -40,17 +40,17 @@ class Pace:
 
     @property
     def examples_per_second(self) -> float:
-        """Mean since the task began or went on; 0 before anything is known."""
+        """Mean since the task began or was resumed; 0 before the first step."""
         return self._examples / self._seconds if self._seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Until the last epoch ends, at the present pace."""
+        """Until the last epoch ends, at the current pace."""
         return self._left * self._seconds / self._steps if self._steps else 0.0
 
 
 def score_line(scores: Mapping[str, TaskScore]) -> str:
-    """Return scores in per cent; a task that was not measured has none."""
+    """Return scores in per cent; ``-`` for a task that was not measured."""
     shown = (
         f"{name} {_percent(s.accuracy)} ({_percent(s.f1)}; {_percent(s.largest)})"
         for name, s in scores.items()

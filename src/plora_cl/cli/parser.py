@@ -1,4 +1,4 @@
-"""A parser of arguments that answers a mistake in one line."""
+"""Argument parsers that answer a mistake in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors look like all others.
 
     Attributes:
-        settings: Names of what ``--set`` takes, for hints.
+        settings: Names of the settings that ``--set`` takes, for hints.
     """
 
     settings: Collection[str] = ()
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             self.description = whole
 
     def error(self, message: str) -> NoReturn:
-        """Print ``message`` as one line, with what was perhaps meant, and exit."""
+        """Print ``message`` as one line, with a suggestion, and exit."""
         text = self._choice(message) or message + self._hint(message)
         print(f"Error: {text} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(REFUSED)
@@ -81,7 +81,7 @@ def commands_parser(prog: str, description: str, purposes: Mapping[str, str]) ->
     """Return a parser that finds a command and leaves its arguments to it.
 
     Args:
-        prog: What is typed before the command.
+        prog: The words before the command.
         description: First paragraph of the help.
         purposes: One line for each command, by name.
 

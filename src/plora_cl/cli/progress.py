@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run for people: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plora_cl.units import Unit
 
 
 def announce(settings: SettingFields) -> None:
-    """Write what is loaded, before libraries and models take their time."""
+    """Print what is about to be loaded: libraries and models take a while."""
     tasks = counted(len(settings.tasks), "task")
     print(f"Loading {settings.model_name} and {tasks} ...", flush=True)
 

@@ -18,7 +18,7 @@ SIGNALS = tuple(
 
 
 class Stoppable(Protocol):
-    """What can be asked to stop."""
+    """A run, or a supervisor of runs, that can be asked to stop."""
 
     def request(self, reason: str, exit_code: int, /) -> str | None:
         """Ask to stop; return when that will be, None at the next safe instant."""
@@ -30,11 +30,11 @@ _under_way: Stoppable | None = None
 
 @contextmanager
 def stopping(run: Stoppable) -> Iterator[None]:
-    """Pass the first of `SIGNALS` on to ``run``; a second one ends the process at once.
+    """Pass the first of `SIGNALS` to ``run``; a second one ends the process at once.
 
-    A SIGHUP is never the second one: a terminal that closes sends it twice, through the shell and
-    by itself, and a session that ends sends it after SIGTERM. One that is ignored, as under
-    ``nohup``, stays ignored.
+    A SIGHUP never counts as the second one: a closing terminal sends it twice, through the shell
+    and by itself, and an ending session sends it after SIGTERM. Where it is ignored, as under
+    ``nohup``, it stays ignored.
     """
     numbers = [each for each in SIGNALS if not _is_to_outlive_its_terminal(each)]
 
@@ -59,7 +59,7 @@ def _is_to_outlive_its_terminal(number: signal.Signals) -> bool:
 
 
 def ask_to_stop() -> None:
-    """Do what SIGTERM does the first time, also if that came already; from any thread."""
+    """Ask the run to stop as a first SIGTERM does, even if one came already; from any thread."""
     run = _under_way
     if run is None:
         os.kill(os.getpid(), signal.SIGTERM)  # nothing to save
@@ -70,19 +70,19 @@ def ask_to_stop() -> None:
 def _request(run: Stoppable, number: int) -> None:
     name = signal.Signals(number).name
     when = run.request(name, 128 + number) or "at the next safe instant"
-    # What is being printed may have been interrupted by this very signal, or the terminal be gone.
+    # The signal may have interrupted a print, or the terminal may be lost.
     with suppress(OSError, RuntimeError):
         print(f"{name}: stopping {when}; once more stops at once", file=sys.stderr)
 
 
 def _go_on(number: int, _: FrameType | None) -> None:
-    """Do nothing: stopping is under way."""
+    """Do nothing: the run is already stopping."""
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:
     with suppress(OSError):
         if os.isatty(2):
-            os.write(2, b"\n")  # what is typed next does not begin behind a progress bar
-    # Checkpoints are safe at any instant, so that the default action loses none.
+            os.write(2, b"\n")  # the next prompt must not follow a progress bar
+    # Checkpoints are safe at any instant: the default action loses none.
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""What a refusal by the disk means for a checkpoint, with the path in the message."""
+"""Errors of the disk as errors of a checkpoint, with the path in the message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAMAGE = (errno.EIO, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errn
 
 @contextmanager
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
-    """Turn a failed change to ``path``, of ``size`` bytes, into a `CheckpointError`."""
+    """Turn a failed write of ``size`` bytes to ``path`` into a `CheckpointError`."""
     try:
         yield
     except OSError as error:
@@ -27,10 +27,10 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path, missing: type[CheckpointError] = CorruptCheckpointError) -> Iterator[None]:
-    """Tell damage on the disk from a refusal that has nothing to do with the content.
+    """Turn a failed read into an error that tells damage from other refusals.
 
-    Unreadable sectors and things that are not files are damage; lacking permission, for instance,
-    is not, nor is a lack of memory: to skip such a checkpoint would silently go back in time.
+    Unreadable sectors and things that are not files are damage. A lack of permission or of memory
+    is not: skipping such a checkpoint would silently resume from an older one.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """One writer per experiment: a file lock, and a record of who holds it.
 
-The kernel releases the file lock (``flock``) whenever its process ends, however it ends. The record
-beside it says whom to blame, and decides alone where machines share a disk but not its locks: the
-modification time of the file is the sign of life of a holder on another machine.
+The kernel releases the file lock (``flock``) when its process ends, also by SIGKILL. The record in
+the file names the holder. Where machines share a disk but not its locks, the record alone decides:
+the modification time of the file is the sign of life of a holder on another machine.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class ExperimentLock:
 
     @classmethod
     def acquire(cls, folder: Path, *, only_to_remove: bool = False) -> Self:
-        """Take the lock of the experiment in ``folder``, which is made if it is not there.
+        """Take the lock of the experiment in ``folder``, which is made where it does not exist.
 
         Use it in a ``with`` statement. A lock whose holder is dead is taken over with a warning.
 
         Args:
             folder: Of the experiment.
-            only_to_remove: A full disk is no obstacle: the holder wants to make room on it.
+            only_to_remove: The holder only frees space, so that a full disk is no obstacle.
 
         Raises:
-            ExperimentLockedError: Somebody holds it, perhaps this very process.
+            ExperimentLockedError: Another process holds it, or this process already does.
             CheckpointError: The disk refused.
         """
         file, whole = LockFile(folder / LOCK_NAME), LockFile(folder)
@@ -92,30 +92,29 @@ class ExperimentLock:
         return Filesystem(self.require_held)
 
     def require_held(self) -> None:
-        """Refuse to go on where the lock guards nothing any more; cheap enough for each change.
+        """Refuse to continue where the lock guards nothing any more; costs microseconds.
 
         Raises:
-            ExperimentMovedError: The folder is not at its path any more, or its lock is not.
+            ExperimentMovedError: The folder, or its lock file, is no longer at its path.
         """
         if not self._file.is_open:
             raise ExperimentMovedError(
-                f"{self._folder} is not this process's to write to: it does not hold the lock; a "
-                "forked child cannot go on with the run of its parent"
+                f"{self._folder} is not writable: this process does not hold the lock; "
+                "a forked child cannot continue the run of its parent"
             )
         try:
             is_held = self._file.is_in_place()
         except OSError:
-            return  # whatever comes next says what is wrong with the disk
+            return  # the next operation reports what is wrong with the disk
         if not is_held:
             raise ExperimentMovedError(
-                f"{self._folder} was moved, removed or replaced while the run was going on: "
-                "nothing more is written there; put it back, or name its new place with "
-                "--experiment-dir and --experiment-name, and go on from its last checkpoint with "
-                "--resume auto"
+                f"{self._folder} was moved, removed or replaced during the run: nothing more is "
+                "written there; put it back, or name its new place with --experiment-dir and "
+                "--experiment-name, and resume from its last checkpoint with --resume auto"
             )
 
     def release(self) -> None:
-        """Let others write; nothing happens in a forked child, or the second time."""
+        """Release the lock; does nothing in a forked child, or the second time."""
         if not self._file.is_open:
             return
         try:
@@ -127,7 +126,7 @@ class ExperimentLock:
             self._file.close()
         with suppress(OSError):
             if self._made_folder:
-                self._folder.rmdir()  # refused, as it should be, where anything was written
+                self._folder.rmdir()  # refused where anything was written
 
     def __enter__(self) -> Self:
         return self
@@ -147,11 +146,11 @@ def _beat(lock_file: weakref.ref[LockFile], closed: threading.Event) -> None:
         if file is None:
             return
         file.show_life()
-        del file  # waiting keeps nobody's lock
+        del file  # the waiting thread must not keep the lock
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Return who is writing to the experiment in ``folder``, or None. Changes nothing there.
+    """Return the process that writes to the experiment in ``folder``, or None. Changes nothing.
 
     Raises:
         CheckpointError: The disk refused.
@@ -176,12 +175,12 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def require_free(folder: Path) -> None:
-    """Refuse to go near the experiment in ``folder`` while a living process writes to it.
+    """Refuse an experiment that a living process writes to.
 
-    Takes no lock, so that it may be asked before anything heavy is loaded.
+    Takes no lock, so that it can be called before anything heavy is loaded.
 
     Raises:
-        ExperimentLockedError: Somebody holds it.
+        ExperimentLockedError: A process holds it.
         CheckpointError: The disk refused.
     """
     attempts = _ATTEMPTS
@@ -193,9 +192,9 @@ def require_free(folder: Path) -> None:
 
 
 def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:
-    """Open ``file``, locked; or ``whole``, the folder, where the disk has no room for a file."""
+    """Lock ``file``; or ``whole``, the folder, where the disk has no room for a file."""
     for attempt in range(_ATTEMPTS):
-        if attempt:  # a dying process, or one that only looks, lets go in a moment
+        if attempt:  # a dying process, or one that only looks, releases it in a moment
             time.sleep(_PAUSE_SECONDS)
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -204,7 +203,7 @@ def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:
         except OSError as error:
             if whole is None or error.errno not in _NO_ROOM:
                 raise
-            # Whoever makes the file looks for this lock: one of the two is seen.
+            # A process that makes the file looks for this lock: one of the two is seen.
             is_opened = whole.open_locked(folder=True) and whole.is_exclusive
             if is_opened and not os.path.lexists(file.path):
                 return
@@ -214,7 +213,7 @@ def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:
 
 
 def _sign(file: LockFile, *, is_needed: bool) -> None:
-    """Write down who holds ``file``; only other machines need that where the disk has locks."""
+    """Write the holder into ``file``; only other machines need it where the disk has locks."""
     try:
         file.write(json.dumps(asdict(Holder.this_process())).encode())
     except OSError as error:
@@ -246,7 +245,7 @@ def _silence(folder: Path, modified: float) -> float:
         probe.touch(exist_ok=False)
         now = probe.stat().st_mtime
     except OSError:
-        now = time.time()  # not ours to write: the clock of this machine has to do
+        now = time.time()  # the folder is read-only: use the clock of this machine
     finally:
         with suppress(OSError):
             probe.unlink()

@@ -23,18 +23,17 @@ _open: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 
 class LockFile:
-    """A file, or a folder, that is opened and locked; closed at the latest when nobody needs it.
+    """A file, or a folder, that is opened and locked.
 
-    Whatever interrupts its user, the lock does not outlive the object. A child made by ``os.fork``
-    has it closed.
+    The lock does not outlive the object. In a child made by ``os.fork`` it is closed.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         closed: Set when it is closed.
-        is_exclusive: The file system has granted the lock; not so where it has no locks.
+        is_exclusive: Whether the file system granted the lock; False where it has no locks.
     """
 
-    _descriptor = -1  # also of one whose making was interrupted
+    _descriptor = -1  # also where the constructor was interrupted
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,10 +48,10 @@ class LockFile:
         return self._descriptor >= 0
 
     def open_locked(self, *, folder: bool = False) -> bool:
-        """Open what is at the path, locked; tell whether that worked or another one holds it.
+        """Open and lock the path; return False where another process holds it.
 
         Args:
-            folder: It is a folder. A file is made where there is none.
+            folder: The path is a folder. A file is made where there is none.
 
         Raises:
             OSError: The disk refused.
@@ -60,10 +59,10 @@ class LockFile:
         try:
             self._descriptor = os.open(self.path, _FOLDER if folder else _MAKING, 0o666)
         except FileNotFoundError:
-            return False  # another one released the lock and removed its empty folder
+            return False  # another process released the lock and removed its empty folder
         granted = flock(self._descriptor, fcntl.LOCK_EX)
         self.is_exclusive = bool(granted)
-        # Whoever releases the lock removes the file: a lock on a file that has no name is none.
+        # The holder removes the file when it releases the lock: a nameless file locks nothing.
         if granted is not False and self.is_in_place():
             self.closed.clear()
             return True
@@ -71,10 +70,10 @@ class LockFile:
         return False
 
     def is_in_place(self) -> bool:
-        """Tell whether what is locked is still what is at the path.
+        """Tell whether the locked file is still the one at the path.
 
         Raises:
-            OSError: The disk does not say.
+            OSError: The disk refused.
         """
         try:
             return os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
@@ -88,7 +87,7 @@ class LockFile:
         return os.pread(self._descriptor, MAX_RECORD_BYTES, 0)
 
     def write(self, record: bytes) -> None:
-        """Put ``record`` in place of what is in it; from here on it is removed when closed.
+        """Replace the content with ``record``; from now on `close` removes the file.
 
         Raises:
             OSError: The disk refused; it is empty then.
@@ -102,7 +101,7 @@ class LockFile:
         return os.fstat(self._descriptor).st_mtime
 
     def show_life(self) -> None:
-        """Set that time to now, and warn once where the file is not at its path any more."""
+        """Set that time to now, and warn once where the file is no longer at its path."""
         with suppress(OSError):
             os.utime(self._descriptor)  # the file system's clock, the same for all machines
             if not self._was_lost and not self.is_in_place():
@@ -114,7 +113,7 @@ class LockFile:
                 )
 
     def close(self) -> None:
-        """Let others have it; nothing happens the second time, or in a forked child."""
+        """Release the lock; does nothing the second time, or in a forked child."""
         descriptor = self._descriptor
         if descriptor < 0:
             return
@@ -122,7 +121,7 @@ class LockFile:
         try:
             if self._is_ours:
                 with suppress(OSError):
-                    # The record counts even where its name cannot be removed.
+                    # A record that stays would count as a holder.
                     os.ftruncate(descriptor, 0)
                 with suppress(OSError):
                     if self.is_in_place():
@@ -139,14 +138,19 @@ class LockFile:
             os.close(descriptor)
 
 
-def flock(descriptor: int, kind: int) -> bool | None:
+def flock(descriptor: int, kind: int, *, wait: bool = False) -> bool | None:
     """Try to lock an open file; return whether that worked, None where the disk has no locks.
+
+    Args:
+        descriptor: Of the file or directory.
+        kind: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+        wait: Wait until the holder lets go.
 
     Raises:
         OSError: The disk refused.
     """
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -157,7 +161,7 @@ def flock(descriptor: int, kind: int) -> bool | None:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether nobody has locked ``folder`` itself.
+    """Tell whether no process has locked ``folder`` itself.
 
     Raises:
         OSError: The disk refused.
@@ -167,7 +171,7 @@ def is_free(folder: Path) -> bool:
     except FileNotFoundError:
         return False  # see `LockFile.open_locked`
     except PermissionError:
-        return True  # then nobody can have opened it either
+        return True  # then no process can have opened it either
     try:
         return flock(descriptor, fcntl.LOCK_SH) is not False
     finally:

@@ -1,4 +1,4 @@
-"""Who holds the lock of an experiment, and whether that process can still be alive."""
+"""The holder of the lock of an experiment, and whether that process can still be alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 from plora_cl.bounded_reading import parse_json
 
 STALE_SECONDS = 600.0
-"""A holder on another machine that gave no sign of life for so long is taken for dead."""
+"""A holder on another machine is taken for dead after so long without a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Holder:
     Attributes:
         host: Name of its machine.
         pid: Its process id there.
-        boot_id: Changes when the machine starts anew; empty where it has none.
+        boot_id: Changes when the machine reboots; empty where it has none.
         process_started: Clock ticks from boot to its start, 0 where unknown: tells it from another
             process that got its id later.
         since: When it took the lock, ISO 8601.
@@ -36,7 +36,7 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Self:
-        """Return the record of the process that asks."""
+        """Return the record of this process."""
         pid = os.getpid()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(socket.gethostname(), pid, _boot_id(), _process_started(pid) or 0, now)
@@ -53,7 +53,7 @@ class Holder:
         return holder if is_right and all(str(value).isprintable() for value in values) else None
 
     def gone_because(self, silent_seconds: float) -> str | None:
-        """Return why the process cannot be alive any more; None where it may be.
+        """Return why the process cannot be alive; None where it may be.
 
         Args:
             silent_seconds: Since its last sign of life.
@@ -63,7 +63,7 @@ class Holder:
                 return None
             return f"it gave no sign of life for {silent_seconds:.0f} seconds"
         if self.boot_id != _boot_id():
-            return "the machine has been started anew since"
+            return "the machine was rebooted since"
         started = _process_started(self.pid)
         if started is None:
             return "that process is gone"
@@ -73,11 +73,11 @@ class Holder:
 
 
 def refusal(folder: Path, holder: Holder | None) -> str:
-    """Return why nobody else may write to ``folder``, and the ways out.
+    """Return why no other process may write to ``folder``, and the ways out.
 
     Args:
         folder: Of the experiment.
-        holder: Who writes to it; None where that is not known.
+        holder: The process that writes to it; None where it is not known.
     """
     other = "choose another --experiment-name"
     if holder is None:
@@ -105,7 +105,7 @@ def _boot_id() -> str:
 
 
 def _process_started(pid: int) -> int | None:
-    """Return when a process started, 0 where that is unknown; None where there is no such one."""
+    """Return when a process started, 0 where unknown; None where there is no such process."""
     try:
         # The second field is a name in parentheses that may hold anything; the start is field 22.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -1,7 +1,7 @@
-"""What is in a checkpoint, read without PyTorch: plain values, and the shapes of tensors.
+"""The content of a checkpoint, read without PyTorch: plain values, and the shapes of tensors.
 
-Nothing is executed. A pickle is read only if every instruction in it is one that `torch.save` uses
-for plain containers and tensors, and the few names it may contain stand for descriptions here.
+Nothing is executed: every instruction and name of a pickle passes `harmless_pickle` first, and the
+names stand for descriptions here.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_content(file: BinaryIO) -> dict[str, Any]:
     except _MALFORMED as error:
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is malformed: {error}") from error
     for _ in _leaves(content):
-        pass  # refuses what is no tree
+        pass  # refuses endless nesting
     if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is not a mapping with a state")
     if not isinstance(content.get("environment", {}), dict):

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, readable without a tensor library."""
+"""The manifest of a checkpoint, readable without a tensor library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
 BASE_WEIGHTS = "model/base"
-"""Name of the object that a run has from its model, whatever became of the file."""
+"""Name of the object with the base weights. A run has them from its model, so that a damaged file
+stops no run."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOO_LARGE = 1 << 63
@@ -34,7 +35,7 @@ class ObjectRef:
         bytes: Its length.
 
     Raises:
-        CorruptCheckpointError: A field is not what it should be; nothing else may name a file.
+        CorruptCheckpointError: A field is malformed: only a digest may name a file.
     """
 
     sha256: str
@@ -77,14 +78,14 @@ class Manifest:
     """The table of contents of one checkpoint.
 
     Attributes:
-        cursor: What runs next: ``task``, ``phase``, ``epoch``, ``batch``, ``step``.
+        cursor: The next position: ``task``, ``phase``, ``epoch``, ``batch``, ``step``.
         trained_tasks: Names of the tasks that are complete, in order.
         seed: Of the run.
         loss: Of the last optimizer step; None where there was none or it is not finite.
-        objects: What the checkpoint refers to, by name.
+        objects: The objects the checkpoint refers to, by name.
         settings: The resolved settings of the run.
         state_digest: Of the ``state`` of the checkpoint; see `plora_cl.state_digest`.
-        trajectory: The computation it is an instant of.
+        trajectory: The computation it belongs to.
         format_version: Of the layout.
     """
 
@@ -102,8 +103,8 @@ class Manifest:
         """Return the manifest as JSON with sorted keys: equal manifests give equal bytes.
 
         Raises:
-            ValueError: A setting is not finite, or the text is longer, or holds more, than a
-                reader accepts.
+            ValueError: A setting is not finite, or the text is longer, or holds more values, than
+                a reader accepts.
         """
         plain: dict[str, Any] = {
             "format_version": self.format_version,
@@ -157,7 +158,7 @@ def require_known_version(version: int) -> None:
     """Make sure that this library knows ``version`` of the format.
 
     Raises:
-        IncompatibleCheckpointError: It does not.
+        IncompatibleCheckpointError: The version is unknown.
     """
     if version != FORMAT_VERSION:
         raise IncompatibleCheckpointError(

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, what it is called and how long it stays: pure functions."""
+"""Names of checkpoints, when one is due and how long it stays: pure functions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ _NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt
 _RETIRED = re.compile(r"(?P<name>.*\.pt)\.branch(?P<branch>0|[1-9][0-9]{0,8})")
 
 MOST_BRANCHES = 10**9
-"""Branches are numbered from 0 up to, and without, this."""
-
+"""Branches are numbered from 0 to this, exclusive."""
 
 _AT_THE_END = 2
 
 
 class Position(NamedTuple):
-    """The last batch a checkpoint has seen; zero-based, and ordered as training is."""
+    """The last batch before a checkpoint, zero-based; positions are ordered as training is."""
 
     task: int
     epoch: int
@@ -43,7 +42,7 @@ def parse_name(name: str) -> Position | None:
 
 
 def retired_name(name: str, branch: int) -> str:
-    """Return what the checkpoint ``name`` is called once ``branch`` is not gone on with."""
+    """Return the name of the checkpoint ``name`` once ``branch`` is abandoned."""
     return f"{name}.branch{branch}"
 
 
@@ -56,7 +55,7 @@ def parse_retired(name: str) -> tuple[str, int] | None:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Tell whether a file name is that of a checkpoint, be it a retired one."""
+    """Tell whether a file name is that of a checkpoint, retired ones included."""
     return parse_name(name) is not None or parse_retired(name) is not None
 
 
@@ -79,18 +78,18 @@ def retained(
 ) -> set[Position]:
     """Return which checkpoints stay once the one at ``current`` is durable.
 
-    The last ``keep_last`` of the task in training and the final one of each completed task stay;
-    beside that of the newest task the one before it stays as well, so that a damaged file costs
-    the steps since then and not the run, unless ``keep_last`` is 1.
+    The last ``keep_last`` of the task in training and the final one of each completed task stay.
+    Of the newest completed task the one before the final one stays too, unless ``keep_last`` is 1:
+    a damaged file then costs the steps since, not the run.
     A task is complete when a later one has a checkpoint, or when it is in ``done``. Checkpoints
-    ahead of ``current`` belong to a future that this run has not reached (they were skipped as
-    damaged, or it was told to start from an older one): they stay, and they never count.
+    ahead of ``current`` stay and never count: the run has not reached them (they were skipped as
+    damaged, or it resumed from an older one).
 
     Args:
-        positions: Every checkpoint there is.
+        positions: Every checkpoint.
         keep_last: How many of the task in training, at least 1.
         current: The checkpoint that was committed last.
-        done: Tasks whose newest checkpoint says that nothing is left to do.
+        done: Tasks whose newest checkpoint is final.
 
     Raises:
         ValueError: ``keep_last`` is below 1.

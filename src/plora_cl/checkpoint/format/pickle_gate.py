@@ -1,9 +1,9 @@
-"""What a pickle inside a checkpoint may consist of, decided before anything is built from it.
+"""Refuses a pickle in a checkpoint before anything is built from it.
 
-``weights_only=True`` keeps code from running, but lets a few bytes ask for gigabytes: it calls
-``bytearray`` with any number, and a dict costs one byte and takes two hundred. Here only the
-instructions and names that `torch.save` writes for plain containers and dense tensors pass, and
-what they build is bounded by the number of bytes that describe it.
+``weights_only=True`` keeps code from running, but lets a few bytes allocate gigabytes: it calls
+``bytearray`` with any number, and a dict takes one byte of pickle and two hundred of memory. Only
+the instructions and names that `torch.save` writes for plain containers and dense tensors pass, and
+the memory for what they build is bounded by the size of the pickle.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NAMES = frozenset(
 )
 _DTYPE = re.compile(r"torch (b?complex|b?float|q?u?int|bits|bool)[0-9a-z_]*")
 
-# Bytes of memory that each instruction takes at most, in CPython on 64 bits: the object, its places
-# on the stack and in its container, and what checking it needs.
+# Bytes of memory that each instruction takes at most, in CPython on 64 bits: for the object, its
+# places on the stack and in its container, and for checking it.
 _PLACE = 24
 _OPCODES = {
     **dict.fromkeys(("PROTO", "STOP", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPERSID"), 0),
@@ -48,8 +48,8 @@ _OPCODES = {
 _OF_VARIABLE_LENGTH = frozenset({"LONG1", "BINUNICODE"})
 _MEMOS = frozenset({"BINPUT", "LONG_BINPUT"})
 
-# What a run writes ever more of are cells of the score matrix: each takes at most 17 times its
-# bytes in this account. A tensor takes up to 43 times its description: a run has a few thousand.
+# The cells of the score matrix grow without bound: each takes at most 17 times its bytes in this
+# account. A tensor takes up to 43 times its description, and a run has a few thousand.
 _MOST_PER_BYTE = 20
 _ALWAYS_ALLOWED = 32 << 20
 
@@ -84,17 +84,17 @@ def _require_harmless(pickled: bytes) -> None:
         if opcode.name == "GLOBAL" and not _is_known(str(argument)):
             raise CorruptCheckpointError(f"its pickle names {str(argument)[:100]!r}")
         if opcode.name in _MEMOS and int(str(argument)) > count:
-            raise CorruptCheckpointError("its pickle asks for memory that it does not use")
+            raise CorruptCheckpointError("its pickle allocates memory that it does not use")
         left -= memory_of(instruction)
         if left < 0:
             raise CorruptCheckpointError(
                 f"its pickle has {len(pickled)} bytes and describes far more than the state of a "
-                "run with so many"
+                "run of that size"
             )
 
 
 def memory_of(instruction: tuple[pickletools.OpcodeInfo, object, object]) -> int:
-    """Return how many bytes one of the instructions that may occur takes at most."""
+    """Return the bytes of memory that one allowed instruction takes at most."""
     opcode, argument, _ = instruction
     cost = _OPCODES[opcode.name]
     return cost + 4 * _length(argument) if opcode.name in _OF_VARIABLE_LENGTH else cost

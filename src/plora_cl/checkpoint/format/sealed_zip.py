@@ -104,7 +104,7 @@ def verified_manifest_of(file: BinaryIO) -> Manifest:
         CorruptCheckpointError: A byte is not what was written, or the file was made to deceive.
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
-    manifest = _locate(file)  # a huge file that ends in no seal is not worth the time
+    manifest = _locate(file)  # first: a huge file without a seal is not worth the time
     _require_intact(file)
     _require_stored(file, manifest)
     return Manifest.from_json(manifest)
@@ -159,7 +159,7 @@ def _locate(file: BinaryIO) -> bytes:
 
 
 def _refuse_other_seals(file: BinaryIO, size: int) -> None:
-    # Only an intact file is believed when it says that it comes from the future.
+    # Only an intact file may claim to be of a newer version.
     file.seek(max(0, size - (1 << 16)))
     other = re.search(rb"plora-cl seal (?!1 )([0-9]+) [ -~]*$", file.read())
     if other is not None:
@@ -171,7 +171,7 @@ def _refuse_other_seals(file: BinaryIO, size: int) -> None:
 
 
 def _require_stored(file: BinaryIO, manifest: bytes) -> None:
-    """Refuse archives that unpack to more than they are."""
+    """Refuse an archive that unpacks to more than its size."""
     size = file.seek(0, io.SEEK_END)
     try:
         _require_small_directory(file, size - _SEAL_BYTES - _END_RECORD.size)
@@ -182,7 +182,7 @@ def _require_stored(file: BinaryIO, manifest: bytes) -> None:
             if sum(record.file_size for record in records) > size:
                 raise CorruptCheckpointError("its records claim more bytes than the file has")
             names = [record.filename.lower() for record in records]
-            if len(set(names)) < len(names):  # PyTorch ignores case, and takes another one
+            if len(set(names)) < len(names):  # PyTorch ignores case, and reads another one
                 raise CorruptCheckpointError("two of its records have the same name")
             if archive.read(MANIFEST_RECORD) != manifest:
                 raise CorruptCheckpointError(f"{MANIFEST_RECORD} is not the sealed manifest")
@@ -191,7 +191,7 @@ def _require_stored(file: BinaryIO, manifest: bytes) -> None:
 
 
 def _require_small_directory(file: BinaryIO, end: int) -> None:
-    # `zipfile` reads the whole directory into memory, whatever it consists of.
+    # `zipfile` reads the whole directory into memory.
     file.seek(end)
     (size,) = struct.unpack_from("<I", file.read(_END_RECORD.size), 12)
     file.seek(max(0, end - _END64_LOCATOR.size))

@@ -44,7 +44,7 @@ def object_ref(tensors: Mapping[str, Tensor]) -> ObjectRef:
 
 
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[ReadableBytes]:
-    # The layout is that of the safetensors library; the bytes, and with them the name of an object,
+    # The layout is that of the safetensors library. The bytes, and with them the name of an object,
     # must not depend on its version.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {}

@@ -1,8 +1,8 @@
 """A tree of plain values and tensors as the records of a PyTorch archive.
 
-`torch.load(weights_only=True)` reads what `torch.save` would have written. Written here,
-the bytes do not depend on the version of PyTorch, and no Python code runs for each plain value but
-one comparison: training would feel the time of `torch.save` in the background.
+`torch.load(weights_only=True)` reads them as if `torch.save` had written them. Written here, the
+bytes do not depend on the version of PyTorch, and one comparison is the only Python code that runs
+for each plain value: `torch.save` takes long enough in the background to slow training down.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def records_of(tree: Mapping[str, Any]) -> list[Record]:
 
 
 class _Stored(NamedTuple):
-    """What stands for a storage in the pickle."""
+    """Represents a storage in the pickle."""
 
     persistent_id: tuple[str, type, str, str, int]
 
@@ -77,7 +77,7 @@ class _Pickler(pickle.Pickler):
         self._no_hooks: OrderedDict[str, Any] = OrderedDict()
 
     def persistent_id(self, value: Any) -> Any:
-        # Called for every value of the tree: nothing here may be slow
+        # Called for every value of the tree: must be fast.
         return value.persistent_id if type(value) is _Stored else None
 
     def _reduce(self, tensor: Tensor) -> _Reduced:

@@ -1,8 +1,8 @@
-"""Which computation a checkpoint belongs to, and which branch of the folder it lies on.
+"""The computation that a checkpoint belongs to, and its branch in the folder.
 
-Two checkpoints of one trajectory lie on one line: the later one is, to the bit, what going on from
-the earlier one computes. Whatever changes that begins another trajectory. Its identifier follows
-from what it consists of: equal runs have equal ones.
+Of two checkpoints of one trajectory, the later one is, to the bit, what a run computes that resumes
+from the earlier one. Every change of what is computed begins another trajectory. The identifier of
+a trajectory is a digest of what decides it: equal runs have equal identifiers.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """Where one trajectory was left for another.
+    """The checkpoint at which one trajectory was left for another.
 
     Attributes:
         trajectory: The one that was left; None where it is not known.
-        branch: The branch that was left; None where that was in another folder.
-        checkpoint: Name of the checkpoint that was gone on from.
-        task: Zero-based task it stood at.
-        phase: The phase that came next.
-        step: Optimizer steps it had taken.
-        state_digest: Of its state.
-        changes: What was different from there on: ``key``, ``before``, ``now`` and ``impact``
-            each; empty where an abandoned trajectory was taken up again.
+        branch: The branch that was left; None where it was in another folder.
+        checkpoint: Name of the checkpoint that the other one resumed from.
+        task: Zero-based task of that checkpoint.
+        phase: Its next phase.
+        step: Its number of optimizer steps.
+        state_digest: Digest of its state.
+        changes: The differences from there on, each with ``key``, ``before``, ``now`` and
+            ``impact``; empty where an abandoned trajectory was resumed.
     """
 
     trajectory: str | None
@@ -49,9 +49,9 @@ class Departure:
     def leads_to(self) -> str:
         """Identifier of the trajectory that begins here."""
         decisive = self.to_plain()
-        del decisive["branch"]  # says where in a folder it is, nothing of what is computed
+        del decisive["branch"]  # does not decide what is computed
         if self.trajectory is not None:
-            del decisive["state_digest"]  # follows from the rest, but for measured times
+            del decisive["state_digest"]  # follows from the rest, except for measured times
         return digest_of(decisive)
 
     def to_plain(self) -> dict[str, Any]:
@@ -73,13 +73,13 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """The computation that a checkpoint is an instant of.
+    """The computation that a checkpoint belongs to.
 
     Attributes:
-        id: SHA-256 over what it consists of; None in checkpoints that do not tell.
-        branch: Counts the branches of the folder, below `MOST_BRANCHES`: the greatest one is gone
-            on from.
-        history: Every trajectory that was left on the way here, the first one first.
+        id: SHA-256 of what decides it; None in checkpoints that do not record it.
+        branch: Number of the branch in the folder, below `MOST_BRANCHES`. Runs resume from the
+            branch with the greatest number.
+        history: Every trajectory that was left before this one, in order.
     """
 
     id: str | None = None
@@ -93,7 +93,7 @@ class Trajectory:
 
     @classmethod
     def from_plain(cls, plain: object) -> Trajectory:
-        """Read `to_plain` back; nothing is the unknown trajectory.
+        """Read `to_plain` back; None is the unknown trajectory.
 
         Raises:
             CorruptCheckpointError: It is not a trajectory.
@@ -111,24 +111,24 @@ class Trajectory:
         return cls(plain["id"], plain["branch"], history)
 
     def left_at(self, departure: Departure) -> Trajectory:
-        """Return the one that goes on from ``departure`` with its changes, on the same branch."""
+        """Return the one that continues at ``departure`` with its changes, on the same branch."""
         history = (*self.history, departure)
         if not departure.changes:
             return replace(self, history=history)
         return replace(self, id=departure.leads_to, history=history)
 
     def moved_elsewhere(self) -> Trajectory:
-        """Return it as another folder sees it, whose branches have numbers of their own."""
+        """Return it for another folder, whose branches are numbered on their own."""
         history = (replace(departure, branch=None) for departure in self.history)
         return replace(self, history=tuple(history))
 
 
 UNKNOWN = Trajectory()
-"""That of checkpoints which do not tell."""
+"""The trajectory of checkpoints that do not record one."""
 
 
 def begun(facts: Mapping[str, Any]) -> str:
-    """Return the identifier of the trajectory that starts afresh with ``facts``, plain JSON.
+    """Return the identifier of a trajectory that starts afresh with ``facts``, plain JSON.
 
     Raises:
         ValueError: A number is not finite.
@@ -137,7 +137,7 @@ def begun(facts: Mapping[str, Any]) -> str:
 
 
 def digest_of(plain: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Return the SHA-256 of plain JSON, whatever the order of its keys."""
+    """Return the SHA-256 of plain JSON, independent of the order of its keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,12 +1,11 @@
-"""Which checkpoints of a folder are gone on from, and what becomes of the others.
+"""The line of checkpoints in a folder that runs resume from, and the branches off it.
 
-A branch begins where a run goes on from a checkpoint in another way than the folder knows. Its
-first checkpoint is the commit: from then on the branch with the greatest number counts, with what
-led to it, and everything else is abandoned, whatever its position. That follows from manifests
-alone, at each instant. What is abandoned is then *retired*: renamed to, for instance,
+A branch begins where a run resumes from a checkpoint in a way that the folder does not know yet.
+Its first checkpoint commits it: from then on the branch with the greatest number counts, with the
+checkpoints that led to it, and all others are abandoned. Manifests alone decide that, at each
+instant. An abandoned checkpoint is then *retired*: renamed to, for instance,
 ``checkpoint_task1_epoch0_batch9.pt.branch0``. A crash before that changes nothing but the names.
-Retention leaves a retired checkpoint and its objects alone; a run that is given its path goes on
-from it.
+Retention keeps retired checkpoints and their objects, and a run can resume from one by its path.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The checkpoints that are gone on from, and those that are not.
+    """The checkpoints that count, and the abandoned ones.
 
     Attributes:
-        entries: Of the branch that counts and of what led to it, in the order of training;
-            unreadable ones too, since nobody knows where they belong.
-        abandoned: The other ones, with the trajectory of each.
-        trajectories: Of ``entries``, by path; without unreadable ones.
+        entries: Checkpoints of the branch that counts and those that led to it, in the order of
+            training. Unreadable ones are included, since their branch is unknown.
+        abandoned: The others, with the trajectory of each.
+        trajectories: Trajectories of the readable ``entries``, by path.
     """
 
     entries: Sequence[CheckpointEntry]
@@ -58,7 +57,7 @@ class Line:
 
 
 def line_of(store: CheckpointStore) -> Line:
-    """Tell which checkpoints of ``store`` are gone on from; only manifests are read.
+    """Return the line of ``store``; only manifests are read.
 
     Raises:
         CheckpointError: The directory cannot be listed.
@@ -91,7 +90,7 @@ def line_of(store: CheckpointStore) -> Line:
 
 
 def _not_replaced(store: CheckpointStore) -> list[CheckpointEntry]:
-    """Return the checkpoints, without those of a run that another one has replaced already."""
+    """Return the checkpoints, without those of a run that another one has already replaced."""
     entries, going = store.entries(), {entry.path for entry in outgoing(store)}
     new = [entry for entry in entries if entry.path not in going]
     return new or entries
@@ -100,16 +99,16 @@ def _not_replaced(store: CheckpointStore) -> list[CheckpointEntry]:
 def newest_that(
     store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found], *, warn: bool = True
 ) -> _Found | None:
-    """Return what ``usable`` makes of the checkpoint a run is resumed from; None where none is.
+    """Return what ``usable`` returns for the checkpoint a run resumes from; None where none exists.
 
-    It is the newest one on the line that is intact. A damaged one is skipped with a warning. One
-    that cannot be used for another reason, for instance since it is of a later version of the
-    format, is not: going on from an older one would hide the mistake.
+    That is the newest intact one on the line. A damaged one is skipped with a warning. One that
+    cannot be used for another reason, such as a later version of the format, is not skipped:
+    resuming from an older one would hide the mistake.
 
     Args:
         store: Where to look.
-        usable: Reads a checkpoint and what it needs.
-        warn: Warn of each checkpoint that is skipped.
+        usable: Reads a checkpoint and the objects it needs.
+        warn: Whether to warn of each skipped checkpoint.
 
     Raises:
         CorruptCheckpointError: There are checkpoints and every one is damaged.
@@ -132,13 +131,13 @@ def newest_that(
 
 
 def _way_out(store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found]) -> str:
-    """Return what helps where no checkpoint on the line does."""
+    """Return what the user can do where every checkpoint on the line is damaged."""
     left = sorted([*store.retired(), *(entry for entry, _ in line_of(store).abandoned)])
     for entry in reversed(left):
         with suppress(CheckpointError):
             usable(entry)
             return (
-                f"{entry.path} of another branch is intact: go on from it with --resume "
+                f"{entry.path} of another branch is intact: resume from it with --resume "
                 f"{shlex.quote(str(entry.path))}, or restore the folder from a copy"
             )
     return "start afresh with --overwrite or restore the folder from a copy"
@@ -146,11 +145,11 @@ def _way_out(store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found]
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """How a run goes on from a checkpoint.
+    """How a run continues from a checkpoint.
 
     Attributes:
-        trajectory: Of the checkpoints to come.
-        is_branch: Whether it is a new branch: its first checkpoint is due at once.
+        trajectory: Of its next checkpoints.
+        is_branch: Whether it begins a new branch, whose first checkpoint is due at once.
     """
 
     trajectory: Trajectory
@@ -165,17 +164,17 @@ def continuation(
     *,
     by_choice: bool,
 ) -> Continuation:
-    """Tell what going on from ``source`` with ``changes`` makes of the checkpoints in ``store``.
+    """Return how a run continues that resumes from ``source`` with ``changes``.
 
-    Where nothing lies ahead of it, or only what is going to be computed again, the branch stays
-    the same.
+    It stays on the branch where ``store`` has no later checkpoint, or only such that the run is
+    going to compute again.
 
     Args:
-        store: Where the checkpoints to come go; None for nowhere.
+        store: Where its checkpoints go; None where it saves none.
         source: The checkpoint, which may be in another folder or retired.
         manifest: Of ``source``.
-        changes: What decides the result and is different now, for `Departure`.
-        by_choice: Among them is one that somebody may want to take back, not just the machine.
+        changes: Differences that decide the result, for `Departure`.
+        by_choice: Whether the user chose one of them; the machine may explain the others.
 
     Raises:
         CheckpointError: The directory cannot be listed, or there is no number for another branch.
@@ -206,7 +205,7 @@ def continuation(
 
 
 def started_afresh(store: CheckpointStore, identifier: str) -> Trajectory:
-    """Return the trajectory of a run that starts afresh where ``store`` may hold others.
+    """Return the trajectory of a run that starts afresh in a ``store`` that may hold others.
 
     Raises:
         CheckpointError: The directory cannot be listed, or there is no number for another branch.

@@ -1,8 +1,8 @@
-"""One file on the disk for what several experiments hold: a hard link in each.
+"""Hard links: one file on the disk for an object of several experiments.
 
-A link is the same bytes, so what is linked was verified through the very file that got the name.
-Nothing in this library changes a file that has a final name: whoever replaces an object gives its
-name to a new file, and the other experiments keep the old one.
+A link is the same bytes, so that an object is verified through the file that gets the name. Nothing
+in this library changes a file under its final name: a replaced object is a new file, and the other
+experiments keep the old one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from plora_cl.checkpoint.disk.filesystem import Filesystem, partial_path
 from plora_cl.checkpoint.format.manifest import ObjectRef
 
 SHARED_FROM_BYTES = 1 << 20
-"""Smaller objects are written: looking for them would cost more than it saves."""
+"""Smaller objects are written: searching for them would cost more than it saves."""
 
 _CHUNK = 1 << 20
 _ORDINARY = (
@@ -31,15 +31,15 @@ log = logging.getLogger(__name__)
 
 
 def link_from_sibling(filesystem: Filesystem, path: Path, ref: ObjectRef) -> bool:
-    """Give ``path`` the object ``ref`` of an experiment beside its own; tell whether it has it.
+    """Link the object ``ref`` of a sibling experiment to ``path``; tell whether that worked.
 
-    Looked for are ``../*/checkpoints/objects``, seen from the experiment, by name and size: one
-    listing, and no reading but of what is linked.
+    Siblings are ``../*/checkpoints/objects``, seen from the experiment. They are searched by name
+    and size: one listing, and only what is linked is read.
 
     Args:
         filesystem: What performs the operations.
         path: Of the object, in ``<experiment>/checkpoints/objects``.
-        ref: The object; a small one is not looked for.
+        ref: The object; a small one is not searched for.
     """
     if ref.bytes < SHARED_FROM_BYTES:
         return False
@@ -48,13 +48,13 @@ def link_from_sibling(filesystem: Filesystem, path: Path, ref: ObjectRef) -> boo
 
 
 def link_verified(filesystem: Filesystem, source: Path, target: Path, ref: ObjectRef) -> bool:
-    """Give the object ``ref`` at ``source`` the name ``target`` too, replacing what has it.
+    """Link the object ``ref`` at ``source`` to ``target`` too, replacing that.
 
-    The name appears when every byte was verified, and is durable once its directory is flushed.
+    The name appears once every byte is verified, and is durable once its directory is flushed.
 
     Returns:
-        Whether it did; not where it is damaged, not a regular file of this user, or where the disk
-        refuses. ``target`` is as it was then.
+        Whether that worked. It does not, and leaves ``target`` as it was, where the object is
+        damaged or not a regular file of this user, or where the disk refuses.
     """
     partial = partial_path(target)
     try:
@@ -71,14 +71,12 @@ def link_verified(filesystem: Filesystem, source: Path, target: Path, ref: Objec
     else:
         return True
     finally:
-        with suppress(
-            OSError
-        ):  # also after a rename between two names of one file: it does nothing
+        with suppress(OSError):  # a rename between two names of one file does nothing
             filesystem.remove(partial)
 
 
 def holds(file: BinaryIO, ref: ObjectRef) -> bool:
-    """Tell whether all that ``file`` has left is the object ``ref``, in constant memory.
+    """Tell whether the rest of ``file`` is the object ``ref``, in constant memory.
 
     Raises:
         OSError: The disk refused.

@@ -1,4 +1,4 @@
-"""The folder of immutable files that checkpoints share, each named by the digest of its content."""
+"""The folder of immutable files that checkpoints share, each named by its SHA-256."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ObjectFolder:
     """``objects/<sha256>.safetensors``: written once, verified at each read, never changed.
 
     Args:
-        directory: Where the objects are, in the folder of the checkpoints; made when needed.
+        directory: In the folder of the checkpoints; made when needed.
         filesystem: What performs the operations.
     """
 
@@ -40,7 +40,7 @@ class ObjectFolder:
         self._has_directories = False
 
     def put(self, data: ReadableBytes) -> ObjectRef:
-        """Store ``data`` unless it is there already; it is durable once a commit refers to it.
+        """Store ``data`` unless it is present; it is durable once a commit refers to it.
 
         Raises:
             CheckpointError: The disk refused.
@@ -50,15 +50,15 @@ class ObjectFolder:
         return ref
 
     def ensure(self, ref: ObjectRef, make: Callable[[], ReadableBytes]) -> None:
-        """Store an object unless it is there already; it is durable once a commit refers to it.
+        """Store an object unless it is present; it is durable once a commit refers to it.
 
-        Every byte of what lies under its name from earlier is verified the first time, so that no
-        checkpoint is ever built on an object that has decayed. A large object that an experiment
-        beside this one has, intact, is linked from there.
+        Every byte of an object from an earlier process is verified the first time, so that no new
+        checkpoint refers to a damaged one. A large object that a sibling experiment has, intact, is
+        linked from there.
 
         Args:
             ref: The object.
-            make: Returns its bytes; called only if they have to be written.
+            make: Returns its bytes; called only where they have to be written.
 
         Raises:
             CheckpointError: The disk refused, or ``make`` returned something else.
@@ -75,8 +75,8 @@ class ObjectFolder:
                 data = make()
                 if ObjectRef.of(data) != ref:
                     raise CheckpointError(
-                        f"{path} was not written: what should go there changed since it was "
-                        "hashed; expected tensors that stay as they are"
+                        f"{path} was not written: its tensors changed after they were hashed; "
+                        "expected tensors that stay constant"
                     )
                 write_unsynced(self._fs, path, data)
         self._intact.add(ref.sha256)
@@ -121,11 +121,11 @@ class ObjectFolder:
         return self.directory / ref.file_name
 
     def has(self, ref: ObjectRef) -> bool:
-        """Tell whether a file of the right name and size is there; `OSError` as the disk says."""
+        """Tell whether a file of the right name and size exists; may raise `OSError`."""
         return self._fs.size(self.path(ref)) == ref.bytes
 
     def make_directories(self) -> None:
-        """Make the folder, its parent and grandparent durable; `OSError` as the disk says.
+        """Make the folder, its parent and grandparent durable; may raise `OSError`.
 
         Raises:
             CheckpointError: The folder is a symbolic link.
@@ -137,7 +137,7 @@ class ObjectFolder:
             self._has_directories = True
 
     def sync(self) -> None:
-        """Make the names of all objects durable; `OSError` as the disk says."""
+        """Make the names of all objects durable; may raise `OSError`."""
         if not self._synced:
             self._fs.sync_directory(self.directory)
             self._synced = True
@@ -147,9 +147,9 @@ class ObjectFolder:
         self._uncommitted -= {ref.sha256 for ref in refs}
 
     def unused(self, live: Iterable[str]) -> list[Path]:
-        """Return objects not in ``live``, a set of digests, and writes that never finished.
+        """Return objects not in ``live``, a set of digests, and unfinished writes.
 
-        What was put since this folder was opened counts as used until a commit refers to it.
+        An object stored through this instance counts as used until a commit has referred to it.
 
         Raises:
             CheckpointError: The directory cannot be listed, or is a symbolic link.
@@ -165,7 +165,7 @@ class ObjectFolder:
         ]
 
     def unfinished(self) -> list[Path]:
-        """Return writes that never finished; none of another store, where a link leads to one.
+        """Return unfinished writes; none where the folder is a link to that of another store.
 
         Raises:
             CheckpointError: The directory cannot be listed.
@@ -175,19 +175,19 @@ class ObjectFolder:
         return [self.directory / name for name in names if is_partial(name)]
 
     def remove(self, path: Path) -> None:
-        """Remove a file that `unused` named; `OSError` as the disk says."""
+        """Remove a file that `unused` returned; may raise `OSError`."""
         self._intact.discard(path.stem)
         self._fs.remove(path)
 
     def _require_own(self) -> None:
         if self.directory.is_symlink():
             raise CheckpointError(
-                f"{self.directory} is a symbolic link: where it leads, others may need what no "
-                "checkpoint here does; to use another disk, link the whole folder checkpoints/"
+                f"{self.directory} is a symbolic link: other experiments may need objects in its "
+                "target; to use another disk, link the whole folder checkpoints/"
             )
 
     def _shares(self, path: Path, ref: ObjectRef) -> bool:
-        # Once: a flush that failed must not be tried again on the same file.
+        # Once: a failed flush must not be tried again on the same file.
         if ref.sha256 in self._sought:
             return False
         self._sought.add(ref.sha256)

@@ -1,4 +1,4 @@
-"""Which checkpoints a new run is about to replace: a list beside them, while both are there."""
+"""The list of checkpoints that a new run is about to replace, kept while both runs exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SEAL_BYTES = 64
 
 
 def write_list(store: CheckpointStore) -> None:
-    """List every checkpoint that is there now; durable on return.
+    """Write the list of all present checkpoints; durable on return.
 
     Raises:
         CheckpointError: The disk refused.
@@ -40,10 +40,7 @@ def remove_list(store: CheckpointStore) -> None:
     Raises:
         CheckpointError: The disk refused.
     """
-    path = _path(store)
-    with writing(path):
-        store.filesystem.remove(path)
-        store.filesystem.sync_directory(path.parent)
+    store.remove([_path(store)])
 
 
 def has_list(store: CheckpointStore) -> bool:
@@ -52,13 +49,11 @@ def has_list(store: CheckpointStore) -> bool:
     Raises:
         CheckpointError: The disk refused.
     """
-    path = _path(store)
-    with reading(path):
-        return store.filesystem.size(path) is not None
+    return store.size(_path(store)) is not None
 
 
 def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
-    """Return the checkpoints that are listed, without new ones under the same names.
+    """Return the listed checkpoints, without new ones under the same names.
 
     Raises:
         CorruptCheckpointError: The list is unreadable.
@@ -74,7 +69,7 @@ def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
         return [e for e in store.everything() if seals.get(e.path.name) == _seal(store, e)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(
-            f"{path} is unreadable: remove it to keep every checkpoint that is there"
+            f"{path} is unreadable: remove it to keep every checkpoint"
         ) from error
 
 

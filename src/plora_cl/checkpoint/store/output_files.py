@@ -1,4 +1,4 @@
-"""Files that a run leaves beside its checkpoints: settings, results, the run log."""
+"""Files of a run outside its checkpoints: settings, results, the run log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RESULTS = (
     "accuracy_matrix.npy",
     "f1_matrix.npy",
     "computational_costs.json",
-    "final_results.json",  # the last one: it says of which branch they all are
+    "final_results.json",  # the last one: it names the branch of all
 )
-"""What a run that has ended leaves in ``results/``."""
+"""Files in ``results/`` of a run that has ended."""
 
 _disk = Filesystem()
 
@@ -34,17 +34,17 @@ def recording(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; mend that (is the disk full?) and "
-            "start the command again: a run with checkpoints goes on with --resume auto"
+            f"cannot write {path}: {error.strerror or error}; fix that (is the disk full?) and "
+            "start the command again: a run with checkpoints continues with --resume auto"
         ) from error
 
 
 def write_output(path: Path, data: ReadableBytes, filesystem: Filesystem = _disk) -> None:
-    """Put ``data`` at ``path``, in a folder that is made if need be: durably, all or nothing.
+    """Write ``data`` durably to ``path``, all or nothing; make its folder.
 
     Args:
         path: The file.
-        data: What goes there.
+        data: Its content.
         filesystem: What performs the operations; the local disk by default.
 
     Raises:
@@ -56,12 +56,10 @@ def write_output(path: Path, data: ReadableBytes, filesystem: Filesystem = _disk
 
 
 def retire_results(results: Path, *, branch: int, filesystem: Filesystem = _disk) -> None:
-    """Rename results of other branches than ``branch``, so that nobody takes them for its own.
-
-    They are called, for instance, ``final_results.json.branch0``.
+    """Rename results of other branches than ``branch``, for instance to ``...json.branch0``.
 
     Raises:
-        OutputError: The disk refused; the next call goes on.
+        OutputError: The disk refused; the next call continues.
     """
     last = results / RESULTS[-1]
     with recording(last):

@@ -1,8 +1,8 @@
 """Checkpoints that nothing removes.
 
-A pin is an empty file beside the checkpoint, ``checkpoint_task0_epoch1_batch99.pt.pin``: it is
-there or it is not, so that no crash leaves half of one and nothing has to be read before it is
-written. It belongs to the name: a later save under the same name is pinned as well.
+A pin is an empty file next to the checkpoint, ``checkpoint_task0_epoch1_batch99.pt.pin``. It exists
+or it does not: no crash leaves half of one, and nothing has to be read before it is written. It
+belongs to the name: a later save under the same name is pinned as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.errors import writing
+from plora_cl.checkpoint.disk.lock_file import flock
 from plora_cl.checkpoint.format.naming import Position, is_checkpoint, parse_name
 from plora_cl.checkpoint.store.outgoing import outgoing
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -23,20 +24,20 @@ _SUFFIX = ".pin"
 
 
 def pin(store: CheckpointStore, entry: CheckpointEntry) -> None:
-    """Keep a checkpoint from rotation, also by a run that is going on; durable on return.
+    """Keep a checkpoint from rotation, also by a run in progress; durable on return.
 
     Raises:
-        CheckpointNotFoundError: It is not there, or not any more.
-        CheckpointError: A run that was started afresh is about to replace it, or the disk refused.
+        CheckpointNotFoundError: It does not exist, or no longer.
+        CheckpointError: A run that started afresh is about to replace it, or the disk refused.
     """
     marker = _marker(entry)
     with writing(marker), held(store.directory, wait=True):
-        if store.filesystem.size(entry.path) is None:
-            raise CheckpointNotFoundError(f"{entry.path} is not there (any more)")
+        if store.size(entry.path) is None:
+            raise CheckpointNotFoundError(f"{entry.path} does not exist (any more)")
         if entry.path.name in {going.path.name for going in outgoing(store)}:
             raise CheckpointError(
-                f"{entry.path} was not pinned: it goes with the first checkpoint of the run that "
-                "was started with --overwrite; stop that run before, or copy the file"
+                f"{entry.path} was not pinned: the first checkpoint of the run that was started "
+                "with --overwrite removes it; stop that run before, or copy the file"
             )
         with suppress(FileExistsError):
             store.filesystem.write(marker, b"")
@@ -65,7 +66,7 @@ def copy(store: CheckpointStore, entry: CheckpointEntry, other: CheckpointEntry)
     Raises:
         OSError: The disk refused.
     """
-    if store.filesystem.size(_marker(entry)) is None:
+    if store.size(_marker(entry)) is None:
         return False
     with suppress(FileExistsError):
         store.filesystem.write(_marker(other), b"")
@@ -73,13 +74,12 @@ def copy(store: CheckpointStore, entry: CheckpointEntry, other: CheckpointEntry)
 
 
 def pinned(store: CheckpointStore) -> set[Position]:
-    """Return the positions of all pinned checkpoints, but for retired ones.
+    """Return the positions of all pinned checkpoints except retired ones.
 
     Raises:
         CheckpointError: The directory cannot be listed.
     """
-    with reading(store.directory):
-        names = store.filesystem.names(store.directory)
+    names = store.names(store.directory)
     return {position for name in names if (position := _position(name)) is not None}
 
 
@@ -95,25 +95,24 @@ def of_nothing(names: Collection[str]) -> list[str]:
 
 
 def is_pinned(store: CheckpointStore, entry: CheckpointEntry) -> bool:
-    """Tell whether a checkpoint, which may be a retired one, is pinned.
+    """Tell whether a checkpoint, perhaps a retired one, is pinned.
 
     Raises:
         CheckpointError: The disk refused.
     """
-    with reading(entry.path):
-        return store.filesystem.size(_marker(entry)) is not None
+    return store.size(_marker(entry)) is not None
 
 
 @contextmanager
 def held(directory: Path, *, wait: bool) -> Iterator[bool]:
-    """Keep other processes from pinning, and from removing what is not pinned.
+    """Keep other processes from pinning, and from removing unpinned checkpoints.
 
-    The lock ends with the process, however that ends. A directory that is not there, or on a disk
-    without locks, holds nobody back.
+    The lock ends with the process. In a directory that does not exist, or on a disk without locks,
+    it keeps no process out.
 
     Args:
         directory: Of the checkpoints.
-        wait: Until whoever holds it is done.
+        wait: Wait until another holder is done.
 
     Yields:
         Whether it is held.
@@ -125,15 +124,11 @@ def held(directory: Path, *, wait: bool) -> Iterator[bool]:
         return
     try:
         is_held = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            is_held = False
-        except OSError:
-            pass
+        with suppress(OSError):
+            is_held = flock(descriptor, fcntl.LOCK_EX, wait=wait) is not False
         yield is_held
     finally:
-        with suppress(OSError):  # nothing was written, and the lock ends even so
+        with suppress(OSError):  # nothing was written, and the lock ends anyway
             os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Whether a run may begin in a folder, decided before anything heavy is loaded."""
+"""Refuses a run in a folder where it must not begin, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
 def require_startable(
     store: CheckpointStore, *, resume: bool | str | Path, overwrite: bool
 ) -> None:
-    """Refuse to start afresh where checkpoints are, and to resume where none is.
+    """Refuse to start afresh where there are checkpoints, and to resume where there are none.
 
     Args:
         store: The checkpoints of the experiment.
-        resume: True goes on from the newest checkpoint, ``"auto"`` does so if there is one, a path
-            takes that checkpoint, False starts afresh.
-        overwrite: Existing checkpoints may go, unless they are pinned.
+        resume: True resumes from the newest checkpoint, ``"auto"`` does so if there is one, a path
+            names the checkpoint, False starts afresh.
+        overwrite: Existing checkpoints may be removed, unless they are pinned.
 
     Raises:
         CheckpointNotFoundError: ``resume`` is True and there is no checkpoint, it is the path of
@@ -34,7 +34,7 @@ def require_startable(
     entries, retired = store.entries(), store.retired()
     if resume in (True, "auto") and retired and not entries:
         raise CheckpointNotFoundError(
-            f"{store.directory} holds nothing but retired checkpoints: go on from one with "
+            f"{store.directory} holds only retired checkpoints: resume from one with "
             f"--resume {retired[-1].path}, or start afresh with --overwrite"
         )
     if resume is True and not entries:
@@ -45,9 +45,8 @@ def require_startable(
     there = [*entries, *retired]
     if not resume and there and not overwrite:
         raise ExperimentExistsError(
-            f"{store.directory} already holds {counted(len(there), 'checkpoint')}: go on with "
-            "--resume, "
-            "start afresh with --overwrite, or choose another --experiment-name"
+            f"{store.directory} already holds {counted(len(there), 'checkpoint')}: continue with "
+            "--resume, start afresh with --overwrite, or choose another --experiment-name"
         )
     if not resume and there:
         require_unpinned(store)

@@ -1,23 +1,23 @@
-"""A run that starts afresh where an earlier one is, and takes its place all at once.
+"""A run that starts afresh in the folder of an earlier one, and replaces it atomically.
 
-The earlier run stays, whole, until the new one stands on something: a durable checkpoint, or, where
-it saves none, its results. Until then whatever ends the new run undoes it. In this order:
+The earlier run stays whole until the new one has a durable checkpoint or, where it saves none, its
+results. If the new run ends before that, it is undone. In this order:
 
 1. `set_aside` renames the files that the new run writes under the same names, and then lists the
-   checkpoints that are there (`plora_cl.checkpoint.store.outgoing`).
+   existing checkpoints (`plora_cl.checkpoint.store.outgoing`).
 2. The new run commits its first checkpoint. From here on it is the run of this folder.
-3. `complete` removes the listed checkpoints, then what was set aside, and then the list.
+3. `complete` removes the listed checkpoints, then the renamed files, and then the list.
 
 `recover` completes what was stopped after the second step and undoes what was stopped before it. It
-removes the list first: files that were set aside without a list are always on their way back.
+removes the list first: renamed files without a list are always on their way back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.errors import writing
 from plora_cl.checkpoint.disk.filesystem import is_partial
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.outgoing import ASIDE, has_list, outgoing, remove_list, write_list
@@ -33,7 +33,7 @@ def require_unpinned(store: CheckpointStore) -> None:
     """Refuse to replace a run that has pinned checkpoints.
 
     Raises:
-        ExperimentExistsError: It has.
+        ExperimentExistsError: It has pinned checkpoints.
         CheckpointError: The directory cannot be listed.
     """
     names = [entry.path.name for entry in store.everything() if pins.is_pinned(store, entry)]
@@ -46,7 +46,7 @@ def require_unpinned(store: CheckpointStore) -> None:
 
 
 def set_aside(store: CheckpointStore) -> None:
-    """Prepare for a new run: nothing goes, and what is going to go can no longer be pinned.
+    """Prepare for a new run: nothing is removed yet, and nothing can be pinned any more.
 
     Raises:
         ExperimentExistsError: A checkpoint is pinned.
@@ -57,39 +57,32 @@ def set_aside(store: CheckpointStore) -> None:
         if not (store.everything() or _has(store, _RESULTS) or _has(store, Path(LINEAGE))):
             return
         files = _files(store, aside=False)
-        for path in files:
-            with writing(path):
-                store.filesystem.rename(path, path.with_name(path.name + ASIDE))
-        _sync(store, files)
+        _rename(store, {path: path.with_name(path.name + ASIDE) for path in files})
         write_list(store)
 
 
 def complete(store: CheckpointStore, current: CheckpointEntry | None) -> None:
-    """Remove the run that was set aside, if one was, now that the new one stands on something.
+    """Remove the run that was set aside, if any, now that the new one has something durable.
 
     Args:
         store: Where both have their checkpoints.
-        current: A durable checkpoint of the new run; None where results are all it has.
+        current: A durable checkpoint of the new run; None where it has only results.
 
     Raises:
-        CheckpointError: The disk refused; the next call goes on.
+        CheckpointError: The disk refused; the next call continues.
     """
     if not has_list(store):
         return
     with pins.held(store.directory, wait=True):
         kept = None if current is None else current.path
         store.delete(entry for entry in outgoing(store) if entry.path != kept)
-    files = _files(store, aside=True)
-    for path in files:
-        with writing(path):
-            store.filesystem.remove(path)
-    _sync(store, files)
+    store.remove(_files(store, aside=True))
     remove_list(store)
     collect_garbage(store)
 
 
 def recover(store: CheckpointStore) -> bool:
-    """Finish what another process was stopped in; return whether a new run was undone.
+    """Finish what a stopped process left; return whether a new run was undone.
 
     Raises:
         CorruptCheckpointError: The list of what was to be replaced is unreadable.
@@ -101,36 +94,29 @@ def recover(store: CheckpointStore) -> bool:
             complete(store, None)
             return False
         remove_list(store)
-    files = _files(store, aside=True)
-    for path in files:
-        with writing(path):
-            store.filesystem.rename(path, path.with_suffix(""))
-    _sync(store, files)
+    _rename(store, {path: path.with_suffix("") for path in _files(store, aside=True)})
     return undone
 
 
 def _has(store: CheckpointStore, name: Path) -> bool:
-    path = store.directory.parent / name
-    with reading(path):
-        return store.filesystem.size(path) is not None
+    return store.size(store.directory.parent / name) is not None
 
 
 def _files(store: CheckpointStore, *, aside: bool) -> list[Path]:
-    """Return what a run writes beside its checkpoints, as it is called or as it was set aside."""
+    """Return the files of a run outside its checkpoints, under their names or set aside."""
     folder = store.directory.parent
     results = folder / _RESULTS.parent
-    with reading(folder):
-        paths = [results / name for name in store.filesystem.names(results) if not is_partial(name)]
-        for name in ("config.yaml", LINEAGE):
-            paths += [folder / name, folder / (name + ASIDE)]
-        return [
-            path
-            for path in paths
-            if (path.suffix == ASIDE) is aside and store.filesystem.size(path) is not None
-        ]
+    paths = [results / name for name in store.names(results) if not is_partial(name)]
+    for name in ("config.yaml", LINEAGE):
+        paths += [folder / name, folder / (name + ASIDE)]
+    return [p for p in paths if (p.suffix == ASIDE) is aside and store.size(p) is not None]
 
 
-def _sync(store: CheckpointStore, files: Sequence[Path]) -> None:
-    for folder in {path.parent for path in files}:
+def _rename(store: CheckpointStore, targets: Mapping[Path, Path]) -> None:
+    """Rename files within their directories; durable on return."""
+    for path, target in targets.items():
+        with writing(path):
+            store.filesystem.rename(path, target)
+    for folder in {path.parent for path in targets}:
         with writing(folder):
             store.filesystem.sync_directory(folder)

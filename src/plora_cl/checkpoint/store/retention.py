@@ -1,4 +1,4 @@
-"""Which files go: old checkpoints, objects that nothing needs, writes that never finished."""
+"""Removes old checkpoints, unneeded objects and unfinished writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from plora_cl.checkpoint.disk.errors import reading, writing
+from plora_cl.checkpoint.disk.errors import writing
 from plora_cl.checkpoint.disk.filesystem import is_partial
 from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.naming import retained
@@ -30,10 +30,10 @@ def rotate(
     keep_last: int,
     manifest: Manifest | None = None,
 ) -> list[CheckpointEntry]:
-    """Remove what retention lets go of, now that ``current`` is durable; return what went.
+    """Remove checkpoints beyond ``keep_last``, now that ``current`` is durable; return them.
 
-    Pinned checkpoints stay. While another process sets a pin nothing goes: that is left to the next
-    rotation, so that training never waits.
+    Pinned checkpoints stay. While another process sets a pin, removal is left to the next rotation,
+    so that training never waits.
 
     Args:
         store: Where the checkpoints are.
@@ -65,9 +65,9 @@ def rotate(
 
 
 def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> None:
-    """Finish what a process that was stopped after it had committed ``current`` had begun.
+    """Finish the work of a process that was stopped after it had committed ``current``.
 
-    What is abandoned is moved aside, and what retention lets go of is removed.
+    Abandoned checkpoints are retired, and those beyond ``keep_last`` removed.
 
     Raises:
         CheckpointError: The disk refused.
@@ -83,8 +83,8 @@ def tidy(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> No
 def disposable(store: CheckpointStore) -> list[Path]:
     """Return retired checkpoints that are not pinned.
 
-    Where none is pinned, results and run logs of the branches that were left are among them, but no
-    log that a checkpoint needs which stays: while one of those is damaged, no log at all.
+    Where none is pinned, results and run logs of abandoned branches are included, except logs that
+    a remaining checkpoint needs; while one of those is damaged, no log is included.
 
     Raises:
         CheckpointError: The disk refused.
@@ -93,32 +93,26 @@ def disposable(store: CheckpointStore) -> list[Path]:
     found = [entry.path for entry in retired if not pins.is_pinned(store, entry)]
     if len(found) < len(retired):
         return found
-    with reading(results):
-        names = store.filesystem.names(results)
+    names = store.names(results)
     logs = _logs_of_nothing(store, names, without=found)
     left = {results / name for name in names if _OF_A_BRANCH.fullmatch(name)} | logs
     return [*found, *sorted(left)]
 
 
 def discard_retired(store: CheckpointStore) -> list[Path]:
-    """Remove what `disposable` finds; what only that referred to goes with `collect_garbage`.
+    """Remove what `disposable` finds; `collect_garbage` removes what only that referred to.
 
     Raises:
         CheckpointError: The disk refused.
     """
     with pins.held(store.directory, wait=True):
         going = disposable(store)
-        for path in going:
-            with writing(path):
-                store.filesystem.remove(path)
-    for place in {path.parent for path in going}:
-        with writing(place):
-            store.filesystem.sync_directory(place)
+        store.remove(going)
     return going
 
 
 def collect_garbage(store: CheckpointStore) -> list[Path]:
-    """Remove what `garbage` finds; unfinished writes alone while the rest cannot be told.
+    """Remove what `garbage` finds; only unfinished writes while the rest is unknown.
 
     Returns:
         The files that were removed.
@@ -133,10 +127,10 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
         found = _unfinished(store)
     if any(path.is_relative_to(store.directory) for path in found):
         with writing(store.directory):
-            # A checkpoint removed by a process that was killed must not come back without them.
+            # A checkpoint that a killed process removed must not come back without them.
             store.filesystem.sync_directory(store.directory)
     for path in found:
-        with writing(path), suppress(FileNotFoundError):  # a lock is tried for, and left alone
+        with writing(path), suppress(FileNotFoundError):  # another process may have removed it
             if path.parent == store.objects.directory:
                 store.objects.remove(path)
             else:
@@ -149,10 +143,10 @@ def garbage(store: CheckpointStore, *, without: Collection[Path] = ()) -> list[P
 
     Args:
         store: Where to look.
-        without: Checkpoints that are going to be removed.
+        without: Checkpoints that are about to be removed.
 
     Unfinished writes are those of the whole experiment, its settings and results included. Objects
-    put since the store was opened stay until a commit has referred to them.
+    stored through ``store`` stay until a commit has referred to them.
 
     Raises:
         CheckpointError: The manifest of a checkpoint is unreadable, so that what it needs is
@@ -163,27 +157,24 @@ def garbage(store: CheckpointStore, *, without: Collection[Path] = ()) -> list[P
         if entry.path in without:
             continue
         live |= {ref.sha256 for ref in store.manifest(entry).objects.values()}
-    with reading(store.directory):
-        left = pins.of_nothing(store.filesystem.names(store.directory))
+    left = pins.of_nothing(store.names(store.directory))
     found = [*_unfinished(store), *(store.directory / name for name in left)]
     return [*found, *(path for path in store.objects.unused(live) if path not in found)]
 
 
 def _unfinished(store: CheckpointStore) -> list[Path]:
-    """Return the writes of an experiment that never finished, whatever they were to become."""
+    """Return the unfinished writes of an experiment."""
     folder = store.directory.parent
     found: list[Path] = []
     for place in (folder, folder / "results", store.directory):
-        with reading(place):
-            names = store.filesystem.names(place)
-        found += [place / name for name in names if is_partial(name)]
+        found += [place / name for name in store.names(place) if is_partial(name)]
     return found + store.objects.unfinished()
 
 
 def _logs_of_nothing(
     store: CheckpointStore, names: Collection[str], *, without: Collection[Path]
 ) -> set[Path]:
-    """Return the copies of the run log that no checkpoint needs but those in ``without``."""
+    """Return the copies of the run log that no checkpoint outside ``without`` needs."""
     folder = store.directory.parent
     copies = set(copies_of(folder / RUN_LOG, names))
     try:
@@ -199,9 +190,9 @@ def _logs_of_nothing(
 def _leave_objects(
     store: CheckpointStore, stale: list[CheckpointEntry], current: Manifest | None
 ) -> bool:
-    """Return whether removing ``stale`` may leave objects behind that nothing needs.
+    """Tell whether removing ``stale`` may leave unneeded objects behind.
 
-    Most often it does not: then the manifests of all the other checkpoints need not be read.
+    Usually it does not; the manifests of all other checkpoints then need not be read.
     """
     needed = set(current.objects.values()) if current is not None else set()
     manifests = (_manifest(store, entry) for entry in stale)

@@ -1,4 +1,4 @@
-"""How what is abandoned is moved aside; nothing of it is ever lost to another checkpoint."""
+"""Commits and retires checkpoints so that no abandoned one is overwritten by another branch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1 << 20
 def commit(
     store: CheckpointStore, name: str, data: bytes, manifest: Manifest | None = None
 ) -> CheckpointEntry:
-    """Make a checkpoint durable; what another branch has under its name is moved aside first.
+    """Make a checkpoint durable; one of another branch with its name is retired first.
 
     Args:
         store: Where it goes.
@@ -35,7 +35,7 @@ def commit(
         manifest: The manifest in ``data``; read from there by default.
 
     Raises:
-        CheckpointError: The disk refused; what was there before is still there.
+        CheckpointError: The disk refused; earlier checkpoints are still there.
     """
     manifest = manifest or sealed_zip.manifest_of(io.BytesIO(data))
     earlier = CheckpointEntry.at(store.directory / name)
@@ -59,13 +59,12 @@ def commit(
 
 
 def retire(store: CheckpointStore) -> list[CheckpointEntry]:
-    """Move aside what is abandoned; return where it is now. Durable on return.
+    """Rename abandoned checkpoints; return their new entries. Durable on return.
 
-    Also makes up for what a process that was killed has left of this, or of a branch that it never
-    committed.
+    Also completes what a killed process left of this, or of a branch that it never committed.
 
     Raises:
-        CheckpointError: The disk refused; what is abandoned counts as such all the same.
+        CheckpointError: The disk refused; abandoned checkpoints still count as such.
     """
     line = line_of(store)
     unused = _never_left(store, line)
@@ -78,7 +77,9 @@ def retire(store: CheckpointStore) -> list[CheckpointEntry]:
         ]
         pinned += [entry for entry in unused if pins.copy(store, entry, _live(entry))]
         if pinned:
-            store.filesystem.sync_directory(store.directory)  # no name is ever there unpinned
+            store.filesystem.sync_directory(
+                store.directory
+            )  # before the rename: no name may be unpinned
         for path, aside in moved.items():
             store.filesystem.rename(path, aside.path)
         for entry in unused:
@@ -90,7 +91,7 @@ def retire(store: CheckpointStore) -> list[CheckpointEntry]:
 
 
 def _never_left(store: CheckpointStore, line: Line) -> list[CheckpointEntry]:
-    """Return second names of checkpoints of the branch that counts: no other was ever committed."""
+    """Return retired names of checkpoints that are still on the line: no branch was committed."""
     if line.head is None:
         return []
     there, head = {entry.name for entry in line.entries}, line.head.branch
@@ -108,17 +109,17 @@ def _live(entry: CheckpointEntry) -> CheckpointEntry:
 
 
 def _aside(store: CheckpointStore, entry: CheckpointEntry, branch: int) -> CheckpointEntry:
-    """Return the retired name of a checkpoint, or the next one if another checkpoint has that."""
+    """Return the retired name of a checkpoint, or the next free one where another has that."""
     while True:
         aside = CheckpointEntry.at(entry.path.with_name(retired_name(entry.name, branch)))
-        is_free = store.filesystem.size(aside.path) is None
+        is_free = store.size(aside.path) is None
         if is_free or _is_same(store, entry.path, aside.path):
             return aside
         branch += 1
 
 
 def _is_same(store: CheckpointStore, one: Path, other: Path) -> bool:
-    """Tell whether two files hold the same bytes; not, if one of them cannot be read."""
+    """Tell whether two files hold the same bytes; False where one of them cannot be read."""
     disk = store.filesystem
     try:
         if disk.size(one) != disk.size(other):

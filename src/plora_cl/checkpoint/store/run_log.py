@@ -1,4 +1,4 @@
-"""Which bytes of a run log a checkpoint of a store stands on."""
+"""The bytes of the run log that belong to a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RUN_LOG = "results/run_log.jsonl"
 def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]) -> Path:
     """Return the file of the experiment in ``folder`` that holds its run log up to ``position``.
 
-    That of a retired checkpoint may be a copy, and that of a run which a new one is about to
-    replace is set aside. Where no file holds it, the log itself is returned.
+    The log of a retired checkpoint may be a copy; that of a run that a new one is about to replace
+    is set aside. Where no file holds the position, the path of the log itself is returned.
 
     Raises:
         CheckpointError: The disk refused.
@@ -36,16 +36,6 @@ def run_log_at(filesystem: Filesystem, folder: Path, position: Mapping[str, Any]
         return holder_of(files, length, digest, open_file=filesystem.open) or path
 
 
-def run_log_length(filesystem: Filesystem, path: Path, position: Mapping[str, Any]) -> int:
-    """Return how many bytes of the run log at ``path`` lie before ``position``.
-
-    Raises:
-        CheckpointError: The disk refused.
-    """
-    with reading(path):
-        return min(position["bytes"], filesystem.size(path) or 0)
-
-
 def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
     """Return the state of the run log in a verified checkpoint, without a tensor library.
 
@@ -54,7 +44,7 @@ def run_log_position(checkpoint: bytes) -> Mapping[str, Any]:
     """
     position = read_content(io.BytesIO(checkpoint))["state"].get("run_log")
     if position is None:
-        raise CorruptCheckpointError("it has no position in the run log: no run can go on from it")
+        raise CorruptCheckpointError("it has no position in the run log: no run can resume from it")
     if (
         not isinstance(position, dict)
         or type(count := position.get("bytes")) is not int

@@ -1,4 +1,4 @@
-"""Whether the disk will hold the next saves, and how much of it checkpoints may keep."""
+"""Free space for the next saves, and the budget for all checkpoints."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def shortage(
     new_objects: Collection[ObjectRef] = (),
     free_bytes: Callable[[Path], int] = free_bytes,
 ) -> str | None:
-    """Return a line for the user where free space will not hold the next saves, else None.
+    """Return a line for the user where the next saves will not fit on the disk, else None.
 
     At the peak there are ``keep_last + 1`` checkpoints of the task in training, since a new one is
-    durable before an old one goes. Those that are there already take no more.
+    durable before an old one is removed. Existing ones take no more space.
 
     Args:
         store: Where the saves go.
         task: Zero-based task in training.
         checkpoint_bytes: Of one checkpoint file.
         keep_last: Checkpoints of the task in training that stay.
-        new_objects: What the next save will refer to; what is stored already is not counted.
+        new_objects: What the next save will refer to; stored objects are not counted.
         free_bytes: Asks the file system of an existing path.
 
     Raises:
@@ -74,24 +74,20 @@ def kept_bytes(store: CheckpointStore) -> int:
     Raises:
         CheckpointError: The disk refused.
     """
-    with reading(store.directory):
-        objects = store.objects.directory
-        paths = [
-            *(entry.path for entry in store.everything()),
-            *(objects / name for name in store.filesystem.names(objects)),
-        ]
-        return sum(store.filesystem.size(path) or 0 for path in paths)
+    objects = store.objects.directory
+    paths = [entry.path for entry in store.everything()]
+    paths += [objects / name for name in store.names(objects)]
+    return sum(store.size(path) or 0 for path in paths)
 
 
 def keep_within(
     store: CheckpointStore, current: CheckpointEntry, budget: int
 ) -> list[CheckpointEntry]:
-    """Bring what is kept down to ``budget``, after a save and its rotation; return what went.
+    """Remove checkpoints down to ``budget``, after a save and its rotation; return them.
 
     The oldest checkpoints of the task in training go first. The one just saved, those ahead of it,
     the last one of each completed task and pinned ones always stay; a warning says so where these
-    alone exceed the budget. While another process sets a pin nothing goes: that is left to the next
-    save.
+    alone exceed the budget. While another process sets a pin, removal is left to the next save.
 
     Args:
         store: Where the checkpoints are.
@@ -124,7 +120,7 @@ def keep_within(
 def _beyond(
     store: CheckpointStore, current: CheckpointEntry, budget: int
 ) -> tuple[list[CheckpointEntry], int]:
-    """Return what has to go for ``budget``, and the bytes that the others need."""
+    """Return what has to be removed for ``budget``, and the bytes that the others need."""
     pinned, entries = pins.pinned(store), store.entries()
     going: list[CheckpointEntry] = []
     retired = store.retired()
@@ -141,7 +137,7 @@ def _beyond(
 
 
 def _needed_by(store: CheckpointStore, entries: Collection[CheckpointEntry]) -> int:
-    """Return the bytes of ``entries`` and of what they refer to; all objects where that is unknown.
+    """Return the bytes of ``entries`` and of their objects; all objects where that is unknown.
 
     Only the manifests are read.
     """
@@ -151,7 +147,6 @@ def _needed_by(store: CheckpointStore, entries: Collection[CheckpointEntry]) -> 
             objects |= {ref.sha256: ref.bytes for ref in store.manifest(entry).objects.values()}
     except CheckpointError:
         gone = {entry.path for entry in store.everything()} - {entry.path for entry in entries}
-        return kept_bytes(store) - sum(store.filesystem.size(path) or 0 for path in gone)
-    with reading(store.directory):
-        own = sum(store.filesystem.size(entry.path) or 0 for entry in entries)
+        return kept_bytes(store) - sum(store.size(path) or 0 for path in gone)
+    own = sum(store.size(entry.path) or 0 for entry in entries)
     return own + sum(objects.values())

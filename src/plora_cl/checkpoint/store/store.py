@@ -1,15 +1,14 @@
-"""Bytes that survive: atomic commits, objects shared by content, verified reads.
+"""Durable bytes: atomic commits, objects shared by content, verified reads.
 
 Layout of the directory::
 
     checkpoint_task0_epoch0_batch99.pt    a sealed checkpoint; its appearance is the commit
-    checkpoint_task0_...pt.branch0        one that was moved aside, see `checkpoint.branches`
+    checkpoint_task0_...pt.branch0        a retired one, see `plora_cl.checkpoint.store.branches`
     objects/<sha256>.safetensors          immutable, shared by checkpoints
 
-A commit goes: objects (write, flush, rename), flush ``objects/``, checkpoint (write, flush,
-rename), flush the directory. Removal goes the other way round. A crash in between leaves every
-earlier checkpoint whole, and files that nothing refers to; see
-`plora_cl.checkpoint.store.retention`.
+A commit is: objects (write, flush, rename), flush ``objects/``, checkpoint (write, flush, rename),
+flush the directory. Removal is the reverse. A crash in between leaves every earlier checkpoint
+whole, and files that nothing refers to; see `plora_cl.checkpoint.store.retention`.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class CheckpointEntry:
 
     @property
     def name(self) -> str:
-        """What it is called where it is not retired."""
+        """Its name where it is not retired."""
         retired = parse_retired(self.path.name)
         return self.path.name if retired is None else retired[0]
 
@@ -73,7 +72,7 @@ class CheckpointStore:
     """The checkpoints of one experiment. One process, and one thread at a time, may write.
 
     Args:
-        directory: Where the checkpoints are; made at the first write.
+        directory: Of the checkpoints; made at the first write.
         filesystem: What performs the operations; the local disk by default.
     """
 
@@ -83,7 +82,7 @@ class CheckpointStore:
         self.objects = ObjectFolder(directory / "objects", self.filesystem)
 
     def commit(self, name: str, data: bytes, manifest: Manifest | None = None) -> CheckpointEntry:
-        """Make the sealed checkpoint ``data`` durable under ``name``, replacing what is there.
+        """Make the sealed checkpoint ``data`` durable under ``name``, replacing an earlier one.
 
         Args:
             name: Of the file.
@@ -115,23 +114,21 @@ class CheckpointStore:
         Raises:
             CheckpointError: The directory cannot be listed.
         """
-        with reading(self.directory):
-            names = filter(parse_name, self.filesystem.names(self.directory))
+        names = filter(parse_name, self.names(self.directory))
         return sorted(CheckpointEntry.at(self.directory / name) for name in names)
 
     def retired(self) -> list[CheckpointEntry]:
-        """Return the checkpoints that were moved aside, in the order of training.
+        """Return the retired checkpoints, in the order of training.
 
         Raises:
             CheckpointError: The directory cannot be listed.
         """
-        with reading(self.directory):
-            names = filter(parse_retired, self.filesystem.names(self.directory))
+        names = filter(parse_retired, self.names(self.directory))
         entries = (CheckpointEntry.at(self.directory / name) for name in names)
         return sorted(entries, key=lambda entry: (entry.position, entry.branch))
 
     def everything(self) -> list[CheckpointEntry]:
-        """Return every checkpoint, retired ones last: what objects are needed by.
+        """Return every checkpoint, retired ones last: all that may refer to objects.
 
         Raises:
             CheckpointError: The directory cannot be listed.
@@ -200,7 +197,7 @@ class CheckpointStore:
     def verify(self, entry: CheckpointEntry) -> Manifest:
         """Verify every byte of a checkpoint in constant memory; return its manifest.
 
-        What it refers to is not looked at; see `ObjectFolder.verify`.
+        The objects it refers to are not read; see `ObjectFolder.verify`.
 
         Raises:
             CheckpointNotFoundError: It is not there.
@@ -212,13 +209,44 @@ class CheckpointStore:
             return sealed_zip.verified_manifest_of(file)
 
     def delete(self, entries: Iterable[CheckpointEntry]) -> None:
-        """Remove checkpoints; what only they referred to goes with `collect_garbage`.
+        """Remove checkpoints; durable on return.
+
+        `plora_cl.checkpoint.store.retention.collect_garbage` removes what only they referred to.
 
         Raises:
             CheckpointError: The disk refused.
         """
-        for entry in entries:
-            with writing(entry.path):
-                self.filesystem.remove(entry.path)
-        with writing(self.directory):
-            self.filesystem.sync_directory(self.directory)
+        self.remove((entry.path for entry in entries), self.directory)
+
+    def remove(self, paths: Iterable[Path], *directories: Path) -> None:
+        """Remove files, and flush their directories and ``directories``.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        flushed = dict.fromkeys(directories)
+        for path in paths:
+            with writing(path):
+                self.filesystem.remove(path)
+            flushed[path.parent] = None
+        for directory in flushed:
+            with writing(directory):
+                self.filesystem.sync_directory(directory)
+
+    def size(self, path: Path) -> int | None:
+        """Return the bytes of a regular file of the experiment; None where there is none.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        with reading(path):
+            return self.filesystem.size(path)
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        """Return the names in a directory of the experiment, sorted; none where there is none.
+
+        Raises:
+            CheckpointError: The disk refused.
+        """
+        with reading(directory):
+            return self.filesystem.names(directory)

@@ -44,15 +44,15 @@ def export_bundle(
 
     Args:
         source: A checkpoint; every byte of it and of its objects is verified.
-        out: The file, in a folder that is there.
+        out: The file, in a folder that exists.
         config: Text of the ``config.yaml`` that goes with it.
-        overwrite: A file that is there is replaced, when the new one is complete.
+        overwrite: An existing file is replaced once the new one is complete.
 
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
         CorruptCheckpointError: It, or an object of it, is damaged.
         IncompatibleCheckpointError: Its settings are too long for a bundle.
-        CheckpointError: Something is at ``out``, its folder is not there, or the disk refused.
+        CheckpointError: ``out`` exists, its folder does not, or the disk refused.
     """
     require_new_file(out, overwrite=overwrite)
     text = config.encode()
@@ -78,13 +78,13 @@ def export_bundle(
 def import_bundle(
     file: Path, folder: Path, *, config: ConfigWriter, filesystem: Filesystem | None = None
 ) -> CheckpointEntry:
-    """Make ``folder`` an experiment that goes on from the checkpoint in ``file``.
+    """Make ``folder`` an experiment that resumes from the checkpoint in ``file``.
 
     Args:
         file: What `export_bundle` wrote; every byte is verified before the first is used.
         folder: Of the new experiment.
         config: Turns the manifest of the checkpoint into the text of its ``config.yaml``.
-        filesystem: What makes the experiment; the local disk by default.
+        filesystem: What performs the operations in ``folder``; the local disk by default.
 
     Raises:
         CorruptCheckpointError: It is damaged, or was made to deceive.

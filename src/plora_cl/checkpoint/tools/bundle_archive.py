@@ -80,7 +80,7 @@ class Contents:
 
 
 class BundleReader:
-    """An exported checkpoint, open for reading, whose every byte outside its members is verified.
+    """An exported checkpoint, open for reading; its structure and digest are verified.
 
     Args:
         file: Open at its beginning.

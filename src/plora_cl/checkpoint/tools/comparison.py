@@ -60,8 +60,8 @@ class Comparison:
     """How the second of two checkpoints differs from the first one.
 
     Attributes:
-        cursor: What runs next.
-        settings: All settings; those that decide nothing about the result do not count.
+        cursor: The next position.
+        settings: All settings; they count only as part of ``identity``.
         identity: What decides the result: settings, encoder and data.
         environment: Machine and libraries; does not count.
         tensors: Of the state and of objects.
@@ -82,7 +82,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Whether both runs go on equally, given the same machine and libraries."""
+        """Whether both runs continue equally, given the same machine and libraries."""
         return not (self.cursor or self.identity or self.tensors or self.values or self.metrics)
 
 

@@ -1,7 +1,7 @@
-"""A new experiment that goes on from a checkpoint of another, with other settings.
+"""A new experiment that resumes from a checkpoint of another, with other settings.
 
-The checkpoint is the parent's, byte for byte. What is to be different stands in `lineage.json`: it
-counts as accepted when the new experiment is gone on with, in the same way as any other change.
+The checkpoint is the parent's, byte for byte. `lineage.json` records the changes: they count as
+accepted when the new experiment is resumed, and have the effect of any other accepted change.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from plora_cl.errors import CorruptCheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """What a fork made.
+    """The result of a fork.
 
     Attributes:
-        entry: The checkpoint that the new experiment goes on from.
+        entry: The checkpoint that the new experiment resumes from.
         linked: Objects that share their bytes with the parent.
         copied_bytes: Bytes of objects that could not be linked and were copied.
     """
@@ -53,13 +53,13 @@ def fork(
     config: str,
     filesystem: Filesystem | None = None,
 ) -> Fork:
-    """Make ``folder`` an experiment that goes on from ``source``; its checkpoint comes last.
+    """Make ``folder`` an experiment that resumes from ``source``; its checkpoint is written last.
 
     Args:
         source: A checkpoint; it and its objects are verified, and stay as they are.
         folder: Of the new experiment.
         settings: Every setting of the new experiment, as plain JSON.
-        accepted: What is computed otherwise from here on; see `accepted_by_fork`.
+        accepted: The changes of what is computed from here on; see `accepted_by_fork`.
         config: Text of its ``config.yaml``.
         filesystem: What performs the operations; the local disk by default.
 
@@ -98,9 +98,9 @@ def fork(
 
 
 def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:
-    """Return the changes that the experiment in ``folder`` was forked to go on with from ``entry``.
+    """Return the changes with which the experiment in ``folder`` was forked from ``entry``.
 
-    Empty where it is no fork, or goes on from another checkpoint than the one it was forked from.
+    Empty where it is not a fork, or was forked from another checkpoint.
 
     Raises:
         CheckpointError: The lineage, or ``entry``, cannot be read.
@@ -111,7 +111,7 @@ def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:
 
 
 def settings_by_fork(entry: CheckpointEntry) -> dict[str, Any]:
-    """Return settings that an experiment goes on with from ``entry`` otherwise than it says.
+    """Return the settings that a fork resumes with from ``entry`` in place of the recorded ones.
 
     Raises:
         CheckpointError: The lineage, or ``entry``, cannot be read.

@@ -1,7 +1,7 @@
-"""A new experiment folder that is filled from elsewhere, and becomes one with its checkpoint.
+"""A new experiment folder, made of a checkpoint from elsewhere.
 
-Its `lineage.json` comes first and its checkpoint last: until then the folder is unfinished, and the
-same command completes it.
+`lineage.json` is written first and the checkpoint last. Until then the folder is unfinished, and
+the same command completes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from plora_cl.checkpoint.format.naming import parse_name
 from plora_cl.checkpoint.store.run_log import (
     LINEAGE,
     run_log_at,
-    run_log_length,
     run_log_position,
 )
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -42,9 +41,9 @@ log = logging.getLogger(__name__)
 
 
 def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
-    """Make ``folder``, or take over one that an earlier try left unfinished, and say whence it is.
+    """Make ``folder``, or take over one that an earlier try left unfinished; write its lineage.
 
-    Hold its lock: two that fill one folder at a time would leave the files of both.
+    The caller holds its lock: two processes in one folder would leave the files of both.
 
     Raises:
         ExperimentExistsError: It holds checkpoints, or files of something else.
@@ -55,7 +54,7 @@ def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> N
         names = [
             name
             for name in filesystem.names(folder)
-            if not is_partial(name) and name != LOCK_NAME  # which the caller holds
+            if not is_partial(name) and name != LOCK_NAME  # held by the caller
         ]
     if checkpoints:
         raise ExperimentExistsError(
@@ -70,10 +69,10 @@ def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> N
 
 
 def lineage_of(folder: Path) -> dict[str, Any] | None:
-    """Return where an experiment comes from; None for one that was started afresh.
+    """Return where an experiment comes from; None for one that started afresh.
 
     Raises:
-        CorruptCheckpointError: Its lineage is not readable.
+        CorruptCheckpointError: The lineage is malformed.
         CheckpointError: The disk refused.
     """
     path = folder / LINEAGE
@@ -87,15 +86,16 @@ def lineage_of(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(lineage, dict):
-        raise CorruptCheckpointError(f"{path} does not say where the experiment comes from")
+        raise CorruptCheckpointError(f"{path} is not a JSON object")
     return lineage
 
 
 def require_new_file(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write to ``path`` what was not asked for.
+    """Refuse a ``path`` that an export must not write to.
 
     Raises:
-        CheckpointError: Something is there that may not be replaced, or its folder is not there.
+        CheckpointError: It exists and may not be replaced, belongs to an experiment, or its folder
+            does not exist.
     """
     with reading(path):
         if path.exists() and not path.is_file():
@@ -108,12 +108,12 @@ def require_new_file(path: Path, *, overwrite: bool) -> None:
             )
         if os.path.lexists(path) and not overwrite:
             raise CheckpointError(
-                f"{path} is there already: choose another file, or replace it with --overwrite"
+                f"{path} already exists: choose another file, or replace it with --overwrite"
             )
 
 
 def _is_of_an_experiment(path: Path) -> bool:
-    """Tell whether an experiment has, or would look for, something of its own at ``path``."""
+    """Tell whether an experiment has, or would read, a file of its own at ``path``."""
     folder = path.parent.resolve()
     if path.name in _RECORDS:
         return (folder / "checkpoints").is_dir()
@@ -134,9 +134,9 @@ def put(filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[Reada
 
 @contextmanager
 def committing(filesystem: Filesystem, checkpoint: Path) -> Iterator[None]:
-    """Take ``checkpoint`` away again if what makes it durable fails, so that a next try is one.
+    """Remove ``checkpoint`` where making it durable fails, so that the command can be retried.
 
-    Only its last flush has failed then; while the lock is held nobody has gone on from it.
+    Only its last flush failed; while the lock is held no run has resumed from it.
     """
     try:
         yield
@@ -203,7 +203,7 @@ class CompleteCheckpoint:
         self.manifest = self.store.manifest(entry)
         self.refs = distinct(self.manifest.objects.values())
         self._run_log = run_log_at(disk, entry.path.parent.parent, self._position)
-        self.run_log_bytes = run_log_length(disk, self._run_log, self._position)
+        self.run_log_bytes = min(self._position["bytes"], self.store.size(self._run_log) or 0)
 
     def object_chunks(self, ref: ObjectRef) -> Iterator[bytes]:
         """Yield the bytes of an object, verified once the last one was taken.

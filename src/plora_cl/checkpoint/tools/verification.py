@@ -1,4 +1,4 @@
-"""Reading everything, to find what has decayed before it is needed."""
+"""Reading every byte of checkpoints, to find damage before they are needed."""
 
 from __future__ import annotations
 
@@ -11,39 +11,33 @@ from plora_cl.checkpoint.format.manifest import BASE_WEIGHTS, ObjectRef
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.retention import garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools.inventory import distinct
+from plora_cl.checkpoint.tools.inventory import Finding, distinct
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one checkpoint.
+@dataclass(slots=True)
+class Verdict(Finding):
+    """The result for one checkpoint.
 
     Attributes:
-        entry: Which.
-        problem: The first thing that is wrong with it or with an object it needs; or None.
-        is_damaged: Whether that is damage, and not, for instance, a lack of permission.
-        unusable: Why no run goes on from it; None where one does, since it is intact or only base
-            weights are wrong, which a run has from its model and stores anew.
+        unusable: Why no run can resume from it; None where one can, since it is intact or only
+            base weights are damaged, which a run has from its model and stores anew.
     """
 
-    entry: CheckpointEntry
-    problem: str | None = None
-    is_damaged: bool = False
     unusable: CheckpointError | None = None
 
 
 @dataclass(slots=True)
 class Verification:
-    """What became of a store.
+    """The result for a store.
 
     Attributes:
         verdicts: One for each checkpoint, in the order of training.
         bytes_read: Of checkpoints and objects; each object is read once.
-        objects: Objects that were read.
+        objects: Intact objects.
         unreferenced: Objects and unfinished writes that nothing needs, with their bytes.
-        resumes_from: What a run would be resumed from, where the whole store was verified.
-        stops_resuming: Why no run would be resumed although there are checkpoints; or None.
+        resumes_from: What a run would resume from, where the whole store was verified.
+        stops_resuming: Why no run would resume although there are checkpoints; or None.
     """
 
     verdicts: list[Verdict] = field(default_factory=list)
@@ -56,18 +50,18 @@ class Verification:
     @property
     def is_intact(self) -> bool:
         """Whether nothing is wrong."""
-        return all(verdict.problem is None for verdict in self.verdicts)
+        return all(verdict.error is None for verdict in self.verdicts)
 
 
 def resume_point(store: CheckpointStore) -> CheckpointEntry | None:
-    """Return the checkpoint that a run is resumed from, every byte verified; None where none is.
+    """Return the checkpoint a run resumes from, every byte verified; None where there is none.
 
     Raises:
         CorruptCheckpointError: There are checkpoints and every one is damaged.
         CheckpointError: The newest one cannot be used for another reason.
     """
-    objects: dict[ObjectRef, CheckpointError | None] = {}
-    return newest_that(store, lambda entry: _usable(_verdict(store, entry, objects, None)))
+    reader = _Reader(store, Verification())
+    return newest_that(store, lambda entry: _usable(reader.verdict(entry)))
 
 
 def _usable(verdict: Verdict) -> CheckpointEntry:
@@ -79,31 +73,31 @@ def _usable(verdict: Verdict) -> CheckpointEntry:
 def verify(
     store: CheckpointStore, entries: Sequence[CheckpointEntry] | None = None
 ) -> Verification:
-    """Read every byte of ``entries``, by default of all checkpoints, and of what they refer to.
+    """Read every byte of ``entries`` and of what they refer to, in constant memory.
 
-    By default retired ones are among them, and last.
-
-    Memory stays constant, whatever the size.
+    Args:
+        store: Where they are.
+        entries: By default all checkpoints, retired ones last.
 
     Raises:
-        CheckpointNotFoundError: One of ``entries`` is not there.
+        CheckpointNotFoundError: One of ``entries`` does not exist.
         CheckpointError: The directory cannot be listed.
     """
     found = Verification()
-    objects: dict[ObjectRef, CheckpointError | None] = {}
+    reader = _Reader(store, found)
     for entry in store.everything() if entries is None else entries:
         try:
-            found.verdicts.append(_verdict(store, entry, objects, found))
+            found.verdicts.append(reader.verdict(entry))
         except CheckpointNotFoundError:
             if entries is not None:
                 raise
-            # Removed meanwhile by a run that is going on.
+            # Removed meanwhile by a running experiment.
     if entries is None:
         _find_resume_point(store, found)
         try:
-            found.unreferenced = {path: store.filesystem.size(path) or 0 for path in garbage(store)}
+            found.unreferenced = {path: store.size(path) or 0 for path in garbage(store)}
         except CheckpointError:
-            found.unreferenced = {}  # cannot be told; the verdicts say why
+            found.unreferenced = {}  # unknown; the verdicts say why
     return found
 
 
@@ -112,7 +106,7 @@ def _find_resume_point(store: CheckpointStore, found: Verification) -> None:
 
     def usable(entry: CheckpointEntry) -> CheckpointEntry:
         if entry.path not in verdicts:
-            raise CorruptCheckpointError(f"{entry.path} came meanwhile")
+            raise CorruptCheckpointError(f"{entry.path} was written meanwhile")
         return _usable(verdicts[entry.path])
 
     try:
@@ -121,49 +115,41 @@ def _find_resume_point(store: CheckpointStore, found: Verification) -> None:
         found.stops_resuming = str(error)
 
 
-def _verdict(
-    store: CheckpointStore,
-    entry: CheckpointEntry,
-    objects: dict[ObjectRef, CheckpointError | None],
-    found: Verification | None,
-) -> Verdict:
-    try:
-        manifest = store.verify(entry)
-        if found is not None:
-            found.bytes_read += store.filesystem.size(entry.path) or 0
-        base = manifest.objects.get(BASE_WEIGHTS)
-        others = {ref for ref in manifest.objects.values() if ref != base}
-        with naming(entry.path):
-            for ref in distinct(others):
-                _require_intact(store, ref, objects, found)
-    except CheckpointNotFoundError:
-        raise
-    except CheckpointError as error:
-        return Verdict(entry, str(error), isinstance(error, CorruptCheckpointError), error)
-    try:
-        if base is not None:
-            _require_intact(store, base, objects, found)
-    except CheckpointError as error:
-        return Verdict(entry, str(error), isinstance(error, CorruptCheckpointError))
-    return Verdict(entry)
+class _Reader:
+    """Reads checkpoints, and each object once; counts what it reads in ``found``."""
 
+    def __init__(self, store: CheckpointStore, found: Verification) -> None:
+        self._store, self._found = store, found
+        self._objects: dict[ObjectRef, CheckpointError | None] = {}
 
-def _require_intact(
-    store: CheckpointStore,
-    ref: ObjectRef,
-    objects: dict[ObjectRef, CheckpointError | None],
-    found: Verification | None,
-) -> None:
-    if ref not in objects:
-        objects[ref] = None
+    def verdict(self, entry: CheckpointEntry) -> Verdict:
         try:
-            store.objects.verify(ref)
+            manifest = self._store.verify(entry)
+            self._found.bytes_read += self._store.size(entry.path) or 0
+            base = manifest.objects.get(BASE_WEIGHTS)
+            with naming(entry.path):
+                for ref in distinct({*manifest.objects.values()} - {base}):
+                    self._require_intact(ref)
+        except CheckpointNotFoundError:
+            raise
         except CheckpointError as error:
-            objects[ref] = error
-        else:
-            if found is not None:
-                found.objects += 1
-                found.bytes_read += ref.bytes
-    known = objects[ref]
-    if known is not None:
-        raise known
+            return Verdict(entry, error, unusable=error)
+        try:
+            if base is not None:
+                self._require_intact(base)
+        except CheckpointError as error:
+            return Verdict(entry, error)
+        return Verdict(entry)
+
+    def _require_intact(self, ref: ObjectRef) -> None:
+        if ref not in self._objects:
+            self._objects[ref] = None
+            try:
+                self._store.objects.verify(ref)
+                self._found.objects += 1
+                self._found.bytes_read += ref.bytes
+            except CheckpointError as error:
+                self._objects[ref] = error
+        known = self._objects[ref]
+        if known is not None:
+            raise known

@@ -33,9 +33,9 @@ _NOT_IN_MANIFEST = frozenset(
     {"model_name", "max_length", "seed", "early_stopping_metric", *EXAMPLE_SETTINGS}
     | {"hold_out_validation", "measure_validation", "early_stopping_patience"}
 )
-"""Settings whose effect shows in weights, texts and state only."""
+"""Settings whose effect shows only in weights, texts and state."""
 
-_FORKED_AFRESH = "a fork goes on from what was learned; start a new run to change them"
+_FORKED_AFRESH = "a fork resumes what was learned; start a new run to change them"
 
 
 @command(
@@ -156,10 +156,10 @@ def import_(arguments: Namespace) -> Answer:
 def _acceptable(
     source: CheckpointEntry, manifest: Manifest, settings: Settings
 ) -> list[SettingChange]:
-    """Return what is computed otherwise from here on, as going on with the fork will find it.
+    """Return the changes of what is computed from here on, as resuming the fork will find them.
 
     Raises:
-        IncompatibleCheckpointError: The fork could not go on.
+        IncompatibleCheckpointError: The fork could not be resumed.
     """
     found = setting_changes(manifest.settings, manifest.cursor, settings)
     accepted = _require_possible(found)
@@ -178,7 +178,7 @@ def _require_possible(changes: Sequence[SettingChange]) -> list[SettingChange]:
 
 
 def _with_contents(source: CheckpointEntry, settings: Settings) -> list[SettingChange]:
-    """Return all differences but those of the machine, weights and texts compared as well."""
+    """Return all differences except those of the machine; weights and texts are compared too."""
     # Takes seconds: not needed for most changes.
     from plora_cl.checkpoint.snapshot.codec import decode
     from plora_cl.training.build import build_run

@@ -32,7 +32,7 @@ def gc(arguments: Namespace) -> Answer:
     store = locate(arguments.target).store
     going = disposable(store) if arguments.retired else []
     found = [*going, *garbage(store, without=going)]
-    sizes = {path: store.filesystem.size(path) or 0 for path in found}
+    sizes = {path: store.size(path) or 0 for path in found}
     removed = found if arguments.dry_run else _remove(store, retired=arguments.retired)
     files = [(path, sizes.get(path, 0)) for path in removed]
     total = sum(size for _, size in files)

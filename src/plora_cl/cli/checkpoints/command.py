@@ -210,7 +210,7 @@ def _folder(path: Path) -> Target | None:
 
 def _checkpoint(path: Path) -> Target:
     store = CheckpointStore(path.parent)
-    if store.filesystem.size(path) is None:
+    if store.size(path) is None:
         raise CheckpointNotFoundError(f"{path} does not exist, or is not a file")
     return Target(store, CheckpointEntry.at(path))
 

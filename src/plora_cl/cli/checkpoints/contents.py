@@ -1,12 +1,11 @@
-"""What a checkpoint is, and the scores in it, for people."""
+"""Checkpoints in words: status, sizes, position and scores, for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plora_cl.checkpoint.tools.inventory import Summary
-from plora_cl.checkpoint.tools.verification import Verdict
+from plora_cl.checkpoint.tools.inventory import Finding
 from plora_cl.config.task_entry import task_name
 from plora_cl.errors import CorruptCheckpointError
 
@@ -14,7 +13,7 @@ _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def status(found: Summary | Verdict, intact: str) -> str:
+def status(found: Finding, intact: str) -> str:
     """Return ``intact``, ``damaged`` or, where the disk refuses, ``unreadable``."""
     if found.problem is None:
         return intact
@@ -42,7 +41,7 @@ def task_names(settings: Mapping[str, Any]) -> list[str]:
     try:
         return [str(task_name(entry)) for entry in settings.get("tasks", [])]
     except (TypeError, AttributeError):
-        return []  # in a file that no run has written
+        return []  # of a file that no run has written
 
 
 def named(names: Sequence[str], task: int) -> str:
@@ -51,7 +50,7 @@ def named(names: Sequence[str], task: int) -> str:
 
 
 def standing(cursor: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return in words where in its run a checkpoint stands."""
+    """Return in words the position of a checkpoint in its run."""
     names, task, phase = task_names(settings), int(cursor["task"]), cursor["phase"]
     place = f"task {task + 1} of {max(len(names), task + 1)} ({named(names, task)})"
     if phase == "done":
@@ -86,7 +85,7 @@ def scores(state: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def score_rows(
     document: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]
 ) -> list[tuple[str, str, str, str]]:
-    """Return what was measured, on what, accuracy and macro-F1, of the task learned last.
+    """Return rows of what was measured, on what, accuracy and macro-F1, for the last task learned.
 
     Args:
         document: What `scores` returned.

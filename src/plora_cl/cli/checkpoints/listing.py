@@ -43,8 +43,8 @@ def _document(summary: Summary) -> dict[str, Any]:
         "cursor": None if manifest is None else dict(manifest.cursor),
         "loss": None if manifest is None else manifest.loss,
         "trained_tasks": None if manifest is None else list(manifest.trained_tasks),
-        "written": summary.written,
-        "file_bytes": summary.file_bytes,
+        "written": summary.status.st_mtime,
+        "file_bytes": summary.status.st_size,
         "unique_bytes": summary.unique_bytes,
         "shared_bytes": summary.shared_bytes,
         **_flags(summary),
@@ -65,7 +65,7 @@ def _shown(asked: Target, found: Sequence[Summary]) -> Iterator[str | Table]:
         yield f"No checkpoint in {asked.store.directory}"
         return
     yield Table(str(asked.store.directory), _COLUMNS, [*map(_row, found)], _SPARE)
-    files = sum(summary.file_bytes for summary in found)
+    files = sum(summary.status.st_size for summary in found)
     refs = {ref for s in found if s.manifest for ref in s.manifest.objects.values()}
     yield (
         f"{counted(len(found), 'checkpoint')} in {shown_bytes(files)}, "
@@ -88,7 +88,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
     marks = [status(summary, "ok"), *(name for name, is_set in _flags(summary).items() if is_set)]
     return (
         *(summary.entry.path.name, place, step, loss),
-        shown_age(time.time() - summary.written),
+        shown_age(time.time() - summary.status.st_mtime),
         shown_bytes(summary.unique_bytes),
         shown_bytes(summary.shared_bytes),
         ", ".join(marks),
