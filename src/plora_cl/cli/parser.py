@@ -8,9 +8,13 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NoReturn
+from pkgutil import resolve_name
+from typing import Any, NoReturn, TypeAlias
 
 from plora_cl.cli.exit import REFUSED
+
+Commands: TypeAlias = Mapping[str, tuple[str, str]]
+"""By name: a module or ``module:object`` that has ``main(argv) -> int``, and a one-line purpose."""
 
 _WIDTH = 79
 _UNKNOWN = "unrecognized arguments: "
@@ -77,24 +81,33 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean --set {by_set[meant]}={value or 'VALUE'}?"
 
 
-def commands_parser(prog: str, description: str, purposes: Mapping[str, str]) -> Parser:
-    """Return a parser that finds a command and leaves its arguments to it.
+def commands_parser(prog: str, description: str, commands: Commands) -> Parser:
+    """Return a parser that finds a command and leaves its arguments to it; see `run_command`.
 
     Args:
         prog: The words before the command.
         description: First paragraph of the help.
-        purposes: One line for each command, by name.
-
-    Returns:
-        A parser whose result has ``command``, None where none was given, and ``arguments``.
+        commands: Every command.
     """
-    width = max(map(len, purposes))
-    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, purpose in purposes.items())
+    width = max(map(len, commands))
+    listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in commands.items())
     epilog = f"commands:\n{listed}\n\n{prog} COMMAND --help explains a command."
     parser = Parser(prog=prog, description=description, epilog=epilog)
-    parser.add_argument("command", nargs="?", choices=list(purposes), metavar="COMMAND")
+    parser.add_argument("command", nargs="?", choices=list(commands), metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def run_command(parser: Parser, parsed: argparse.Namespace, commands: Commands) -> int:
+    """Import and run the command that ``parser`` has found; return its exit code.
+
+    Without a command the help is printed.
+    """
+    if parsed.command is None:
+        parser.print_help()
+        return REFUSED
+    code: int = resolve_name(commands[parsed.command][0]).main(parsed.arguments)
+    return code
 
 
 def _nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -57,7 +57,7 @@ def read_content(file: BinaryIO) -> dict[str, Any]:
         content = _Reader(io.BytesIO(pickled)).load()
     except _MALFORMED as error:
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is malformed: {error}") from error
-    for _ in _leaves(content):
+    for _ in leaves(content):
         pass  # refuses endless nesting
     if not isinstance(content, dict) or not isinstance(content.get("state"), dict):
         raise CorruptCheckpointError(f"{PICKLE_RECORD} is not a mapping with a state")
@@ -72,7 +72,7 @@ def tensors_in(tree: object) -> dict[str, TensorInfo]:
     Raises:
         CorruptCheckpointError: It is nested endlessly.
     """
-    return {path: leaf for path, leaf in _leaves(tree) if isinstance(leaf, TensorInfo)}
+    return {path: leaf for path, leaf in leaves(tree) if isinstance(leaf, TensorInfo)}
 
 
 def object_tensors(file: BinaryIO) -> dict[str, TensorInfo]:
@@ -102,22 +102,30 @@ def _described(entry: dict[str, Any]) -> TensorInfo:
     return TensorInfo(name, shape, end - begin)
 
 
-def _leaves(tree: object) -> Iterator[tuple[str, object]]:
+def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of everything in a tree that is neither a dict nor a list.
+
+    Raises:
+        CorruptCheckpointError: It is nested endlessly, a container occurs twice, or a key is
+            neither text nor integer.
+    """
     containers: set[int] = set()
     levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter([("", tree)]))]
     while levels:
         parent, items = levels[-1]
-        key, node = next(items, (None, _END))
+        key, node = next(items, (0, _END))
+        if type(key) not in (str, int):
+            raise CorruptCheckpointError("it has a key that is neither text nor integer")
         path = f"{parent}/{key}" if parent else str(key)
         if node is _END:
             levels.pop()
-        elif not isinstance(node, dict | list):
+        elif type(node) is not dict and type(node) is not list:
             yield path, node
         elif len(levels) > _MAX_DEPTH + 1 or id(node) in containers:
-            raise CorruptCheckpointError("its content is nested endlessly")
+            raise CorruptCheckpointError("it is nested endlessly")
         else:
             containers.add(id(node))
-            items = iter(node.items()) if isinstance(node, dict) else enumerate(node)
+            items = enumerate(node) if isinstance(node, list) else iter(node.items())
             levels.append((path, items))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from plora_cl.checkpoint.format import sealed_zip
+from plora_cl.checkpoint.format.inspection import leaves
 from plora_cl.checkpoint.format.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -25,8 +25,6 @@ from plora_cl.state_digest import state_digest
 
 FORMAT = "plora_cl.checkpoint"
 
-_MAX_DEPTH = 64
-_END = object()
 _FACTS = ("seed", "settings", "identity", "environment")
 _KINDS: dict[str, tuple[type, ...]] = {
     "cursor": (dict,),
@@ -139,24 +137,10 @@ def _manifest_json(snapshot: Snapshot, digest: str) -> bytes:
 
 def _require_plain(tree: object) -> None:
     """Refuse what `encode` never writes: other types, shared or endless nesting, odd tensors."""
-    containers: set[int] = set()
-    stack: list[Iterator[Any]] = [iter((tree,))]  # iterators: one a level, whatever it holds
-    while stack:
-        node: Any = next(stack[-1], _END)
-        kind = type(node)
-        if node is _END:
-            stack.pop()
-        elif kind in (dict, list):
-            if len(stack) > _MAX_DEPTH + 1 or id(node) in containers:
-                raise CorruptCheckpointError("it is nested endlessly")
-            containers.add(id(node))
-            if kind is dict:
-                if any(type(key) not in (str, int) for key in node):
-                    raise CorruptCheckpointError("it has a key that is neither text nor integer")
-                node = node.values()
-            stack.append(iter(node))
-        elif kind is Tensor:
-            _require_dense(node)
+    for _, leaf in leaves(tree):
+        kind = type(leaf)
+        if kind is Tensor:
+            _require_dense(leaf)
         elif kind not in (str, int, float, bool, type(None)):
             raise CorruptCheckpointError(f"it holds a {kind.__module__}.{kind.__qualname__}")
 

@@ -39,6 +39,7 @@ _FORKED_AFRESH = "a fork resumes what was learned; start a new run to change the
 
 
 @command(
+    "fork",
     "Make a new experiment that resumes from a checkpoint, with other settings if you like.",
     argument(
         "source",
@@ -93,6 +94,7 @@ def fork(arguments: Namespace) -> Answer:
 
 
 @command(
+    "export",
     "Write a checkpoint with all it needs to one file, to move it to another machine.",
     argument("source", metavar="CHECKPOINT", help="FOLDER[@CHECKPOINT.pt] or a file"),
     argument("--out", metavar="FILE", type=Path, required=True, help="a new file"),
@@ -121,6 +123,7 @@ def export(arguments: Namespace) -> Answer:
 
 
 @command(
+    "import",
     "Make a new experiment of a file that `export` wrote; every byte is verified.",
     argument("file", metavar="FILE", type=Path),
     argument("folder", metavar="NEW-FOLDER", type=Path),

@@ -18,6 +18,7 @@ from plora_cl.cli.checkpoints.contents import shown_bytes
 
 
 @command(
+    "gc",
     "Remove objects that no checkpoint refers to, and unfinished writes. Nothing is removed while "
     "a checkpoint is unreadable: what it needs is unknown. With --retired, checkpoints that were "
     "left behind on another branch go first, unless they are pinned.",

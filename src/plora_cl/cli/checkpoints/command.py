@@ -69,6 +69,7 @@ class Command:
     """One command: its flags, its help and what it does.
 
     Attributes:
+        name: What is typed after ``plora-cl checkpoints``.
         purpose: The description in the help.
         arguments: Its arguments; ``--json`` comes with every command.
         examples: Arguments of the examples in the help.
@@ -77,6 +78,7 @@ class Command:
         run: Does the work. Errors raised on purpose become one line on stderr.
     """
 
+    name: str
     purpose: str
     arguments: Sequence[Argument]
     examples: Sequence[str]
@@ -84,9 +86,9 @@ class Command:
     found: str
     run: Callable[[argparse.Namespace], Answer]
 
-    def main(self, name: str, argv: Sequence[str]) -> int:
-        """Run the command called ``name`` with the arguments ``argv``; return the exit code."""
-        arguments = self._parser(name).parse_args(argv)
+    def main(self, argv: Sequence[str]) -> int:
+        """Run the command with the arguments ``argv``; return the exit code."""
+        arguments = self._parser().parse_args(argv)
 
         def answered() -> int:
             try:
@@ -104,8 +106,8 @@ class Command:
 
         return exit_code(answered)
 
-    def _parser(self, name: str) -> Parser:
-        prog = f"plora-cl checkpoints {name}"
+    def _parser(self) -> Parser:
+        prog = f"plora-cl checkpoints {self.name}"
         parser = Parser(
             prog=prog,
             description=self.purpose,
@@ -124,6 +126,7 @@ class Command:
 
 
 def command(
+    name: str,
     purpose: str,
     *arguments: Argument,
     examples: Sequence[str],
@@ -131,7 +134,7 @@ def command(
     found: str = "a checkpoint is damaged",
 ) -> Callable[[Callable[[argparse.Namespace], Answer]], Command]:
     """Return a decorator that makes a `Command` of the function that does the work."""
-    return lambda run: Command(purpose, arguments, examples, ok, found, run)
+    return lambda run: Command(name, purpose, arguments, examples, ok, found, run)
 
 
 def argument(*names: str, **options: Any) -> Argument:

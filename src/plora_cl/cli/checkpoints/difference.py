@@ -34,6 +34,7 @@ _LONG = ("values", "timings")
 
 
 @command(
+    "diff",
     "Compare two checkpoints to the bit: where they stand, settings, scores, and how far each "
     "part is apart. What decides nothing about the result (where the experiment is, the "
     "machine, wall-clock times) is shown and does not count.",

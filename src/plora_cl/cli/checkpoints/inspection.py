@@ -36,6 +36,7 @@ from plora_cl.cli.checkpoints.contents import (
 
 
 @command(
+    "inspect",
     "Show what a checkpoint is: where its run stands, the scores so far, its components and "
     "objects, the settings and the environment it was made with, and where its experiment "
     "comes from. Every byte of the checkpoint file is verified.",

@@ -18,6 +18,7 @@ _SPARE = ("shared ", "loss ", "step ", "age ", "unique ")
 
 
 @command(
+    "list",
     "Show every checkpoint of an experiment. Manifests are verified and sizes compared; `verify` "
     "reads the rest.",
     target(),

@@ -15,6 +15,7 @@ from plora_cl.errors import ExperimentLockedError
 
 
 @command(
+    "pin",
     "Keep a checkpoint from rotation, also while a run is in progress. Which other checkpoints "
     "stay does not change.",
     target(RESUMED_FROM),
@@ -33,6 +34,7 @@ def pin(arguments: Namespace) -> Answer:
 
 
 @command(
+    "unpin",
     "Let rotation have a checkpoint again; it stays until the run saves the next time.",
     target(RESUMED_FROM),
     examples=["experiments/demo@checkpoint_task0_epoch1_batch99.pt"],

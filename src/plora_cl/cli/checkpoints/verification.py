@@ -12,6 +12,7 @@ from plora_cl.cli.exit import OK
 
 
 @command(
+    "verify",
     "Read every byte of one or all checkpoints and of every object they need; report damage, and "
     "from which checkpoint a run would resume.",
     target("; a folder means all of its checkpoints"),
