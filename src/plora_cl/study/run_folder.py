@@ -149,11 +149,14 @@ def _are_whole(results: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     )
 
 
-def _compared(run: PlannedRun) -> tuple[str, ...]:
-    if run.is_floor:
-        return _COMPARED_OF_FLOOR
+def deciding_settings() -> tuple[str, ...]:
+    """Return the names of the settings that decide the results of a run."""
     known = impacts().items()
     return tuple(name for name, impact in known if impact is not Impact.HARMLESS or name in _PLACES)
+
+
+def _compared(run: PlannedRun) -> tuple[str, ...]:
+    return _COMPARED_OF_FLOOR if run.is_floor else deciding_settings()
 
 
 def _changed(run: PlannedRun) -> str:

@@ -18,20 +18,18 @@ from typing import Any
 
 from plora_cl.checkpoint.store.output_files import write_output
 from plora_cl.config.consistency import effectless
-from plora_cl.config.fields import impacts
 from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, recordable, settings_class
 from plora_cl.config.task_entry import TaskSource, task_name
 from plora_cl.data.sources.declaration import parse_task, spelled_out
 from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import StudyError
-from plora_cl.impact import Impact
 from plora_cl.methods.registry import techniques
 from plora_cl.setting_types import Refers, referring
 from plora_cl.study.file import Tuning, tunable
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Validation, validation
-from plora_cl.study.run_folder import results_of
+from plora_cl.study.run_folder import deciding_settings, results_of
 from plora_cl.study.same_texts import check_same_sources
 from plora_cl.technique import Technique
 
@@ -270,12 +268,7 @@ def _trial_run(
     without_effect = effectless(validate(values))
     values |= {name: defaults[name] for name in without_effect}
     recorded = recordable(validate(values))
-    deciding = {
-        name: values[name]
-        for name, impact in impacts().items()
-        if name in recorded
-        and (impact is not Impact.HARMLESS or name in ("model_name", "tasks", "device"))
-    }
+    deciding = {name: values[name] for name in deciding_settings() if name in recorded}
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:10]
     setting = next(iter(changes))
     name = f"{setting}-{changes[setting]:g}-{digest}"

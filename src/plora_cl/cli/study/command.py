@@ -69,30 +69,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> bool:
-    experiment = _Experiment(read_study(arguments.file), str(arguments.file))
+    study = _Study(read_study(arguments.file), str(arguments.file))
     if arguments.dry_run:
-        print(experiment.listing())
-        experiment.require_inputs()
+        print(study.listing())
+        study.require_inputs()
         return True
     looks_only = arguments.status or arguments.summarise
     if not looks_only:
-        experiment.work()
-    runs, choice, notes = experiment.so_far()
+        study.work()
+    runs, choice, notes = study.so_far()
     trials = choice.runs()
     statuses = [status_of(run) for run in runs]
     print(overview([*trials, *runs], [*map(status_of, trials), *statuses]))
     for note in notes:
         print(f"Note: {note}")
     if not arguments.status:
-        _summarise(experiment.study, runs, choice)
+        _summarise(study.file, runs, choice)
     return looks_only or all(status.state is State.DONE for status in statuses)
 
 
-class _Experiment:
+class _Study:
     """A study, with the settings of its runs as far as tuning has chosen them."""
 
     def __init__(self, study: StudyFile, source: str) -> None:
-        self.study, self._source = study, source
+        self.file, self._source = study, source
         self._folder = study_folder(study)
         self._untuned = planned_runs(study, source)
         self._notes = notes_on(study, self._untuned)
@@ -123,8 +123,8 @@ class _Experiment:
         self.require_inputs()
         for note in self._notes:
             _say(f"Note: {note}")
-        start = partial(Child.start, threads=self.study.threads_per_job)
-        supervisor = Supervisor(jobs=self.study.jobs, start=start, tell=_say)
+        start = partial(Child.start, threads=self.file.threads_per_job)
+        supervisor = Supervisor(jobs=self.file.jobs, start=start, tell=_say)
         try:
             lock = ExperimentLock.acquire(self._folder)
         except ExperimentLockedError as error:
@@ -133,17 +133,17 @@ class _Experiment:
             ) from error
         with lock, stopping(supervisor):
             choice = self._choice(supervisor.work)
-            if self.study.tune is not None:
+            if self.file.tune is not None:
                 write_choice(choice, self._folder)
             supervisor.work(self._tuned(choice))
 
     def _choice(self, work: Callable[[Sequence[PlannedRun]], None] | None = None) -> Choice:
-        if self.study.tune is None:
+        if self.file.tune is None:
             return Choice()
-        return choose(self._untuned, self.study.tune, self._folder, work)
+        return choose(self._untuned, self.file.tune, self._folder, work)
 
     def _tuned(self, choice: Choice) -> list[PlannedRun]:
-        return planned_runs(self.study, self._source, choice.values)
+        return planned_runs(self.file, self._source, choice.values)
 
 
 def _summarise(study: StudyFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
