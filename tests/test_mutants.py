@@ -28,7 +28,7 @@ LATERAL = "tests/model/test_lateral.py"
 METRICS, RESULTS = "tests/evaluation/test_metrics.py", "tests/evaluation/test_results.py"
 ZEROS = "tests/evaluation/test_by_construction.py"
 SHARED = "tests/model/test_shared_and_joint.py"
-MIXTURE = "tests/data/test_mixture.py"
+MIXTURE, CACHE = "tests/data/test_mixture.py", "tests/data/test_cache.py"
 JOINT = "tests/training/test_joint.py"
 TUNING, TUNED_TASKS = "tests/generation/test_tuning.py", "tests/methods/test_replay_tuning.py"
 TUNED_RUNS = "tests/training/test_replay_tuning.py"
@@ -291,8 +291,11 @@ MUTANTS = {
     "a LoRA merged into the generator": Mutant(
         "generation/lora.py", "tuner.unload()", "tuner.merge_and_unload()", TUNING
     ),
+    "tokens that are not compared with the name of their file": Mutant(
+        "data/tokens/cache.py", "TokenFile(path, sha256=path.stem)", "TokenFile(path)", CACHE
+    ),
     "a LoRA that starts from the global generator": Mutant(
-        "generation/lora.py", "a=math.sqrt(5), generator=generator", "a=math.sqrt(5)", TUNING
+        "lora_matrices.py", "a=math.sqrt(5), generator=generator", "a=math.sqrt(5)", TUNING
     ),
     "a LoRA in half precision": Mutant(
         "generation/lora.py", "        cast_adapter_dtype(model, _NAME)  #", "        #", TUNING

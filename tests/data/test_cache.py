@@ -155,7 +155,7 @@ def test_the_tokens_are_those_that_were_compared_with_the_digest(
     map_file = pa.memory_map
 
     def map_another(path: str) -> pa.MemoryMappedFile:
-        """Map what somebody put into the place of the file at the last instant."""
+        """Map a file that replaced the right one at the last instant."""
         monkeypatch.setattr(pa, "memory_map", map_file)
         another.replace(file)
         return map_file(path)
@@ -314,7 +314,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named_with_the_way_out(
         open_entry(source, tokenizer, tmp_path / "file")
 
 
-def test_a_disk_that_takes_no_more_is_told_of_and_nothing_half_written_stays(
+def test_a_full_disk_is_reported_and_nothing_half_written_stays(
     source: CountedSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -75,7 +75,7 @@ def entry_of(source: FolderSource, tokenizer: PreTrainedTokenizerBase, cache: Pa
     [None, "{}", "[]", "null", '{"classes": 3}', '{"digests": 1}', '{"duplicates": 2}',
      '{"digests": {"train": "0"}}', "[" * 9999],
 )  # fmt: skip
-def test_facts_that_the_name_of_the_file_fits_but_nobody_wrote_are_made_again(
+def test_forged_facts_under_a_matching_name_are_built_again(
     source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, facts: str | None
 ) -> None:
     first = entry_of(source, tokenizer, tmp_path / "cache")
@@ -95,7 +95,7 @@ def test_facts_that_the_name_of_the_file_fits_but_nobody_wrote_are_made_again(
     assert (again.classes, again.digests) == (first.classes, first.digests)
 
 
-def test_a_pipe_in_place_of_the_tokens_holds_nobody_up(
+def test_a_pipe_in_place_of_the_tokens_does_not_block(
     source: FolderSource, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     first = entry_of(source, tokenizer, tmp_path / "cache")
@@ -134,7 +134,7 @@ def test_labels_of_thousands_of_digits_are_names(source: FolderSource) -> None:
     assert scan(source).classes == ("7", long)
 
 
-def test_errors_are_short_whatever_is_in_the_file(source: FolderSource) -> None:
+def test_errors_are_short_for_any_content(source: FolderSource) -> None:
     train, test = source.folder / "train.jsonl", source.folder / "test.jsonl"
     good = test.read_bytes()
     contents = {

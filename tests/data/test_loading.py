@@ -112,7 +112,7 @@ def test_integer_classes_are_in_numerical_order_and_others_sorted(
     )
 
 
-def test_a_missing_validation_split_is_carved_out_whatever_the_seed_and_order(
+def test_a_missing_validation_split_is_held_out_for_any_seed_and_order(
     load: Load, write_task: WriteTask
 ) -> None:
     train, test = numbered(200), numbered(20, start=900)

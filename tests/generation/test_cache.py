@@ -39,7 +39,7 @@ def test_a_second_run_gets_the_same_texts_without_generating(tmp_path: Path) -> 
         ({}, "prompt", 3, 2),
     ],
 )
-def test_whatever_decides_a_text_decides_the_entry(
+def test_everything_that_decides_a_text_decides_the_entry(
     tmp_path: Path, other: dict[str, str], prompt: str, count: int, seed: int
 ) -> None:
     first, _ = cached(tmp_path)
@@ -94,7 +94,7 @@ def test_an_entry_that_its_digest_fits_but_no_generator_wrote_is_made_again(
     assert cached(tmp_path)[0].generate("prompt", count=3, seed=1) == expected
 
 
-def test_a_pipe_in_place_of_an_entry_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_an_entry_does_not_block(tmp_path: Path) -> None:
     expected = cached(tmp_path)[0].generate("prompt", count=3, seed=1)
     (path,) = tmp_path.rglob("*.json")
     path.unlink()

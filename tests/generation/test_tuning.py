@@ -174,7 +174,7 @@ def test_a_stop_between_batches_leaves_the_model_as_it_was(folder: Path, result:
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4, PLAN.epochs * 3])
-def test_it_goes_on_after_any_batch_to_the_same_bits(
+def test_it_resumes_after_any_batch_to_the_same_bits(
     folder: Path, result: Tuned, batches: int
 ) -> None:
     first, state = generator(folder), TuningState()
@@ -233,7 +233,7 @@ def test_a_lora_filled_from_other_tensors_writes_the_same(folder: Path, result: 
     assert first.generate("dog", count=5, seed=2, lora=reverse) == texts
 
 
-def test_rows_are_what_generation_goes_on_from_and_what_it_should_write(
+def test_rows_are_the_prompt_of_generation_and_the_text_after_it(
     tmp_path: Path, folder: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -284,7 +284,7 @@ def test_models_of_linear_layers_are_tuned_too(folder: Path, tmp_path: Path) -> 
     assert found.losses[-1] < 0.6 * found.losses[0]
 
 
-def test_whatever_lora_is_asked_for_decides_the_cached_text(tmp_path: Path) -> None:
+def test_the_lora_decides_the_cached_text(tmp_path: Path) -> None:
     asked = ScriptedGenerator()
     cached = CachedGenerator(asked, tmp_path, {})
     loras = [None, *(Lora({"x.lora_A": torch.full((1, 2), value)}) for value in (0.0, 1.0))]
@@ -296,7 +296,9 @@ def test_whatever_lora_is_asked_for_decides_the_cached_text(tmp_path: Path) -> N
     assert len({tuple(texts) for texts in first}) == 3
 
 
-def test_what_cannot_go_on_is_said(folder: Path, tmp_path: Path, result: Tuned) -> None:
+def test_a_step_that_cannot_continue_is_explained(
+    folder: Path, tmp_path: Path, result: Tuned
+) -> None:
     wild = TuningPlan(examples=9, epochs=3, batch_size=4, learning_rate=1e30, r=2)
     with pytest.raises(TrainingError, match="lower replay_tuning_learning_rate"):
         tuned(generator(folder), wild)

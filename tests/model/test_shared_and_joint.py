@@ -165,7 +165,7 @@ def test_what_is_shared_learns_from_every_task_and_an_earlier_head_does_not(shar
     assert reached(model, 1) == {"shared", "head-1"}
 
 
-def test_an_encoder_whose_layers_nobody_adapts_needs_no_known_names() -> None:
+def test_an_encoder_without_adapters_needs_no_known_layer_names() -> None:
     class Plain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -183,7 +183,7 @@ def test_lateral_connections_without_adapters_are_an_error_that_names_the_ways_o
 
 
 @pytest.mark.parametrize("task_adapters", [True, False])
-def test_in_joint_training_every_task_goes_on_learning(task_adapters: bool) -> None:
+def test_in_joint_training_every_task_keeps_learning(task_adapters: bool) -> None:
     model = tiny_model(tasks=(2, 3, 2), joint=True, shared="lora", task_adapters=task_adapters)
     assert model.learning == range(3)
     for task in range(3):

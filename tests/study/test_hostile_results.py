@@ -1,4 +1,4 @@
-"""Results that somebody edited, and things that are no files: a status, or one line."""
+"""Edited results, and things that are no files: a status, or one line."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_method_in_which_no_variant_has_an_effect_runs_once(planned: Planned) 
     assert names == ["plain__aw__seed1", "ewc__aw__weak__seed1", "ewc__aw__strong__seed1"]
 
 
-def test_a_variant_counts_beside_what_the_base_says_and_not_beside_the_defaults(
+def test_a_variant_is_compared_with_the_base_and_not_with_the_defaults(
     planned: Planned,
 ) -> None:
     runs = planned(
@@ -76,7 +76,7 @@ def test_the_floor_has_the_variants_that_change_its_examples(planned: Planned) -
     assert [run.settings.max_train_examples for run in runs] == [8, 16]
 
 
-def test_the_floor_stands_beside_any_base(planned: Planned) -> None:
+def test_the_floor_accepts_any_base(planned: Planned) -> None:
     base = {"shared": "none"}
     assert planned(base=base, methods=["plain", "tfidf"])[-1].is_floor
 
@@ -187,7 +187,7 @@ def test_a_folder_has_the_short_name_of_the_file(planned: Planned) -> None:
     assert list(runs[0].settings.tasks) == [{"name": "short", "path": "data/animals"}]
 
 
-def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> None:
+def test_a_setting_of_a_method_without_effect_is_noted(file: Path) -> None:
     methods = ["plain", {"s": {"like": "plain", "lambda_ewc": 5}}]
     write(file, methods=methods, base={"lambda_ewc": 7})
     study = read_study(file)
@@ -196,7 +196,7 @@ def test_a_setting_of_a_method_that_changes_nothing_is_told_of(file: Path) -> No
     ]
 
 
-def test_a_setting_of_a_method_that_acts_in_one_variant_is_not_told_of(file: Path) -> None:
+def test_a_setting_of_a_method_with_effect_in_one_variant_is_not_noted(file: Path) -> None:
     methods = [{"s": {"like": "plain", "lambda_ewc": 5}}]
     write(file, methods=methods, variants={"off": {}, "on": {"use_ewc": True}})
     study = read_study(file)

@@ -106,7 +106,7 @@ def again(killed: Place) -> Place:
 
 
 @pytest.mark.fault
-def test_a_run_goes_on_exactly_after_its_supervisor_was_killed(
+def test_a_run_resumes_exactly_after_its_supervisor_was_killed(
     again: Place, tmp_path: Path
 ) -> None:
     name = "plain__aw__seed1"
@@ -125,7 +125,7 @@ def test_the_floor_learned_from_the_examples_of_the_run_of_its_seed(again: Place
     assert floor["zero_by_construction"].keys() == {"backward_transfer", "forgetting"}
 
 
-def test_a_run_that_fails_is_told_of_and_stops_no_other(
+def test_a_run_that_fails_is_reported_and_stops_no_other(
     again: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(again.file), "--status"]) == 0
@@ -157,7 +157,7 @@ def test_what_is_done_is_not_touched_by_another_start(
     assert "started" not in capsys.readouterr().out
 
 
-def test_other_settings_are_told_of_and_change_nothing(
+def test_other_settings_are_reported_and_change_nothing(
     again: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = again.file.with_name("other.yaml")
@@ -170,5 +170,5 @@ def test_other_settings_are_told_of_and_change_nothing(
     assert "1 runs: 1 changed" in out
 
 
-def test_nobody_runs_anything_any_more(again: Place) -> None:
+def test_no_process_is_left(again: Place) -> None:
     assert not any(holder_of(folder) for folder in again.runs.iterdir() if folder.is_dir())

@@ -70,13 +70,13 @@ LEFT = {
 }
 
 
-def gone_on_with(key: str, impact: str) -> dict[str, Any]:
+def resumed_with(key: str, impact: str) -> dict[str, Any]:
     change = {"key": key, "before": "1", "now": "2", "impact": impact}
     return {"id": "2" * 64, "branch": 1, "history": [{**LEFT, "changes": [change]}]}
 
 
 def test_a_run_that_had_other_settings_on_the_way_belongs_to_no_study(run: PlannedRun) -> None:
-    finish(run, trajectory=gone_on_with("learning_rate", "trajectory-changing"))
+    finish(run, trajectory=resumed_with("learning_rate", "trajectory-changing"))
     assert results_of(run) is None
     status = status_of(run)
     assert status.state is State.CHANGED
@@ -91,7 +91,7 @@ def test_a_run_that_had_other_settings_on_the_way_belongs_to_no_study(run: Plann
 def test_another_machine_and_appended_tasks_on_the_way_are_no_other_settings(
     run: PlannedRun, key: str, impact: str
 ) -> None:
-    finish(run, trajectory=gone_on_with(key, impact))
+    finish(run, trajectory=resumed_with(key, impact))
     assert status_of(run).state is State.DONE
 
 
@@ -119,7 +119,7 @@ STEPS = (
 
 
 @pytest.mark.parametrize("torn", ["", '{"event": "step", "step": 11, "ta', "\x00\x00", "[1]"])
-def test_a_run_that_is_under_way_says_how_far_it_is(run: PlannedRun, torn: str) -> None:
+def test_a_running_run_shows_its_last_step(run: PlannedRun, torn: str) -> None:
     begin(run)
     (run.folder / "results").mkdir()
     (run.folder / "results" / "run_log.jsonl").write_text("\n".join([*STEPS, torn]))
@@ -128,13 +128,13 @@ def test_a_run_that_is_under_way_says_how_far_it_is(run: PlannedRun, torn: str) 
     assert status == Status(State.RUNNING, "task 2 of 2: epoch 1/2, step 10, loss 0.5")
 
 
-def test_a_run_without_a_step_yet_says_which_process_it_is(run: PlannedRun) -> None:
+def test_a_run_without_a_step_shows_its_process(run: PlannedRun) -> None:
     begin(run)
     with ExperimentLock.acquire(run.folder):
         assert status_of(run) == Status(State.RUNNING, f"process {os.getpid()}")
 
 
-def test_a_run_with_checkpoints_that_nobody_runs_was_stopped(run: PlannedRun) -> None:
+def test_a_run_with_checkpoints_and_no_process_was_stopped(run: PlannedRun) -> None:
     begin(run)
     (run.folder / "checkpoints").mkdir()
     (run.folder / "checkpoints" / "checkpoint_task0_epoch0_batch0.pt").touch()
@@ -150,7 +150,7 @@ def test_a_run_that_failed_says_how(run: PlannedRun) -> None:
 @pytest.mark.parametrize(
     "content", ["{torn", "[]", '{"identity": null}', '{"identity": {}, "f1": {}}']
 )
-def test_results_that_are_damaged_are_told_of(run: PlannedRun, content: str) -> None:
+def test_damaged_results_are_reported(run: PlannedRun, content: str) -> None:
     finish(run)
     (run.folder / "results" / "final_results.json").write_text(content)
     assert results_of(run) is None
@@ -165,7 +165,7 @@ def test_a_failure_that_says_little_is_a_failure(run: PlannedRun) -> None:
     assert status_of(run) == Status(State.FAILED, "exit code 3: ")
 
 
-def test_the_floor_is_done_whatever_is_changed_about_encoders(planned: Planned) -> None:
+def test_the_floor_stays_done_when_settings_of_encoders_change(planned: Planned) -> None:
     floor = {"methods": ["tfidf"], "seeds": [1], "orders": {"aw": ["a", "w"]}}
     (run,) = planned(**floor)
     finish(run)

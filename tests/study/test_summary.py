@@ -68,7 +68,7 @@ def test_in_one_order_seeds_are_compared_and_the_table_says_for_which_it_holds(
     assert "Unit order" not in table
 
 
-def test_pairs_are_of_the_same_order_and_seed_in_whatever_order_they_come(
+def test_pairs_have_the_same_order_and_seed_in_any_sequence(
     records: list[Record],
 ) -> None:
     straight = group(summarised(records, "plain"), "ewc", "average_accuracy").comparison

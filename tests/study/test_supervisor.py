@@ -162,7 +162,7 @@ def test_a_run_that_another_process_runs_is_waited_for_and_counts_as_a_job(
     assert f"done: {runs[0].name}" in stage.told
 
 
-def test_a_run_that_died_elsewhere_is_gone_on_with(planned: Planned) -> None:
+def test_a_run_that_died_elsewhere_is_resumed(planned: Planned) -> None:
     runs, stage = planned(), Stage()
     with ExitStack() as elsewhere:
         elsewhere.enter_context(ExperimentLock.acquire(runs[0].folder))

@@ -1,4 +1,4 @@
-"""A folder that cannot be read, and a run that cannot be started: the other runs go on."""
+"""A folder that cannot be read, and a run that cannot be started: the other runs continue."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_a_folder_that_cannot_be_read_is_a_state_and_stops_no_other(
     status = status_of(runs[0])
     assert status.state is State.UNREADABLE
     assert str(runs[0].folder) in status.detail
-    # What a lock hides is who is at work; results beside it can be read.
+    # An unreadable lock hides its holder; the results can still be read.
     assert (results_of(runs[0]) is None) == (damage is not the_lock_is_a_folder)
     assert stage.names() == [run.name for run in runs[1:]]
     assert stage.told[0] == f"unreadable: {runs[0].name}: {status.detail}"
 
 
 @damages
-def test_the_others_are_looked_at_and_compared_all_the_same(
+def test_the_other_runs_are_still_shown_and_compared(
     planned: Planned,
     file: Path,
     damage: Callable[[Path], None],
