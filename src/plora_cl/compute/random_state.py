@@ -1,4 +1,4 @@
-"""The random generators of a run, which belong to the process only while the run works."""
+"""The random generators of a run, in effect in the process only while the run works."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ _drawing = threading.RLock()  # held by the thread whose run draws from the gene
 class Generators:
     """The state of every random generator as one run left it, as a `Stateful`.
 
-    PyTorch draws dropout from generators of the process. A run puts its own state there
-    `in_effect` while it works, and finds there afterwards what it has put there: whatever other
-    runs do in the same thread in the meantime, it draws the same numbers. What another thread
-    does at the same time could not be kept apart, so that it is refused.
+    PyTorch draws dropout from generators of the process. `in_effect` puts the state of a run there
+    while it works and takes it back afterwards, so that the run draws the same numbers whatever
+    other runs of the same thread do in the meantime. Runs of two threads would disturb each other:
+    the second one is refused.
 
-    Outside of every run the generators of the process belong to whoever draws from them: a
-    training loop of one's own has them follow a run with `hand_over` and brings them back with
-    `take_over`.
+    Outside of every run the generators belong to the process: a training loop of the user's own
+    receives the state of a run with `hand_over` and returns it with `take_over`.
     """
 
-    _at_work: Generators | None = None  # of the class: the ones that the process has
+    _at_work: Generators | None = None  # of the class: those in effect in the process
 
     def __init__(self, state: StateDict) -> None:
         self._state = state
@@ -49,34 +48,31 @@ class Generators:
         Raises:
             TrainingError: A run is at work in another thread.
         """
-        with _alone():
-            yield from self._put_in_effect()
-
-    def _put_in_effect(self) -> Iterator[None]:
-        outer = Generators._at_work
-        if outer is self:
-            yield
-            return
-        before = _process.state_dict()
-        if outer is not None:
-            outer._state = before
-        _process.load_state_dict(self._state)
-        Generators._at_work = self
-        try:
-            yield
-        finally:
-            self._state = _process.state_dict()
-            Generators._at_work = outer
-            _process.load_state_dict(before if outer is None else outer._state)
+        with _locked():
+            outer = Generators._at_work
+            if outer is self:
+                yield
+                return
+            before = _process.state_dict()
+            if outer is not None:
+                outer._state = before
+            _process.load_state_dict(self._state)
+            Generators._at_work = self
+            try:
+                yield
+            finally:
+                self._state = _process.state_dict()
+                Generators._at_work = outer
+                _process.load_state_dict(before if outer is None else outer._state)
 
     def hand_over(self) -> None:
-        """Leave this state in the process, unless a run is at work there."""
-        with _alone():
+        """Put this state into the process, unless a run is at work there."""
+        with _locked():
             if Generators._at_work is None:
                 _process.load_state_dict(self._state)
 
     def take_over(self) -> None:
-        """Go on from the state that the process has, unless a run is at work there."""
+        """Continue from the state of the process, unless a run is at work there."""
         if Generators._at_work is None:
             self._state = _process.state_dict()
 
@@ -100,7 +96,7 @@ class Generators:
 
 @contextmanager
 def _preserved() -> Iterator[None]:
-    with _alone():
+    with _locked():
         before = _process.state_dict()
         try:
             yield
@@ -109,7 +105,7 @@ def _preserved() -> Iterator[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _locked() -> Iterator[None]:
     if not _drawing.acquire(blocking=False):
         raise TrainingError(
             "a run is at work in another thread of this process, and PyTorch's random generators "

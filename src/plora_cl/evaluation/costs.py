@@ -1,7 +1,8 @@
-"""What a run cost, summed over everything it took to get here."""
+"""What a run cost, summed over all its sessions."""
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,19 +12,15 @@ from plora_cl.state import StateDict
 
 
 def peak_resident_bytes() -> int:
-    """Return the largest resident size of this process so far; 0 where the system cannot tell."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
+    """Return the largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Costs:
-    """Seconds by task and activity, steps and examples, kept across resumes.
+    """Seconds by task and activity, steps and examples, kept when a run is resumed.
 
-    Time is counted once: an activity inside another one stops the outer one's clock.
+    Time is counted once: an activity inside another one stops the clock of the outer one.
 
     Args:
         clock: Monotonic seconds.

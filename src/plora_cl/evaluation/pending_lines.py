@@ -1,4 +1,4 @@
-"""Lines on their way from memory to the end of a file, each exactly once."""
+"""Lines that are appended to a file from memory, each exactly once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import BinaryIO
 class PendingLines:
     """Lines of a file that are not durable yet.
 
-    A line is kept until it is: a disk may take half of it, or report only when flushing that
-    something is lost. After a failure the file is cut back to what is durable, and all lines since
-    are written again. `add` never waits for the disk.
+    A line is kept until it is durable: a disk may take half of it, or report a loss only when it
+    flushes. After a failure the file is cut back to what is durable, and all lines since are
+    written again. `add` never waits for the disk.
 
     Args:
-        path: The file; made with its first line.
+        path: The file; created with its first line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,9 +35,9 @@ class PendingLines:
         return len(self._lines)
 
     def follow(self, length: int) -> None:
-        """Drop all lines; those to come follow the first ``length`` bytes of the file.
+        """Drop all lines; the next ones follow the first ``length`` bytes of the file.
 
-        What the file has after them stays as long as the lines to come are equal.
+        What the file has after them stays as long as the next lines are equal.
         """
         with self._writing, self._changing:
             self._lines, self._durable, self._written, self._end = [], length, 0, length
@@ -49,7 +49,7 @@ class PendingLines:
             self._lines.append(line)
 
     def write(self, *, durably: bool) -> None:
-        """Write every line there is; on return they survive a power cut, if ``durably``.
+        """Write every line; if ``durably``, all of them survive a power cut on return.
 
         Raises:
             OSError: The disk refused; the message names the file, and every line is kept.
@@ -65,19 +65,13 @@ class PendingLines:
                 raise OSError(error.errno, reason, str(self._path)) from error
 
     def cut(self) -> None:
-        """Remove what the file has after its last line that was written, since no line follows.
+        """Remove what the file has after the last line that was written: no line follows.
 
         Raises:
             OSError: The disk refused.
         """
         with self._writing:
-            if self._path.exists() and self._path.stat().st_size > self._end:
-                os.truncate(self._path, self._end)
-                descriptor = os.open(self._path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            cut(self._path, self._end)
 
     def _write(self, *, durably: bool) -> None:
         with self._changing:
@@ -86,7 +80,7 @@ class PendingLines:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
-            end = min(self._end, size)  # somebody may have shortened it
+            end = min(self._end, size)  # the file may have been shortened
             file.seek(end)
             there = self._repeated(file, lines)
             end += sum(map(len, lines[:there]))
@@ -109,21 +103,29 @@ class PendingLines:
             return 0
         for there, line in enumerate(lines):
             if file.read(len(line)) != line:
-                # After a failure, what is equal need not be on the disk: not compared any more
+                # After a failure equal bytes need not be on the disk: compare no more
                 self._may_repeat = False
                 return there
         return len(lines)
 
     def _forget_written(self) -> None:
         for folder in (self._path.parent, self._path.parent.parent):
-            _sync_folder(folder)
+            sync(folder)
         with self._changing:
             del self._lines[: self._written]
         self._durable, self._written = self._end, 0
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def cut(path: Path, length: int) -> None:
+    """Remove durably what a file has after its first ``length`` bytes, if there is such a file."""
+    if path.exists() and path.stat().st_size > length:
+        os.truncate(path, length)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file or a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,11 +1,10 @@
-"""What happened, one JSON object a line, each event exactly once."""
+"""The events of a run, one JSON object a line, each exactly once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from plora_cl.bounded_reading import open_regular
 from plora_cl.errors import CheckpointError, TrainingError
-from plora_cl.evaluation.pending_lines import PendingLines
+from plora_cl.evaluation.pending_lines import PendingLines, cut, sync
 from plora_cl.run_log_files import copies_of, copy_of, holder_of
 from plora_cl.state import StateDict
 
@@ -32,19 +31,19 @@ Submit = Callable[[Callable[[], object]], None]
 class RunLog:
     """An append-only JSONL file that continues where a checkpoint was taken.
 
-    `append` writes into memory, so that no disk holds training up; `sync` writes to the disk. In
-    between, lines are handed to ``submit`` once a second, for whoever watches the file.
+    `append` writes into memory, so that a slow disk does not delay training; `sync` writes to the
+    disk. In between, ``submit`` writes the lines once a second, for a person who watches the file.
 
-    A record that comes after the position of a restored state will happen again: it is left where
-    it is equal, so that a checkpoint further on still finds its log, and the rest is cut off where
-    it is not. Until then the file is left as it is: merely looking at a checkpoint costs nothing.
-    Without a restored state the log starts empty.
+    Records after the position of a restored state will happen again. They stay as long as the new
+    ones are equal, so that later checkpoints still find their log; the rest is cut off at the first
+    difference. Until the first record the file stays as it is: looking at a checkpoint changes
+    nothing. Without a restored state the log starts empty.
 
-    `sync` may be called on any thread, the rest belongs to one.
+    `sync` may be called on any thread, everything else on one.
 
     Args:
-        path: The file; made with the first record.
-        submit: Does a job soon, perhaps on another thread; None leaves all of it to `sync`.
+        path: The file; created with the first record.
+        submit: Runs a job soon, perhaps on another thread; None leaves all writing to `sync`.
         clock: Seconds from any fixed origin.
     """
 
@@ -71,7 +70,7 @@ class RunLog:
 
         Raises:
             TrainingError: It holds a number that is not finite.
-            CheckpointError: It is the first one, and the log that it continues cannot be read.
+            CheckpointError: The log that the first record continues cannot be read.
         """
         try:
             line = json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
@@ -80,7 +79,9 @@ class RunLog:
                 f"what is to be logged as {record.get('event')!r} has a number that is not finite: "
                 "the run has diverged, or its checkpoint was edited; lower learning_rate"
             ) from error
-        self._continue()
+        with self._placing:
+            if not self._in_place:
+                self._go_to_end()
         self._add(line)
         if self._submit is not None and self._clock() - self._submitted >= _REFRESH_SECONDS:
             self._submitted = self._clock()
@@ -89,7 +90,7 @@ class RunLog:
     def sync(self) -> None:
         """Make every record durable; called before a checkpoint commits to this position.
 
-        A log that only a copy holds is put in place first, so that the checkpoint finds it.
+        A log that only a copy holds is restored first, so that the checkpoint finds it.
 
         Raises:
             OSError: The disk refused; every record is kept for the next time.
@@ -102,9 +103,9 @@ class RunLog:
         self._pending.write(durably=True)
 
     def set_aside(self, branch: int) -> None:
-        """Keep a durable copy of the file for the checkpoints that rely on what will be cut off.
+        """Keep a durable copy of the file for checkpoints that need what is going to be cut off.
 
-        `append` and `sync` take it back when one of them was restored.
+        `append` and `sync` restore it after one of these checkpoints was restored.
 
         Args:
             branch: Number of the branch that begins; part of the name of the copy.
@@ -117,7 +118,7 @@ class RunLog:
             _copy(self.path, copy_of(self.path, branch=branch, sha256=digest))
 
     def clear(self) -> None:
-        """Start over: a run begins that owes nothing to an earlier one.
+        """Start over: a run begins that continues no earlier one.
 
         Raises:
             OSError: The disk refused.
@@ -139,10 +140,10 @@ class RunLog:
         }
 
     def load_state_dict(self, state: StateDict, /) -> None:
-        """Go on from ``state``.
+        """Continue from ``state``.
 
-        A log that was lost or edited in the meantime is reported, and the next record is preceded
-        by one that says so (``"event": "gap"``).
+        A log that was lost or edited in the meantime is reported, and a record ``"event": "gap"``
+        precedes the next one.
 
         Raises:
             ValueError: ``state`` is not what `state_dict` returns.
@@ -152,10 +153,10 @@ class RunLog:
         self._expected, self._in_place = dict(state), False
 
     def settle(self) -> None:
-        """Leave the file as the last record, or the restored state, has it: no record follows.
+        """Cut the file after the last record, or after the restored state: no record follows.
 
-        What stands after that was never committed, or is the end of another branch, and goes. A log
-        that was lost or edited is reported, and stays as it is.
+        What comes after was never committed, or belongs to another branch. A log that was lost or
+        edited is reported and stays as it is.
 
         Raises:
             CheckpointError: The disk refused.
@@ -167,18 +168,12 @@ class RunLog:
             self._find_end(self._expected)
             if self._digest.hexdigest() != self._expected["sha256"]:
                 self._warn_of_gap(self._expected)
-            elif self.path.exists() and self.path.stat().st_size > self._bytes:
-                os.truncate(self.path, self._bytes)
-                _fsync(self.path)
+            else:
+                cut(self.path, self._bytes)
         except OSError as error:
             raise CheckpointError(
                 f"cannot read or mend {self.path}: {error.strerror or error}"
             ) from error
-
-    def _continue(self) -> None:
-        with self._placing:
-            if not self._in_place:
-                self._go_to_end()
 
     def _go_to_end(self) -> None:
         expected = self._expected or RunLog(self.path).state_dict()
@@ -195,14 +190,26 @@ class RunLog:
             self._report_gap(expected)
 
     def _find_end(self, expected: StateDict) -> None:
-        """Go to the end of what ``expected`` describes; the file that holds it is put in place."""
+        """Find the last complete line of what ``expected`` describes, in the file that holds it."""
         self._take_back(expected)
-        self._measure(self.path, expected["bytes"])
+        self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
+        if not self.path.exists():
+            return
+        digest, read = hashlib.sha256(), 0
+        with open_regular(self.path) as file:
+            while piece := file.readline(_PIECE):  # a line may be of any length
+                read += len(piece)
+                if read > expected["bytes"]:
+                    return
+                digest.update(piece)
+                if piece.endswith(b"\n"):
+                    self._bytes, self._digest = read, digest.copy()
+                    self._records += 1
 
     def _take_back(self, expected: StateDict) -> None:
-        """Put a copy in place of the file where only the copy holds ``expected``.
+        """Replace the file by a copy if only the copy holds ``expected``.
 
-        What it takes the place of may be the log of another branch, and is kept as a copy, too.
+        The file may be the log of another branch, and is kept as a copy, too.
         """
         copies = self._copies()
         holder = holder_of((self.path, *copies), expected["bytes"], expected["sha256"])
@@ -253,15 +260,12 @@ class RunLog:
 
     def _add(self, line: bytes) -> None:
         self._pending.add(line)
-        self._count(line)
-
-    def _count(self, line: bytes) -> None:
         self._bytes += len(line)
         self._records += 1
         self._digest.update(line)
 
     def _refresh(self) -> None:
-        """Write what there is, without a promise; it stays in memory where the disk refuses."""
+        """Write the lines, durably only if they are many; they stay in memory if that fails."""
         try:
             self._pending.write(durably=len(self._pending) > _MOST_NOT_DURABLE)
         except OSError as error:
@@ -273,17 +277,9 @@ class RunLog:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Put the content of ``source`` at ``target``: all of it or nothing, and durably."""
+    """Copy ``source`` to ``target`` durably: all of it or nothing."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.copyfile(source, partial)
-    _fsync(partial)
+    sync(partial)
     partial.replace(target)
-    _fsync(target.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)
