@@ -1,7 +1,7 @@
 """Process-wide switches of PyTorch that decide whether CUDA computes the same bits twice.
 
-They are switched while a run works and switched back after it, so that several runs in one process
-each have their own. On the CPU the same operations give the same bits anyway: nothing is switched.
+They are set while a run works and restored after it, so that each of several runs in one process
+has its own. On the CPU the same operations give the same bits anyway: nothing is changed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _DETERMINISTIC_CUBLAS = (":4096:8", ":16:8")
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What PyTorch may choose from.
+    """Which implementations PyTorch may choose.
 
     Attributes:
         algorithms: Deterministic ones only: an operation that has none raises `RuntimeError`.
         warn_only: It warns instead; then memory-efficient attention is not deterministic either.
-        cudnn_deterministic: The same of cuDNN.
-        cudnn_benchmark: cuDNN may measure which algorithm is fastest, and so choose another one.
-        cudnn_attention: Attention may be that of cuDNN, whose backward pass is not deterministic.
+        cudnn_deterministic: Deterministic algorithms of cuDNN only.
+        cudnn_benchmark: cuDNN may measure which algorithm is fastest, and choose another each time.
+        cudnn_attention: Attention may use cuDNN, whose backward pass is not deterministic.
     """
 
     algorithms: bool
@@ -51,7 +51,7 @@ class Switches:
         )
 
     def put_in_effect(self) -> None:
-        """Switch whatever differs."""
+        """Set those that differ."""
         now = Switches.current()
         if (self.algorithms, self.warn_only) != (now.algorithms, now.warn_only):
             torch.use_deterministic_algorithms(self.algorithms, warn_only=self.warn_only)
@@ -79,7 +79,7 @@ def switched(wanted: Switches | None) -> Iterator[None]:
     """Put ``wanted`` in effect for the ``with`` block.
 
     Args:
-        wanted: None for what is in effect outside of every such block, also inside one of another
+        wanted: None for the switches outside of all such blocks, even inside a block of another
             run.
     """
     global _outside
@@ -96,10 +96,10 @@ def switched(wanted: Switches | None) -> Iterator[None]:
 def configure_cublas() -> None:
     """Let cuBLAS use workspaces of a fixed size, without which its results vary.
 
-    It reads the variable when it is used first, once in a process.
+    It reads the variable once in a process, at its first use.
 
     Raises:
-        ModelError: It is too late, or somebody chose otherwise.
+        ModelError: cuBLAS is in use already, or the variable has another value.
     """
     global _configured_here
     chosen = os.environ.get(CUBLAS_VARIABLE)
@@ -120,7 +120,7 @@ def configure_cublas() -> None:
 
 
 def recorded_variables(device: torch.device) -> dict[str, str]:
-    """Return the environment of the process, without what was set here for CUDA and not for it."""
+    """Return the environment of the process, without what `configure_cublas` set for CUDA alone."""
     variables = dict(os.environ)
     if _configured_here and device.type != "cuda":
         del variables[CUBLAS_VARIABLE]

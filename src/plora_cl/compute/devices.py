@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Accelerator:
     """A device and a precision to compute in.
 
-    Several may be in use by turns: `in_effect` alone changes what belongs to the process.
+    Several may be used in turn: only `in_effect` changes the process.
 
     Args:
         device: Where tensors live.
@@ -57,14 +57,14 @@ class Accelerator:
 
     @contextmanager
     def in_effect(self) -> Iterator[None]:
-        """Have the process compute as this accelerator does, within the ``with`` block."""
+        """Put the device and its switches in effect for the ``with`` block."""
         is_cuda = self.device.type == "cuda"
         device = torch.cuda.device(self.device) if is_cuda else nullcontext()
         with switched(self._switches), device:
             yield
 
     def environment(self) -> dict[str, Any]:
-        """Return the fingerprint of what it computes with."""
+        """Return the fingerprint of machine, libraries and switches."""
         with self.in_effect():
             return environment(device=str(self.device), variables=recorded_variables(self.device))
 
@@ -88,8 +88,8 @@ def make_accelerator(*, device: str, precision: str, deterministic: bool = True)
         deterministic: Compute the same bits each time on CUDA, too.
 
     Raises:
-        ModelError: The device is not there, or does not support the precision; it cannot be
-            deterministic any more.
+        ModelError: The device is missing, does not support the precision, or can no longer be
+            deterministic.
     """
     chosen = _chosen(device, deterministic=deterministic)
     if precision == "fp16" and chosen.type == "cpu":
@@ -106,10 +106,10 @@ def make_accelerator(*, device: str, precision: str, deterministic: bool = True)
 
 
 def _chosen(device: str, *, deterministic: bool) -> torch.device:
-    """Return the device that is meant.
+    """Return the device for a name.
 
     Raises:
-        ModelError: It is not there, or cannot be deterministic any more.
+        ModelError: It is missing, or can no longer be deterministic.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""What a run is computed with: the same state goes on bitwise equally only in the same place."""
+"""The machine and the libraries of a run: results are bitwise equal only if they are the same."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ FACTS: Mapping[str, Impact] = {
         Impact.TRAJECTORY,
     ),
 }
-"""Everything that `environment` finds out, and what another value of it does to a run."""
+"""The facts of `environment`, and the impact of a change of each on a resumed run."""
 
 
 def environment(*, device: str, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return everything known to change the last bits of a result, as plain JSON.
+    """Return all that is known to change the last bits of a result, as plain JSON.
 
     Args:
         device: Where tensors live, for instance ``cpu`` or ``cuda:0``.

@@ -18,9 +18,8 @@ class Generators:
     """The state of every random generator as one run left it, as a `Stateful`.
 
     PyTorch draws dropout from generators of the process. `in_effect` puts the state of a run there
-    while it works and takes it back afterwards, so that the run draws the same numbers whatever
-    other runs of the same thread do in the meantime. Runs of two threads would disturb each other:
-    the second one is refused.
+    while it works and takes it back afterwards, so that other runs of the same thread do not change
+    the numbers that it draws. A run in a second thread would, and is refused.
 
     Outside of every run the generators belong to the process: a training loop of the user's own
     receives the state of a run with `hand_over` and returns it with `take_over`.

@@ -1,4 +1,4 @@
-"""Which metrics of a run could not come out as anything but zero, whatever it learned."""
+"""Which metrics of a run are zero by construction."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def zero_by_construction(
 ) -> dict[str, str]:
     """Return the metrics, of accuracy and of F1, that are zero by construction, and why.
 
-    Only where the task of a text is known: a score that is routed can change all the same.
+    This holds for scores with the task known: routed scores can change all the same.
 
     Args:
-        tasks: How many there are; with one, there is nothing to forget or to transfer to.
+        tasks: Number of tasks; with one, there is nothing to forget or to transfer to.
         composition: ``isolated`` or ``cumulative``.
         task_adapters: Whether each task adds an adapter of its own.
         shared: Whether any parameter is shared between tasks and trained.

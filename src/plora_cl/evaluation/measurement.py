@@ -1,4 +1,4 @@
-"""Scores of a model on its tasks, and where they are kept."""
+"""Measures a model on its tasks and records the scores."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FinalScores(NamedTuple):
     """What is measured when everything is learned.
 
     Attributes:
-        by_class: Scores of each class on the test split, by task; None where they are not those of
-            what was recorded.
-        validation: Scores on the validation split of each task, if they were asked for.
+        by_class: Scores of each class on the test split, by task; None where they do not agree
+            with the recorded scores.
+        validation: Scores on the validation split of each task; None if not requested.
     """
 
     by_class: dict[str, ByClass | None]
@@ -35,7 +35,7 @@ class FinalScores(NamedTuple):
 
 
 class Measurement:
-    """Measures on validation and test splits; what cannot have changed is not measured again.
+    """Measures on validation and test splits; scores that cannot have changed are reused.
 
     Args:
         scorer: Predicts.
@@ -63,7 +63,7 @@ class Measurement:
         self._predicted: dict[int, tuple[str, Predictions]] = {}
 
     def untrained(self, tasks: Sequence[Task]) -> Units[None]:
-        """Record test scores of the model before it has learned anything, where there are none."""
+        """Record test scores before anything was learned, unless they are known."""
         for task in tasks:
             if self._matrix.scores(UNTRAINED, task.index):
                 continue
@@ -76,7 +76,7 @@ class Measurement:
             self._scorer.forget()
 
     def test(self, row: int, task: Task, *, step: int) -> Units[None]:
-        """Record test scores on ``task`` after task ``row`` was learned, where there are none."""
+        """Record test scores on ``task`` after task ``row`` was learned, unless they are known."""
         is_known = self._matrix.scores(row, task.index) is not None
         if is_known and not self._is_routed(row, task):
             return
@@ -115,11 +115,11 @@ class Measurement:
     def at_the_end(
         self, row: int, tasks: Sequence[Task], *, validation: bool
     ) -> Units[FinalScores]:
-        """Return what is published beside the matrix, of the model as it stands.
+        """Return the scores of the present model that are published along with the matrix.
 
         Args:
-            row: The last one that was measured.
-            tasks: All of them.
+            row: The last row of the matrix.
+            tasks: All tasks.
             validation: Measure on the validation splits, too.
         """
         known = self._under_way.by_class
@@ -137,8 +137,8 @@ class Measurement:
     def _by_class(self, row: int, task: Task, digest: str) -> Units[ByClass | None]:
         """Return the scores of each class on the test split.
 
-        Those that do not make up what was recorded after task ``row``, for instance on another
-        machine, are none.
+        None if they do not agree with the scores recorded after task ``row``, for instance those
+        of another machine.
         """
         predictions = yield from self._predictions(task, digest, "classes of")
         found = scores(*predictions, classes=len(task.classes))
@@ -149,12 +149,12 @@ class Measurement:
     def _validated(
         self, tasks: Sequence[Task], weights: Callable[[Task], str], event: StateDict | None
     ) -> Units[list[Scores]]:
-        """Return scores of ``tasks``; those of the earlier ones stay `UnderWay` meanwhile.
+        """Return scores of ``tasks``; `UnderWay` keeps those of the tasks that are done.
 
         Args:
             tasks: What to measure.
-            weights: Returns what identifies the weights that decide the scores of a task.
-            event: What the run log is told beside the scores; None tells it nothing.
+            weights: Returns an identifier of the weights that decide the scores of a task.
+            event: Logged together with the scores; None logs nothing.
         """
         found = self._under_way.scores
         for task in tasks:
@@ -198,7 +198,7 @@ class Measurement:
     def _predictions(
         self, task: Task, digest: str, what: str = "evaluation on"
     ) -> Units[Predictions]:
-        """Return test predictions; those that depend on the same ``digest`` are made once."""
+        """Return test predictions, computed once for each ``digest``."""
         known = self._predicted.get(task.index)
         if known is None or known[0] != digest:
             predictions = yield from self._scorer.predict(

@@ -29,16 +29,16 @@ _PASS = "predictions"
 
 
 class Scorer:
-    """Predicts with the model as it stands.
+    """Predicts with the present model.
 
-    A task that the model has not grown yet is predicted with the head it would start with.
+    A task that has not begun is predicted with the head that it would start with.
 
     Args:
         model: What predicts; left in evaluation mode.
         batch_size: Examples per batch.
         autocast: Opens the precision that predictions run in.
         precision: Its name.
-        under_way: Holds predictions until all of a split are there, and until `forget`.
+        under_way: Holds the predictions of a split until `forget`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Scorer:
             task: Its adapters and head predict.
             split: What to predict.
             what: The name of this work.
-            key: Identifies the weights, as far as those of one checkpoint can differ.
+            key: Tells these weights from others that one checkpoint can go with.
 
         Raises:
             TrainingError: A logit is not finite.
@@ -90,14 +90,14 @@ class Scorer:
         return found["labels"].numpy().copy(), split.labels[split.order]
 
     def forget(self) -> None:
-        """Drop the last predictions from what a checkpoint holds: they are recorded elsewhere."""
+        """Remove the last predictions from the checkpoints: they are recorded elsewhere."""
         self._under_way.forget(_PASS)
 
     def dependencies(self, task: Task, base: str) -> str:
         """Return a digest of all that test predictions of ``task`` depend on.
 
-        That is every weight they run through, the texts, and how it is computed; not the machine,
-        whose changes a run is told of.
+        These are every weight they pass through, the texts, and how they are computed; not the
+        machine, whose changes are reported when a run is resumed.
 
         Args:
             task: What is predicted.

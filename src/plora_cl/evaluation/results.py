@@ -30,7 +30,7 @@ def summarise(
     identity: StateDict,
     trajectory: StateDict | None = None,
 ) -> StateDict:
-    """Return what ``final_results.json`` holds; None for whatever was never measured.
+    """Return the content of ``final_results.json``; None for what was never measured.
 
     Args:
         matrix: Every score.
@@ -38,10 +38,10 @@ def summarise(
         costs: What `Costs.summary` returns.
         parameters: Parameter counts by kind.
         methods: What `MethodStack.report` returns.
-        zero_by_construction: Metrics that could not be anything but zero, and why.
-        identity: Settings and digests of the data that decided the results.
-        trajectory: Which computation made them, and what was different earlier in it; None where
-            nothing was learned step by step.
+        zero_by_construction: Metrics that are zero by construction, and why.
+        identity: The settings and the digests of the data that decide the results.
+        trajectory: The computation that led to them, with its earlier changes; None where nothing
+            was learned step by step.
     """
     accuracy, f1 = matrix.accuracy, matrix.f1
     of_accuracy = _summary(accuracy, matrix.untrained_accuracy)

@@ -182,7 +182,7 @@ class RunLog:
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {self.path}, which this run continues: {error.strerror or error}; "
-                "make it readable, or remove it: training then goes on without earlier records"
+                "make it readable, or remove it: training then continues without earlier records"
             ) from error
         self._pending.follow(self._bytes)
         self._expected, self._in_place = None, True

@@ -1,4 +1,4 @@
-"""Results of passes over splits that are not finished, so that a stop does not give them up."""
+"""Results of unfinished passes over splits, which survive a stop."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class _Pass:
 
 
 class UnderWay:
-    """What was found so far by measuring and routing that is not finished, as a `Stateful`.
+    """Results of measuring and routing that is not finished, as a `Stateful`.
 
-    It is part of a checkpoint only while there is anything. The tensors of its `state_dict` are
+    It is part of a checkpoint only while it holds anything. The tensors of its `state_dict` are
     live: settle a save before the next unit.
 
     Attributes:
-        scores: Accuracy and macro-F1 of tasks that were measured, by task, until all of them are;
-            with a key that identifies all that decides them. Take those of the same key alone.
-        by_class: Likewise the scores of their classes.
+        scores: By task that was measured: a key that identifies what decides its scores, and
+            accuracy and macro-F1. They count only under the same key.
+        by_class: The same for the scores of each class.
     """
 
     def __init__(self) -> None:
@@ -71,15 +71,15 @@ class UnderWay:
     ) -> Units[Mapping[str, Tensor]]:
         """Return the results of every example, in the order of `Split.in_order`; keep them.
 
-        A unit is a batch. Begins where it was left, whatever process that was in.
+        A unit is a batch. Continues after the last batch that is done, also in another process.
 
         Args:
             split: What to go through.
             batch_size: Examples of a batch.
             results_of: See `ResultsOf`.
-            name: Of the pass; there is one of a name at a time, until `forget`.
-            key: Identifies all that decides the results, beside the weights in the checkpoint.
-            what: The name of this work.
+            name: Of the pass; one pass of a name is kept at a time, until `forget`.
+            key: Identifies what decides the results apart from the weights in the checkpoint.
+            what: The name of the work.
         """
         mine = self._passes.get(name)
         if mine is None or mine.key != key:
@@ -90,12 +90,12 @@ class UnderWay:
         return mine.results
 
     def forget(self, *names: str) -> None:
-        """Drop the results of passes: they are recorded elsewhere."""
+        """Remove the results of passes: they are recorded elsewhere."""
         for name in names:
             self._passes.pop(name, None)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove everything."""
         self.scores, self.by_class, self._passes = {}, {}, {}
 
     def state_dict(self) -> StateDict:

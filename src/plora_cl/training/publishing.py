@@ -1,4 +1,4 @@
-"""What a run publishes when it ends."""
+"""The result files and tables of a finished run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def publish(run: Run, folder: Path, final: FinalScores) -> StateDict:
         costs=costs,
         parameters=_parameter_counts(run),
         methods=run.components.methods.report(run.model),
-        # Scores that were measured under different settings may differ whatever is learned.
+        # Scores that were measured under different settings may differ by that alone.
         zero_by_construction={}
         if matrix.is_mixed
         else zero_by_construction(

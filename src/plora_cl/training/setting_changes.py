@@ -21,7 +21,7 @@ def setting_changes(
     *,
     validated: bool = False,
 ) -> list[SettingChange]:
-    """Return every difference, with what it does to a run that goes on from the checkpoint.
+    """Return every difference, with its impact on a run that resumes from the checkpoint.
 
     Args:
         saved: Settings of the checkpoint, perhaps of an earlier version.

@@ -1,4 +1,4 @@
-"""Asking a run to stop where nothing is lost."""
+"""A request that a run stops, at an instant at which nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopRequest:
         self._has_begun = False
 
     def request(self, reason: str, exit_code: int) -> str | None:
-        """Ask to stop; the first reason counts.
+        """Request a stop; the first reason counts.
 
         Returns:
             When the run stops; None at the next safe instant.
@@ -33,19 +33,19 @@ class StopRequest:
         return None if self._has_begun else "as soon as the run has loaded"
 
     def begin(self) -> None:
-        """Stop here if that was asked for while the run was loaded; from now on it changes files.
+        """Stop here if that was requested while the run was loaded; from now on it changes files.
 
-        A limit of time does not count: a run that is started again and again comes to its end.
+        A time limit does not count: a run that is started again and again still ends.
 
         Raises:
-            RunStoppedError: It was asked for.
+            RunStoppedError: That was requested.
         """
         if self._why is not None:
             raise RunStoppedError(*self._why)
         self._has_begun = True
 
     def limit(self, seconds: float, reason: str) -> None:
-        """Ask to stop ``seconds`` from now, with exit code 75."""
+        """Request a stop ``seconds`` from now, with exit code 75."""
         self._limit = (self._clock() + seconds, reason)
 
     @property
@@ -56,10 +56,10 @@ class StopRequest:
         return self._why is not None
 
     def check(self) -> None:
-        """Stop here if that was asked for.
+        """Stop here if that was requested.
 
         Raises:
-            RunStoppedError: It was.
+            RunStoppedError: That was requested.
         """
         if self.requested and self._why is not None:
             raise RunStoppedError(*self._why)

@@ -1,4 +1,4 @@
-"""What a person is told of tasks, by the settings that they are learned with."""
+"""Warnings and notes about tasks, by the settings that they are learned with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plora_cl.training.reporting import Reporter
 
 
 def tell_of_tasks(settings: Settings, tasks: Sequence[Task], reporter: Reporter) -> None:
-    """Say what somebody should know of the tasks before they are learned."""
+    """Report what should be known about the tasks before they are learned."""
     remedies = ["--set class_weights=balanced"] * (settings.class_weights == "none")
     if settings.early_stopping_patience and settings.early_stopping_metric == "accuracy":
         remedies.append("--set early_stopping_metric=f1")

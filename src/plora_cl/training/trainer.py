@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -133,6 +134,11 @@ class CLTrainer:
     def stage(self) -> Stage:
         """The task in training with its batches; in joint training all tasks."""
         return self.run.components.stage
+
+    @property
+    def cursor(self) -> Cursor:
+        """The position of training: task, epoch and batch that come next, zero-based."""
+        return replace(self.run.components.cursor)
 
     def begin_task(self) -> Stage:
         """Add what the next task needs to the model; return the task with its batches.

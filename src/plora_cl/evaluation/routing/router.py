@@ -1,4 +1,4 @@
-"""The router: tells the task of a text by features of the encoder as it was at the start."""
+"""The router: infers the task of a text from features of the initial encoder."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ Routes = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 class Router:
     """Infers the task of a text without its task id.
 
-    Features must not drift, or statistics of earlier tasks would describe an encoder that is gone:
-    they come from middle layers of the frozen encoder without adapters, with shared parameters at
-    the values they had before the first task, which are kept. So the statistics of a task are a
-    function of its training texts alone, whatever was learned in between.
+    Features must not drift, or statistics of earlier tasks would describe an encoder that no longer
+    exists: they come from middle layers of the frozen encoder without adapters, with the shared
+    parameters at their initial values, which the router keeps. So the statistics of a task are a
+    function of its training texts alone.
 
-    What it remembers stays on the CPU: one group per task, and one for the initial values.
+    Its memory stays on the CPU: one group per task, and one for the initial values.
 
     Args:
         model: Its shared parameters have their initial values now.
         examples: Training examples of a task to learn from, stratified.
-        abstain: Share of held-out training texts that may count as doubtful, about, in [0, 1).
+        abstain: Approximate share of held-out training texts that count as doubtful, in [0, 1).
         batch_size: Texts per batch.
         seed: Chooses the examples, together with the task.
-        under_way: Holds what was found of a task until all of it is.
+        under_way: Holds the results of a pass until it is complete.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Router:
         self._held_bytes = 0
 
     def learn(self, tasks: Sequence[Task]) -> Units[None]:
-        """Add those of ``tasks`` that are not known yet: the last, and what a router missed.
+        """Learn those of ``tasks`` that are not known yet.
 
         A unit is a batch.
         """
@@ -114,13 +114,13 @@ class Router:
         return found["chosen"].numpy().copy(), found["doubtful"].numpy().copy()
 
     def forget(self) -> None:
-        """Drop the last routes from what a checkpoint holds: they are recorded elsewhere."""
+        """Remove the last routes from the checkpoints: they are recorded elsewhere."""
         self._under_way.forget(_ROUTING)
 
     def memory(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return what a checkpoint holds: statistics by task, initial values of shared parameters.
+        """Return statistics by task and the initial values of shared parameters.
 
-        A group never changes once it is there.
+        A group never changes.
         """
         initial = {_INITIAL: self._initial} if self._initial else {}
         return {
@@ -155,7 +155,7 @@ class Router:
         return TaskStatistics.of(found["features"])
 
     def _kept(self, features: Tensor, split: Split, first: int) -> Tensor:
-        """Return ``features``, and keep them for later rows if there is room."""
+        """Return ``features``; keep them for later rows within a limit of memory."""
         if self._held_bytes + features.nbytes <= _CACHE_BYTES:
             self._held_bytes += features.nbytes
             self._features[split.digest, first] = features

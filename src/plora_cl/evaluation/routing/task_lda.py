@@ -71,7 +71,7 @@ class TaskStatistics(NamedTuple):
         if set(group) != set(cls._fields):
             raise IncompatibleCheckpointError(
                 f"the router's statistics in the checkpoint are {sorted(group)}, those of this "
-                f"version are {sorted(cls._fields)}; go on with the version that saved it, or "
+                f"version are {sorted(cls._fields)}; resume with the version that saved it, or "
                 "without the router (use_router: false / --no-router)"
             )
         return cls(**{name: group[name].cpu() for name in cls._fields})
@@ -85,8 +85,8 @@ class TaskModel:
     """Scores texts by task, from the statistics of every task so far.
 
     The score of task ``k`` is ``-sum_l d_kl(x_l)^2 / 2`` with ``d_kl`` the Mahalanobis distance to
-    the task's mean in layer ``l``: its log density but for what all tasks have in common. Tasks
-    are equally likely beforehand, whatever their numbers of examples.
+    the task's mean in layer ``l``: its log density up to a constant that all tasks share. The prior
+    is uniform over tasks, independent of their numbers of examples.
 
     Args:
         tasks: Statistics in task order, at least one.

@@ -1,4 +1,4 @@
-"""Weights that make up for classes of different size."""
+"""Weights that compensate for classes of different size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
     """Return ``n / (k n_c)`` for each class ``c``, ``[classes]``; 1 for one without examples.
 
-    ``n`` is the number of examples, ``n_c`` that of class ``c`` and ``k`` that of the classes that
-    have any. All of them weigh the same together, and an example weighs 1 on average, so that
-    the loss keeps its scale.
+    ``n`` is the number of examples, ``n_c`` that of class ``c`` and ``k`` the number of classes
+    with examples. Each class has the same total weight, and the mean weight of an example is 1, so
+    that the loss keeps its scale.
 
     Args:
         labels: Of the training split, ``[n]``, class indices.

@@ -36,11 +36,11 @@ class EarlyStopping:
         return self.active and self._best is not None
 
     def reset(self) -> None:
-        """Forget everything: another task begins."""
+        """Forget everything: a new task begins."""
         self._best, self._stale, self._weights = None, 0, {}
 
     def update(self, accuracy: float, f1: float, parameters: Mapping[str, nn.Parameter]) -> bool:
-        """Take in an epoch's scores and return whether to stop; remembers the best weights."""
+        """Take the scores of an epoch and return whether to stop; keeps the best weights."""
         score = f1 if self._metric == "f1" else accuracy
         if self._best is None or score > self._best + self._min_delta:
             self._best, self._stale = score, 0
@@ -50,7 +50,7 @@ class EarlyStopping:
         return self._stale >= self._patience
 
     def verdict(self, done: int, epochs: int, batches: int = 0) -> str:
-        """Return in words why a task ended and which weights it has from here on.
+        """Return in words why a task ended and which weights it continues with.
 
         Args:
             done: Epochs that were trained.
@@ -70,7 +70,7 @@ class EarlyStopping:
         return f"{ended}; {kept} {best}"
 
     def restore_best(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Put the weights of the best epoch back."""
+        """Restore the weights of the best epoch."""
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(self._weights[name])

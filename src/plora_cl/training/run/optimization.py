@@ -26,7 +26,7 @@ _SMALLEST_SCALE = 1e-4  # where fairseq gives up, too (Ott et al. 2019)
 
 @dataclass(slots=True)
 class _Step:
-    """An optimizer step of which some batches are done; their gradients are with the parameters."""
+    """An optimizer step of which some batches are done; the parameters hold their gradients."""
 
     task: int
     loss: Tensor
@@ -90,10 +90,10 @@ class Optimization:
         *,
         batches_of_step: int,
     ) -> None:
-        """Add the gradient of one batch to those of the step under way, or begin a step.
+        """Add the gradient of one batch to those of the unfinished step, or begin a step.
 
-        A further example weighs like one of ``batch``: the mean over a further batch is scaled by
-        its size relative to that of ``batch``. Its classes have no weights: replay brings equal
+        An extra example weighs like one of ``batch``: the mean over an extra batch is scaled by
+        its size relative to that of ``batch``. Its classes have no weights: replay draws equal
         shares of them already.
 
         Args:
@@ -103,7 +103,7 @@ class Optimization:
             batches_of_step: Batches over which the loss of this step is averaged.
 
         Raises:
-            MethodError: A further batch depends on nothing that is trained.
+            MethodError: An extra batch depends on nothing that is trained.
 
         Source: Sun et al. 2020, "LAMOL", section 3.2: pseudo samples are mixed into those of the
         task and weigh alike.
@@ -119,15 +119,15 @@ class Optimization:
         self._accelerator.backward(cost)
         step.loss += cost.detach()
         step.examples += examples
-        for further in methods.draw_extra_batches(batch):
-            cost = self._cross_entropy(model, further)
+        for extra in methods.draw_extra_batches(batch):
+            cost = self._cross_entropy(model, extra)
             if not cost.requires_grad:
                 raise MethodError(
-                    f"examples of task {further.task} were brought into training of task "
+                    f"examples of task {extra.task} were brought into training of task "
                     f"{batch.task}, but depend on nothing that is trained now; make something "
                     "shared trainable (`shared`) or use `composition: cumulative`"
                 )
-            replayed = len(further.labels)
+            replayed = len(extra.labels)
             self._accelerator.backward(cost * (replayed / examples / batches_of_step))
             step.replay_loss += cost.detach() * replayed
             step.replayed += replayed
@@ -169,7 +169,7 @@ class Optimization:
         elif scaler.get_scale() < _SMALLEST_SCALE:
             raise TrainingError(
                 f"gradients overflow in fp16 however small their scale is, {scaler.get_scale():g} "
-                f"by now; the weights are those of the last step that was applied; {WAY_OUT}"
+                f"now; the weights are those of the last step that was applied; {WAY_OUT}"
             )
         return result
 
@@ -205,7 +205,7 @@ class Optimization:
         return cost / len(batch.labels)
 
     def accumulated(self) -> StateDict:
-        """Return what the batches of a step under way have added up to; empty between steps."""
+        """Return what the batches of an unfinished step have added up; empty between steps."""
         step = self._under_way
         if step is None:
             return {}
@@ -244,7 +244,7 @@ class Optimization:
 
 
 class AccumulatedGradients:
-    """The step under way of an `Optimization` as a `Stateful`."""
+    """The unfinished step of an `Optimization`, as a `Stateful`."""
 
     def __init__(self, optimization: Optimization) -> None:
         self._optimization = optimization

@@ -1,4 +1,4 @@
-"""What an optimizer and its schedule may hold, checked once they took a state."""
+"""Checks of a state that was loaded into an optimizer and its schedule."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 _OF_A_PARAMETER = ("step", "exp_avg", "exp_avg_sq")
 _VARYING = ("lr", "weight_decay", "initial_lr")
-_MOST_STEPS = 2**53  # of which a float still tells one from the next
+_MOST_STEPS = 2**53  # up to which a float counts exactly
 
 
 def require_usable(
     optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
 ) -> None:
-    """Refuse what ``load_state_dict`` takes and a step fails at.
+    """Refuse a state that ``load_state_dict`` accepts and the next step fails at.
 
     Args:
         optimizer: AdamW with any state.
         scheduler: Its schedule.
 
     Raises:
-        ValueError: A value is of another kind or shape than what a step leaves there.
+        ValueError: A value has another kind or shape than a step gives it.
     """
     for number, group in enumerate(optimizer.param_groups):
         _check_group(f"param_groups[{number}]", group, optimizer.defaults)

@@ -1,4 +1,4 @@
-"""The folder that a trainer alone writes to."""
+"""The folder of an experiment, which one trainer at a time writes to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class OwnFolder:
         path: Of the folder.
 
     Attributes:
-        disk: What to write with: while the lock is held, nothing is changed once it guards nothing.
+        disk: What to write with. While the lock is held, each write checks that it still guards the
+            folder.
     """
 
     def __init__(self, path: Path) -> None:
