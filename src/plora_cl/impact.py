@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class Impact(StrEnum):
-    """Class of a difference; where nothing differs, going on is bitwise exact.
+    """Class of a difference; without any, a resumed run is bitwise exact.
 
-    Whatever is compared declares its class where it is declared itself: a setting in the metadata
-    of its field, a fact about the machine in `plora_cl.compute.environment.FACTS`. Whatever
-    declares none is TRAJECTORY.
+    Each value declares its class along with itself: a setting in the metadata of its field, a fact
+    about the machine in `plora_cl.compute.environment.IMPACTS`. A value that declares none is
+    TRAJECTORY.
     """
 
     HARMLESS = "harmless"

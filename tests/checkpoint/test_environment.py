@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plora_cl.checkpoint.snapshot.compatibility import value_changes
-from plora_cl.compute.environment import FACTS, environment, instruction_sets
+from plora_cl.compute.environment import IMPACTS, deciding, environment, instruction_sets
 from plora_cl.impact import Impact
 
 
@@ -19,12 +19,12 @@ def test_the_fingerprint_is_plain_and_the_same_twice() -> None:
     assert environment(device="cpu") == found
 
 
-def test_every_fact_says_what_another_value_of_it_does() -> None:
-    assert environment(device="cpu").keys() == FACTS.keys() - {"attention"}
-    harmless = {name for name, impact in FACTS.items() if impact is Impact.HARMLESS}
-    assert harmless == {"host", "device_index", "device_count"}
+def test_every_fact_decides_the_result_but_for_those_that_name_the_machine() -> None:
+    found = environment(device="cpu")
+    assert dict.fromkeys(("host", "device_index", "device_count"), Impact.HARMLESS) == IMPACTS
+    assert deciding(found).keys() == found.keys() - IMPACTS.keys()
     libraries = {"torch", "transformers", "peft", "accelerate", "numpy", "tokenizers", "python"}
-    assert FACTS.keys() - harmless > {*libraries, "threads", "isa", "cpu_capability", "device"}
+    assert deciding(found).keys() > {*libraries, "threads", "isa", "cpu_capability", "device"}
 
 
 def test_a_change_of_the_thread_count_is_seen() -> None:
@@ -32,7 +32,7 @@ def test_a_change_of_the_thread_count_is_seen() -> None:
     saved = environment(device="cpu")
     try:
         torch.set_num_threads(before + 1)
-        found = value_changes(saved, environment(device="cpu"), FACTS)
+        found = value_changes(saved, environment(device="cpu"), IMPACTS)
     finally:
         torch.set_num_threads(before)
     expected = f"trajectory-changing: threads: {before} -> {before + 1}"
@@ -42,7 +42,7 @@ def test_a_change_of_the_thread_count_is_seen() -> None:
 def test_a_variable_that_chooses_kernels_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = environment(device="cpu")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    (found,) = value_changes(saved, environment(device="cpu"), FACTS)
+    (found,) = value_changes(saved, environment(device="cpu"), IMPACTS)
     assert (found.key, found.now) == ("variables", "{'ONEDNN_MAX_CPU_ISA': 'AVX2'}")
 
 
@@ -73,4 +73,4 @@ def test_a_gpu_is_named() -> None:
     found = environment(device="cuda:0")
     assert found["device"] == torch.cuda.get_device_name(0)
     assert environment(device="cuda") == found
-    assert found.keys() == FACTS.keys()
+    assert found.keys() == {*environment(device="cpu"), "attention"}

@@ -24,35 +24,12 @@ _VARIABLES = (
 )
 """Environment variables by which numerical libraries choose how to compute."""
 
-FACTS: Mapping[str, Impact] = {
-    "host": Impact.HARMLESS,
-    "device_index": Impact.HARMLESS,  # the state of its random generator moves along
-    "device_count": Impact.HARMLESS,
-    **dict.fromkeys(
-        (
-            "python",
-            "machine",
-            *_LIBRARIES,
-            "threads",
-            "interop_threads",
-            "cpu_capability",
-            "isa",
-            "mkl",
-            "onednn",
-            "device",
-            "cuda",
-            "cudnn",
-            "variables",
-            "float32_matmul_precision",
-            "deterministic_algorithms",
-            "cudnn_deterministic",
-            "cudnn_benchmark",
-            "attention",
-        ),
-        Impact.TRAJECTORY,
-    ),
-}
-"""The facts of `environment`, and the impact of a change of each on a resumed run."""
+IMPACTS: Mapping[str, Impact] = dict.fromkeys(
+    # The state of the random generator of a device moves along with its index
+    ("host", "device_index", "device_count"),
+    Impact.HARMLESS,
+)
+"""The facts of `environment` whose change is harmless; that of any other changes the trajectory."""
 
 
 def environment(*, device: str, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -91,7 +68,7 @@ def environment(*, device: str, variables: Mapping[str, str] = os.environ) -> di
 
 def deciding(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those facts of an `environment` that can change a result."""
-    return {name: fact for name, fact in facts.items() if FACTS[name] is Impact.TRAJECTORY}
+    return {name: fact for name, fact in facts.items() if name not in IMPACTS}
 
 
 def _attention() -> list[str]:

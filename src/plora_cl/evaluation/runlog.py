@@ -220,22 +220,6 @@ class RunLog:
     def _copies(self) -> dict[Path, int]:
         return copies_of(self.path, (path.name for path in self.path.parent.glob("*")))
 
-    def _measure(self, path: Path, limit: int) -> None:
-        """Find the end of the last complete line of ``path`` within its first ``limit`` bytes."""
-        self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
-        if not path.exists():
-            return
-        digest, read = hashlib.sha256(), 0
-        with open_regular(path) as file:
-            while piece := file.readline(_PIECE):  # a line may be of any length
-                read += len(piece)
-                if read > limit:
-                    return
-                digest.update(piece)
-                if piece.endswith(b"\n"):
-                    self._bytes, self._digest = read, digest.copy()
-                    self._records += 1
-
     def _report_gap(self, expected: StateDict) -> None:
         gap = {
             "event": "gap",

@@ -20,7 +20,7 @@ from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.output_files import recording, retire_results
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.fork import accepted_by_fork
-from plora_cl.compute.environment import FACTS
+from plora_cl.compute.environment import IMPACTS
 from plora_cl.config.schema import Settings, experiment_folder, shape_settings
 from plora_cl.impact import Impact
 from plora_cl.state import Phase, StateDict, Stateful
@@ -212,7 +212,9 @@ def differences(snapshot: Snapshot, run: Run, settings: Settings) -> list[Settin
     found += value_changes(saved, current, {})
     found += method_changes(snapshot.facts.identity, run.checkpointer.facts.identity)
     environment = run.checkpointer.facts.environment
-    return found + value_changes(snapshot.facts.environment, environment, FACTS, prefix=ENVIRONMENT)
+    return found + value_changes(
+        snapshot.facts.environment, environment, IMPACTS, prefix=ENVIRONMENT
+    )
 
 
 def _contents(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def side_by_side(
         oracle: Accuracy and macro-F1 on each task after the last one; None if never measured.
         routed: The same with the task inferred.
     """
-    known = [None if cell is None else _scores(*cell) for cell in oracle]
-    inferred = [None if cell is None else _with_abstention(cell) for cell in routed]
+    known = [cell and {"accuracy": cell[0], "f1": cell[1]} for cell in oracle]
+    inferred = [cell and _with_abstention(cell) for cell in routed]
     of_oracle, of_routed = _averaged(names, known), _averaged(names, inferred)
     gap = {
         key: None
@@ -89,19 +89,16 @@ def side_by_side(
         else of_oracle[key] - of_routed[key]
         for key in ("average_accuracy", "average_f1")
     }
-    confusion = [None if cell is None else list(cell.chosen) for cell in routed]
+    confusion = [cell and list(cell.chosen) for cell in routed]
     return {"oracle": of_oracle, "routed": of_routed, "gap": gap, "confusion": confusion}
-
-
-def _scores(accuracy: float, f1: float) -> StateDict:
-    return {"accuracy": accuracy, "f1": f1}
 
 
 def _with_abstention(cell: Routed) -> StateDict:
     texts = sum(cell.chosen)
     answered = texts - cell.abstained
     return {
-        **_scores(cell.accuracy, cell.f1),
+        "accuracy": cell.accuracy,
+        "f1": cell.f1,
         "texts": texts,
         "abstained": cell.abstained,
         "accuracy_of_answered": cell.right_of_answered / answered if answered else None,
