@@ -81,6 +81,8 @@ def read(run: PlannedRun) -> Record:
             ["forgetting"],
             "zero_by_construction: Input should be a valid dict",
         ),
+        (("zero_by_construction",), {"a\nb": 1}, "zero_by_construction.'a\\nb': Input"),
+        (("tasks", 0, "validation"), -1, "tasks.0.validation: Input"),
         (("f1", "average_accuracy"), "x", "f1.average_accuracy: Input should be a valid number"),
         (("f1", "average_accuracy"), -1.5, "f1.average_accuracy: Input should be greater than"),
         (

@@ -115,6 +115,12 @@ def test_a_variant_is_compared_with_a_baseline_that_has_none(planned: Planned) -
     assert found.estimate.mean == pytest.approx(1.5)
 
 
+def test_runs_without_validation_texts_are_compared_like_others(planned: Planned) -> None:
+    tasks = [{"name": "a", "validation": 0}, {"name": "w", "validation": 0}]
+    records = [measured(run, tasks=tasks) for run in planned(orders={"aw": ["a", "w"]})]
+    assert group(summarised(records, "plain"), "ewc", "average_accuracy").pairs == 2
+
+
 def test_metrics_that_contradict_one_another_are_refused(planned: Planned) -> None:
     with pytest.raises(StudyError, match=r"average accuracy 0\.8 is not learning accuracy 0\.9"):
         measured(planned()[0], learning_accuracy=0.9, backward_transfer=-0.1)

@@ -210,7 +210,7 @@ def test_a_trial_without_result_stops_the_choice(runs: list[PlannedRun]) -> None
         ({"validation": None}, "validation: accuracy or number of texts is missing"),
         (
             {"validation": {"average_accuracy": 0.5}, "tasks": [{"name": "f", "validation": 0}]},
-            "tasks.0.validation: Input should be greater",
+            "validation: accuracy or number of texts is missing",
         ),
         ({}, "validation: accuracy or number of texts is missing"),
     ],

@@ -66,7 +66,7 @@ class _ValidationScores(_Plain):
 
 class _Task(_Plain):
     name: str
-    validation: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    validation: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
 class _Results(_Plain):
@@ -156,8 +156,8 @@ def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
     """
     found = _checked(run, results)
     accuracy = None if found.validation is None else found.validation.average_accuracy
-    texts = [task.validation for task in found.tasks if task.validation is not None]
-    if accuracy is None or len(texts) < len(found.tasks):
+    texts = [task.validation for task in found.tasks]
+    if accuracy is None or not all(texts):
         raise _damaged(run, f"{_FILE}: validation: accuracy or number of texts is missing")
     return Validation(run, accuracy, sum(texts), found.identity.data)
 
@@ -167,7 +167,8 @@ def _checked(run: PlannedRun, results: Mapping[str, Any]) -> _Results:
         found = _Results.model_validate(results)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        keys = map(str, first["loc"])
+        place = ".".join(key if key.replace("_", "").isalnum() else shown(key) for key in keys)
         problem = f"{_FILE}: {place}: {first['msg']}, found {shown(first['input'])}"
         raise _damaged(run, problem) from error
     planned = [task_name(entry) for entry in run.settings.tasks]
