@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from plora_cl.extensions import METHODS, SOURCES
+
 GOOD = '''
 from typing import Annotated
 from plora_cl.impact import Impact
@@ -29,14 +31,17 @@ TECHNIQUE = Technique(
 '''
 
 
-def install(folder: Path, code: str, *, group: str = "plora_cl.methods") -> Path:
+def install(
+    folder: Path, code: str, entry_point: str = "mine = mine:TECHNIQUE", group: str = METHODS
+) -> Path:
     """Put a module and the metadata of its package where an installer would."""
     folder.mkdir(exist_ok=True)
-    (folder / "mine.py").write_text(code, encoding="utf-8")
+    module = entry_point.partition(" = ")[2].partition(":")[0]
+    (folder / f"{module}.py").write_text(code, encoding="utf-8")
     metadata = folder / "cl_mine-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cl-mine\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[{group}]\nmine = mine:TECHNIQUE\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_point}\n")
     return folder
 
 
@@ -115,6 +120,20 @@ def test_a_broken_package_is_named_in_one_line(tmp_path: Path, code: str, reason
     assert done.stderr.count("\n") == 1
     assert reason in done.stderr
     assert "package cl-mine, entry point plora_cl.methods: mine = mine:TECHNIQUE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "reason"),
+    [("path = mine:open", "the name is taken"), ("tabs = mine:NUMBER", "is a int; expected")],
+)
+def test_a_broken_source_is_named_in_one_line(
+    tmp_path: Path, entry_point: str, reason: str
+) -> None:
+    install(tmp_path, "NUMBER = 3\ndef open(declared): ...\n", entry_point, SOURCES)
+    done = command(tmp_path, "train", "--experiment-name", "x", "--tasks", "tabs:here")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"package cl-mine, entry point plora_cl.sources: {entry_point}: {reason}" in done.stderr
 
 
 def test_a_broken_package_stops_no_command_that_reads_no_settings(tmp_path: Path) -> None:

@@ -287,6 +287,32 @@ def test_a_task_spelled_out_stays_a_plain_mapping() -> None:
             "did you mean train?",
         ),
         (["n"], "settings: tasks.1: ['n']; expected a name, a folder or a mapping"),
+        (
+            7,
+            "settings: tasks.1: 7; expected text (in quotes, where YAML takes it for something "
+            "else)",
+        ),
+        (
+            {"path": "p", "name": " "},
+            "settings: tasks.1.name: ' '; expected text that is not blank",
+        ),
+        ({"path": " "}, "settings: tasks.1.path: ' '; expected text that is not blank"),
+        (
+            {"path": "p", "label_column": None},
+            "settings: tasks.1.label_column: null; expected text",
+        ),
+        (
+            {"path": "p", "splits": ["test"]},
+            "settings: tasks.1.splits: ['test']; expected a mapping",
+        ),
+        (
+            {"path": "p", "classes": ["x", "x"]},
+            "settings: tasks.1.classes: ['x', 'x']; expected at least two class names",
+        ),
+        (
+            {"path": "p", "classes": ["x"]},
+            "settings: tasks.1.classes: ['x']; expected at least two class names",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_task_is_found_by_its_path(entry: Any, line: str) -> None:

@@ -29,7 +29,7 @@ from plora_cl.units import Unit
 
 
 @dataclass
-class CountedSource:
+class CountedSource(TaskSource):
     """A source in memory that knows how often its rows were read."""
 
     splits_of: dict[str, list[Row]]

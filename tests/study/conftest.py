@@ -10,7 +10,7 @@ import yaml
 
 from plora_cl.config.precedence import dump
 from plora_cl.config.schema import identity
-from plora_cl.config.task_entry import task_name
+from plora_cl.data.sources.entry import task_name
 from plora_cl.study.file import read_study
 from plora_cl.study.plan import PlannedRun, planned_runs
 

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from plora_cl.cli.study.command import main
 from plora_cl.config.schema import identity
-from plora_cl.config.task_entry import task_name
 from plora_cl.data.sources.declaration import parse_task
+from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import StudyError
 from plora_cl.study.file import tuning_class
 from plora_cl.study.plan import PlannedRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from plora_cl.config.fields import SettingFields
-from plora_cl.config.task_entry import task_name
+from plora_cl.data.sources.entry import task_name
 from plora_cl.methods.registry import techniques
 from plora_cl.setting_types import Refers, referring
 from plora_cl.technique import Contradiction, Effectless, Technique, no_flag

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from plora_cl.config.fields import setting_fields
-from plora_cl.config.task_entry import TaskSource
+from plora_cl.data.sources.entry import entry_keys
 from plora_cl.setting_types import TAGS
 
 _EXPECTED = {
@@ -139,4 +139,4 @@ def _unknown_key(location: tuple[int | str, ...], keys: Keys | None) -> str:
         return unknown(str(location[-1]), keys[parents[len(location)]], kind="key")
     if len(location) == 1:
         return unknown(str(location[0]), setting_names())
-    return unknown(str(location[-1]), TaskSource.__annotations__, kind="part of a task")
+    return unknown(str(location[-1]), entry_keys(), kind="part of a task")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded, recognised
-from plora_cl.config.task_entry import TaskEntry
+from plora_cl.data.sources.entry import AnyEntry
 from plora_cl.errors import ExtensionError
 from plora_cl.impact import Impact
 from plora_cl.methods.registry import TechniqueSettings, added, origin
@@ -57,7 +57,7 @@ class _TrainingSettings(SettingsGroup):
     model_name: Annotated[Place, Refers.MODEL, _HARMLESS] = "distilbert-base-uncased"
     """Pretrained encoder: hub id, local folder or packaged:minilm-l6."""
     tasks: Annotated[
-        tuple[TaskEntry, ...],
+        tuple[AnyEntry, ...],
         BeforeValidator(lambda value: expanded(recognised(value))),
         AfterValidator(not_empty),
         _HARMLESS,

@@ -8,7 +8,6 @@ from functools import partial
 from plora_cl.config.fields import SettingFields
 from plora_cl.data.sources.base import TaskSource
 from plora_cl.data.sources.declaration import parse_tasks
-from plora_cl.data.sources.presence import require_there
 from plora_cl.errors import PloraError, SettingsError
 from plora_cl.methods.registry import techniques
 from plora_cl.model.locations import resolve_packaged
@@ -32,11 +31,10 @@ def _problems(settings: SettingFields) -> Iterator[str]:
     sources: list[TaskSource] = []
     active = [technique for technique in techniques() if technique.is_on(settings)]
     yield from _told(lambda: sources.extend(parse_tasks(settings.tasks)))
-    for check in (
-        *(partial(require_there, source) for source in sources),
-        partial(_require_encoder, settings.model_name),
-        *(partial(technique.require_inputs, settings) for technique in active),
-    ):
+    checks: list[Callable[[], None]] = [source.require_there for source in sources]
+    checks.append(partial(_require_encoder, settings.model_name))
+    checks += [partial(technique.require_inputs, settings) for technique in active]
+    for check in checks:
         yield from _told(check)
 
 

@@ -9,10 +9,8 @@ from typing import Any
 
 from plora_cl.config.fields import setting_fields
 from plora_cl.config.schema import Settings
-from plora_cl.config.task_entry import task_name
+from plora_cl.data.sources.entry import PLACES, added_places, split_place, task_name
 from plora_cl.setting_types import Refers, referring
-
-_OF_A_TASK = ("path", "hub")
 
 RECORD = "config.yaml"
 """Name of the file in an experiment that says what its run was started with."""
@@ -84,6 +82,9 @@ def _placed(values: Mapping[Any, Any], place: Callable[[str], str]) -> dict[Any,
 
 def _placed_entry(entry: Any, place: Callable[[str], str]) -> Any:
     if isinstance(entry, str):
+        added = split_place(entry)
+        if added is not None and _is_local(added[1]):
+            return f"{added[0]}:{place(added[1])}"
         if not _is_task_folder(entry):
             return entry
         found = place(entry)
@@ -93,7 +94,7 @@ def _placed_entry(entry: Any, place: Callable[[str], str]) -> Any:
         return entry
     moved = {
         key: place(entry[key])
-        for key in _OF_A_TASK
+        for key in ("path", "hub", *(added_places() if not {*PLACES} & entry.keys() else ()))
         if isinstance(entry.get(key), str) and (key == "path" or _is_local(entry[key]))
     }
     text = next(iter(moved), None)

@@ -21,8 +21,8 @@ from pydantic import (
 from plora_cl.config.errors import field_problems, shown, unknown
 from plora_cl.config.learners import LEARNERS
 from plora_cl.config.streams import expanded
-from plora_cl.config.task_entry import TaskEntry
 from plora_cl.config.yaml_file import read_mapping
+from plora_cl.data.sources.entry import AnyEntry
 from plora_cl.errors import SettingsError
 from plora_cl.methods.registry import techniques
 from plora_cl.setting_types import not_empty
@@ -96,7 +96,7 @@ def _listed_orders(value: object) -> object:
     return {name: name for name in _distinct(tuple(names))}
 
 
-_Stream = Annotated[tuple[TaskEntry, ...], BeforeValidator(expanded), AfterValidator(not_empty)]
+_Stream = Annotated[tuple[AnyEntry, ...], BeforeValidator(expanded), AfterValidator(not_empty)]
 _Name = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 _Overrides = dict[str, Any]
 _Count = Annotated[int, Field(strict=True, ge=1)]
@@ -144,7 +144,7 @@ class StudyFile(BaseModel):
     """Folder below experiment_dir; it holds one folder for each run."""
     base: _Overrides = {}
     """Settings of every run; the key preset names packaged settings to start from."""
-    tasks: dict[str, TaskEntry] = {}
+    tasks: dict[str, AnyEntry] = {}
     """Short names of tasks for use in orders."""
     orders: Annotated[
         dict[_Name, _Stream],

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plora_cl.config.errors import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
-from plora_cl.config.task_entry import task_name
+from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import StudyError
 from plora_cl.study.plan import PlannedRun
 

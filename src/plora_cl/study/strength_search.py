@@ -20,8 +20,8 @@ from plora_cl.checkpoint.store.output_files import write_output
 from plora_cl.config.consistency import effectless
 from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, recordable, settings_class
-from plora_cl.config.task_entry import TaskSource, task_name
 from plora_cl.data.sources.declaration import parse_task, spelled_out
+from plora_cl.data.sources.entry import TaskEntry, task_name
 from plora_cl.data.tokens.scan import scan
 from plora_cl.errors import StudyError
 from plora_cl.methods.registry import techniques
@@ -237,7 +237,7 @@ def _trials(
     ]
 
 
-def _halves(entry: str | TaskSource) -> list[dict[str, Any]] | None:
+def _halves(entry: str | TaskEntry) -> list[dict[str, Any]] | None:
     """Return a task cut in two by its classes, in label order; None if it has too few."""
     whole, name = spelled_out(entry), task_name(entry)
     classes = _class_names(json.dumps(whole))

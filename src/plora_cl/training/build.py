@@ -20,7 +20,6 @@ from plora_cl.compute.random_state import Generators
 from plora_cl.config.schema import Settings, experiment_folder, holds_out, identity, recordable
 from plora_cl.data.loading import load_tasks
 from plora_cl.data.sources.declaration import parse_tasks
-from plora_cl.data.sources.presence import require_there
 from plora_cl.data.task import Task
 from plora_cl.data.tokens.cache import default_cache_dir
 from plora_cl.evaluation.costs import Costs
@@ -76,7 +75,7 @@ def build_run(
         ModelError: The encoder cannot be loaded, or lacks what the settings ask for.
     """
     for source in parse_tasks(settings.tasks):
-        require_there(source)  # before a model is fetched
+        source.require_there()  # before a model is fetched
     random = Generators.seeded(settings.seed)
     with random.in_effect():  # layers that the encoder's files lack are drawn from them
         return _built(settings, random, reporter, stop, disk or Filesystem(), methods)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Finding
-from plora_cl.config.task_entry import task_name
+from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import CorruptCheckpointError
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last

@@ -36,7 +36,10 @@ class Row(NamedTuple):
 
 
 class TaskSource(Protocol):
-    """A task before tokenisation, read as a stream and any number of times."""
+    """A task before tokenisation, read as a stream and any number of times.
+
+    A class that inherits from it has to have `name`, `splits` and `rows`.
+    """
 
     @property
     def name(self) -> str:
@@ -44,32 +47,43 @@ class TaskSource(Protocol):
         ...
 
     def splits(self) -> tuple[str, ...]:
-        """Return which of train, validation and test there are, in this order.
+        """Return which of train, validation and test exist, in this order.
 
         Raises:
             DataError: The source cannot be reached, or lacks train or test.
         """
         ...
 
-    def place(self, split: str) -> str:
-        """Return the file (or its like) that holds ``split``, for messages."""
-        ...
-
-    def content_digest(self) -> str:
-        """Return a SHA-256 that depends on texts, labels and how they are read, not on paths."""
-        ...
-
     def rows(self, split: str) -> Iterator[Row]:
-        """Yield the rows of ``split``, checked.
+        """Yield the rows of ``split``, checked; see `Columns.row`.
 
         Raises:
             DataError: A row cannot be read; the message names file, line and remedy.
         """
         ...
 
+    def require_there(self) -> None:
+        """Check what can be checked at once, without fetching anything; nothing by default.
+
+        Raises:
+            DataError: A file, a column or a package is missing or cannot be read.
+        """
+        return
+
+    def place(self, split: str) -> str:
+        """Return the file (or its like) that holds ``split``, for messages."""
+        return f"{self.name}[{split}]"
+
+    def content_digest(self) -> str:
+        """Return a SHA-256 that depends on texts, labels and how they are read, not on paths.
+
+        By default it is one over all rows.
+        """
+        return rows_digest(self)
+
     def class_order(self) -> tuple[str, ...] | None:
-        """Return all class names in the source's own order, or None if it has none."""
-        ...
+        """Return all class names in the source's own order; None, by default, if it has none."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +179,8 @@ def rows_digest(source: TaskSource) -> str:
         for row in source.rows(split):
             digest.update(f"{len(row.text)} {len(row.label)} {row.text}{row.label}".encode())
     return digest.hexdigest()
+
+
+def no_rows(source: TaskSource, split: str) -> DataError:
+    """Return the error that ``split`` is empty."""
+    return DataError(f"{source.place(split)}: the {split} split has no rows; add some")

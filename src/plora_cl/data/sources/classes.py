@@ -32,6 +32,14 @@ class OnlyClasses:
         """Return the splits that the source has."""
         return self.source.splits()
 
+    def require_there(self) -> None:
+        """Check the source.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        self.source.require_there()
+
     def place(self, split: str) -> str:
         """Return where the source holds ``split``."""
         return self.source.place(split)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plora_cl.data.sources.base import SPLITS, Columns, Row
+from plora_cl.data.sources.base import SPLITS, Columns, Row, no_rows
 from plora_cl.data.sources.readers import READERS, comma_separated
 from plora_cl.errors import DataError
 
@@ -63,6 +63,16 @@ class FolderSource:
         with self._reading(path):
             for line, record in READERS[path.suffix](path, self.columns):
                 yield self.columns.row(record, place, line)
+
+    def require_there(self) -> None:
+        """Read the first row of each split.
+
+        Raises:
+            DataError: A file or a column is missing, a split is empty, or a row cannot be read.
+        """
+        for split in self.splits():
+            if next(self.rows(split), None) is None:
+                raise no_rows(self, split)
 
     def class_order(self) -> None:
         """Return None: files do not order their classes."""

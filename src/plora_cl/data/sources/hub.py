@@ -54,6 +54,9 @@ class HubSource:
                 )
         return tuple(found)
 
+    def require_there(self) -> None:
+        """Do nothing: the data set may have to be fetched."""
+
     def place(self, split: str) -> str:
         """Return the data set and its name of ``split``."""
         return f"{self.dataset}[{self.split_names.get(split, split)}]"

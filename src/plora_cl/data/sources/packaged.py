@@ -65,6 +65,14 @@ class PackagedSource:
         """
         return tuple(self._read)
 
+    def require_there(self) -> None:
+        """Look for the package.
+
+        Raises:
+            DataError: It is not installed.
+        """
+        self.folder()
+
     def place(self, split: str) -> str:
         """Return the file or folder that holds ``split``."""
         return self._read[split].place

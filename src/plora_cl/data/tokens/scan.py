@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plora_cl.data.sampling import held_out
-from plora_cl.data.sources.base import SPLITS, Row, TaskSource, short
+from plora_cl.data.sources.base import SPLITS, Row, TaskSource, no_rows, short
 from plora_cl.data.text_digest import text_hashes
 from plora_cl.errors import DataError
 
@@ -137,8 +137,3 @@ def _validating(
             "held out for validation; add examples or a validation split"
         )
     return chosen
-
-
-def no_rows(source: TaskSource, split: str) -> DataError:
-    """Return the error that ``split`` is empty."""
-    return DataError(f"{source.place(split)}: the {split} split has no rows; add some")
