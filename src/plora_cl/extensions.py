@@ -40,7 +40,7 @@ def _loaded(entry: metadata.EntryPoint) -> Extension:
     origin = f"package {_package(entry)}, entry point {entry.group}: {entry.name} = {entry.value}"
     try:
         return Extension(entry.name, origin, entry.load())
-    except Exception as error:  # somebody else's code raises anything
+    except Exception as error:  # code of another package raises anything
         reason = next(iter(str(error).splitlines()), "")
         raise ExtensionError(
             f"{origin}: cannot be imported: {type(error).__name__}: {reason}; repair or uninstall "

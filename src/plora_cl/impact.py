@@ -1,4 +1,4 @@
-"""What a difference between a checkpoint and the run that goes on from it does to the result."""
+"""How a difference between a checkpoint and the run that resumes it affects the result."""
 
 from __future__ import annotations
 

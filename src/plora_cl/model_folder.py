@@ -1,4 +1,4 @@
-"""Whether the folder of a pretrained model holds one, told before anything takes long to load."""
+"""Check that a folder holds a pretrained model, without loading it."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from plora_cl.errors import ModelError
 from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
+from plora_cl.wording import nearest
 
 _CONFIG = "config.json"
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
@@ -106,7 +106,7 @@ def _nearby(location: str) -> str | None:
         there = [folder.name for folder in path.parent.iterdir() if (folder / _CONFIG).is_file()]
     except (OSError, ValueError):
         return None
-    meant = next(iter(difflib.get_close_matches(path.name, there, n=1)), None)
+    meant = nearest(path.name, there)
     if meant is None:
         return None
     return f"did you mean {'' if path.is_absolute() else './'}{path.parent / meant}?"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pkgutil import resolve_name
 from typing import Any, NoReturn, TypeAlias
 
 from plora_cl.cli.exit import REFUSED
+from plora_cl.wording import nearest
 
 Commands: TypeAlias = Mapping[str, tuple[str, str]]
 """By name: a module or ``module:object`` that has ``main(argv) -> int``, and a one-line purpose."""
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
             return None
         what, given = found[1].lower(), found[2]
         choices = re.findall(r"[^\s',]+", found[3])
-        meant = _nearest(given.strip("'"), choices)
+        meant = nearest(given.strip("'"), choices)
         ways = f"did you mean {meant}?" if meant else f"there are {', '.join(choices)}"
         return f"unknown {what} {given}; {ways}"
 
@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
     def _meant(self, flag: str, value: str) -> str:
         flags = [option for option in self._option_string_actions if option.startswith("--")]
         by_set = {f"--{name.replace('_', '-')}": name for name in self.settings}
-        meant = _nearest(flag.replace("_", "-"), [*flags, *by_set])
+        meant = nearest(flag.replace("_", "-"), [*flags, *by_set])
         if meant is None:
             return ""
         if meant in flags:
@@ -108,7 +108,3 @@ def run_command(parser: Parser, parsed: argparse.Namespace, commands: Commands) 
         return REFUSED
     code: int = resolve_name(commands[parsed.command][0]).main(parsed.arguments)
     return code
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, list(valid), n=1)), None)

@@ -144,11 +144,11 @@ def _idle_at_first(technique: Technique) -> tuple[str, ...]:
 
 
 def ineffective(settings: SettingFields, given: Collection[str]) -> list[str]:
-    """Return one line for each setting that was asked for and changes nothing.
+    """Return one line for each setting that the user wrote and that changes nothing.
 
     Args:
         settings: The settings of the run.
-        given: Names that the user wrote; what is left at, or set to, its default is not reported.
+        given: Names that the user wrote; a setting with its default value is not reported.
     """
     reasons = effectless(settings)
     tasks = [task_name(entry) for entry in settings.tasks]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,6 +11,7 @@ from pydantic_core import ErrorDetails
 from plora_cl.config.fields import setting_fields
 from plora_cl.data.sources.entry import entry_keys
 from plora_cl.setting_types import TAGS
+from plora_cl.wording import nearest, short
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -37,9 +36,6 @@ _LOOKS_LIKE_TEXT = "text (in quotes, where YAML takes it for something else)"
 
 Keys: TypeAlias = Mapping[str, Sequence[str]]
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
-
 
 def setting_names() -> list[str]:
     """Return the name of every setting, in the order of the schema."""
@@ -51,15 +47,9 @@ def shown(value: object) -> str:
     if value is None:
         return "null"
     try:
-        return str(value).lower() if isinstance(value, bool) else _short.repr(value)
+        return str(value).lower() if isinstance(value, bool) else short(value)
     except ValueError:  # Python does not write out integers of thousands of digits
         return "a number of thousands of digits"
-
-
-def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name that ``name`` was most likely meant to be."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return close[0] if close else None
 
 
 def unknown(name: str, valid: Iterable[str], *, kind: str = "setting") -> str:
@@ -125,11 +115,9 @@ def _text(details: ErrorDetails, keys: Keys | None) -> str:
         return f"{shown(value)}; expected {_LOOKS_LIKE_TEXT}"
     expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else details["msg"]
     text = f"{shown(value)}; expected {expected}"
-    meant = (
-        nearest(str(value), context["expected"].replace("'", " ").split())
-        if (kind == "literal_error")
-        else None
-    )
+    if kind != "literal_error":
+        return text
+    meant = nearest(str(value), context["expected"].replace("'", " ").split())
     return f"{text}; did you mean {meant}?" if meant else text
 
 

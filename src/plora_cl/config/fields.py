@@ -74,7 +74,7 @@ class _TrainingSettings(SettingsGroup):
     precision: Annotated[Literal["fp32", "bf16", "fp16"], _TRAJECTORY] = "fp32"
     """Arithmetic of the forward pass and of the generator; fp16 needs a GPU."""
     deterministic: Annotated[Switch, _TRAJECTORY] = True
-    """The same bits each time on CUDA, too, for some of its speed; the CPU always gives them."""
+    """Compute the same bits each time on CUDA, at some cost in speed; a CPU always does."""
 
     epochs: Annotated[Positive, _TRAJECTORY] = 3
     """Passes over the training split of each task."""
@@ -103,7 +103,7 @@ class _TrainingSettings(SettingsGroup):
     hold_out_validation: Annotated[Literal["auto", "always"], _HARMLESS] = "auto"
     """A tenth of training validates where a task has no such split: auto: if used; or always."""
     measure_validation: Annotated[Switch, _HARMLESS] = False
-    """Measure the validation splits, too, when a run ends: what to choose settings by."""
+    """Also measure the validation splits when a run ends: choose settings by these scores."""
     eval_batch_size: Annotated[Positive, _TRAJECTORY] = 64
     """Examples per batch when measuring."""
     class_weights: Annotated[Literal["none", "balanced"], _TRAJECTORY] = "none"
@@ -117,10 +117,10 @@ class _TrainingSettings(SettingsGroup):
 
 
 class _RunSettings(SettingsGroup):
-    """What is measured and saved beside training."""
+    """What is measured and saved during training."""
 
     use_router: Annotated[Switch, _TRAJECTORY] = True
-    """Measure with the task of a text inferred, too, beside the scores with the task known."""
+    """Also measure with the task of each text inferred, not only with the task given."""
     router_examples: Annotated[Positive, _TRAJECTORY] = 500
     """Training examples per task that the router learns from, a stratified sample."""
     router_abstain: Annotated[Ratio, Field(lt=1), _TRAJECTORY] = 0.05
@@ -131,7 +131,7 @@ class _RunSettings(SettingsGroup):
     keep_last_n_checkpoints: Annotated[Positive, _HARMLESS] = 3
     """Checkpoints to keep of the task in training, 1 for no spare; a task's last always stays."""
     async_checkpoint: Annotated[Switch, _HARMLESS] = True
-    """Write checkpoints while training goes on; off: each save returns when it is durable."""
+    """Write checkpoints in the background; off: each save returns when it is durable."""
     checkpoint_disk_budget: Annotated[
         Annotated[_Bytes, BeforeValidator(as_bytes)] | None, _HARMLESS
     ] = None

@@ -1,4 +1,4 @@
-"""Whether tasks and models exist, told before anything is fetched or takes long to load."""
+"""Check that tasks and models exist before anything is fetched or takes long to load."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def require_inputs(runs: Iterable[SettingFields]) -> None:
 def _problems(settings: SettingFields) -> Iterator[str]:
     sources: list[TaskSource] = []
     active = [technique for technique in techniques() if technique.is_on(settings)]
-    yield from _told(lambda: sources.extend(parse_tasks(settings.tasks)))
+    yield from _problem_of(lambda: sources.extend(parse_tasks(settings.tasks)))
     checks: list[Callable[[], None]] = [source.require_there for source in sources]
     checks.append(partial(_require_encoder, settings.model_name))
     checks += [partial(technique.require_inputs, settings) for technique in active]
     for check in checks:
-        yield from _told(check)
+        yield from _problem_of(check)
 
 
 def _require_encoder(model_name: str) -> None:
     require_model_folder("model_name", resolve_packaged(model_name), "an encoder")
 
 
-def _told(check: Callable[[], None]) -> list[str]:
+def _problem_of(check: Callable[[], None]) -> list[str]:
     try:
         check()
     except PloraError as error:

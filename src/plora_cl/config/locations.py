@@ -48,7 +48,7 @@ def found_again(values: Mapping[Any, Any], folder: Path) -> dict[Any, Any]:
     A path that leads nowhere any more is looked for where it is if everything was moved together.
 
     Args:
-        values: Read from a record; perhaps ill-typed.
+        values: Read from a record; they may be ill-typed.
         folder: Of the experiment, where it is now.
     """
     places = [values.get(name) for name in ("experiment_dir", "experiment_name")]

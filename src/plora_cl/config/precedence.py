@@ -117,8 +117,8 @@ def resolve(
             has been moved; paths in any other file are relative to the working directory.
         flags: For each setting typed as a flag, the flag as it was typed and its value.
         assignments: ``dotted.path=value`` each; the value is YAML.
-        resume: True or ``auto`` to go on with the experiment, or the path of a checkpoint to go on
-            from, which then also says which experiment is meant, unless another source does.
+        resume: True or ``auto`` to resume the experiment, or the path of a checkpoint to resume
+            from, which also names the experiment unless another source does.
 
     Raises:
         SettingsError: Something is unknown, ill-typed, out of range or contradictory; lists every
@@ -227,7 +227,7 @@ def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None
     if isinstance(resume, str) and resume != "auto":
         checkpoint = Path(resume)
         if len(checkpoint.parts) < 3 or ".." in checkpoint.parts:
-            checkpoint = Path(os.path.realpath(checkpoint))  # takes a loop of links, too
+            checkpoint = Path(os.path.realpath(checkpoint))  # also resolves a loop of links
         folder = checkpoint.parent
         return folder.parent if folder.name == "checkpoints" else None
     defaults = SettingFields()

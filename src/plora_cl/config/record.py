@@ -1,4 +1,4 @@
-"""The file in an experiment that says what its run was started with, and when that still holds."""
+"""The file in an experiment that records the settings of its run."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ def record(dumped: str, *, branch: int) -> bytes:
 
 
 def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
-    """Return what settings the experiment in ``folder`` goes on with, and the file that says so.
+    """Return the settings with which the experiment in ``folder`` resumes, and their file.
 
-    That is ``config.yaml``. Where it is lost, or a run was killed after it had begun another branch
-    and before it could write the settings of that, it is the checkpoint that is resumed. A file
-    that somebody edited is never taken for an old one, and what it does not say (it was cut off,
-    perhaps) stays as it was. Nor is one of a later branch than every checkpoint taken for an old
-    one where a damaged one may be of that branch: an older one does not bring back its settings
-    unseen.
+    The file is ``config.yaml``. The checkpoint to resume replaces it in two cases: the file is
+    lost, or a run was killed between the first checkpoint of a new branch and the record of that
+    branch. An edited file is used as it is; settings that it lacks come from the checkpoint. A file
+    of a later branch than every readable checkpoint is used if a damaged checkpoint may belong to
+    that branch, so that an older checkpoint does not silently restore its settings.
 
     Args:
         folder: Of the experiment, which may have been moved.
@@ -65,7 +64,7 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
     values = read_mapping(path)
     branch = _branch(path.read_bytes())
     written = found_again(values, folder)
-    with suppress(CheckpointError):  # whoever resumes it says what is wrong
+    with suppress(CheckpointError):  # resuming reports what is wrong
         entry = _asked_for(folder, resume) or _newest(folder, branch)
         if entry is not None and branch is None:
             if _HEADER.match(path.read_bytes()):

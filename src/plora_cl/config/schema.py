@@ -22,7 +22,7 @@ EXAMPLE_SETTINGS = (
     *("tasks", "max_train_examples", "max_train_examples_per_class"),
     *("max_eval_examples", "max_validation_examples_per_class"),
 )
-"""Settings that decide, beside the seed, which texts a run learns from and is measured on."""
+"""Settings that, with the seed, decide which texts a run learns from and is measured on."""
 
 _SHAPES = (
     *("model_name", "tasks", "shared", "task_adapters"),

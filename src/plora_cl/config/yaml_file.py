@@ -116,7 +116,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         SettingsError: The file cannot be read, is too long, not UTF-8 or not a YAML mapping.
     """
     try:
-        with path.open("rb") as file:  # perhaps a pipe
+        with path.open("rb") as file:  # it may be a pipe
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise SettingsError([f"{path}: longer than {MAX_BYTES} bytes; expected settings"])

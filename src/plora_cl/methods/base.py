@@ -203,7 +203,7 @@ class MethodStack:
         }
 
     def notes(self, model: ContinualClassifier) -> list[str]:
-        """Return a line for whatever a method has no effect on."""
+        """Return a line for each thing that a method has no effect on."""
         return [
             f"{name} has no effect on {what}: {reason}"
             for name, method in self.methods.items()

@@ -37,7 +37,7 @@ class ModelSettings(SettingsGroup):
     composition: Annotated[Literal["isolated", "cumulative"], _TRAJECTORY] = "isolated"
     """Which adapters act: isolated takes the task's own, cumulative the sum of all so far."""
     task_adapters: Annotated[Switch, _STRUCTURAL] = True
-    """Each task has a LoRA adapter of its own; off: a head alone, beside what is shared."""
+    """Each task has its own LoRA adapter; off: only its head and what is shared."""
     shared: Annotated[Text, AfterValidator(_regular_expression), _STRUCTURAL] = "layernorm"
     """What all tasks change: none, layernorm, embeddings, all, lora (an adapter) or a regex."""
     joint: Annotated[Switch, _STRUCTURAL] = False

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.config.consistency import effectless, ineffective
-from plora_cl.config.errors import nearest
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.learners import FLOOR, LEARNERS
 from plora_cl.config.precedence import layered
@@ -17,6 +16,7 @@ from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.data.sources.declaration import parse_tasks, spelled_out
 from plora_cl.errors import DataError, SettingsError
 from plora_cl.study.file import LIKE, StudyFile
+from plora_cl.wording import nearest
 
 Overrides = Mapping[str, Any]
 Chosen = Mapping[tuple[str, str, str], Overrides]

@@ -70,7 +70,7 @@ def build_run(
         methods: Those of the user, which join the ones that settings switch on.
 
     Raises:
-        RunStoppedError: ``stop`` asked for it.
+        RunStoppedError: ``stop`` requested it.
         DataError: A task cannot be read.
         ModelError: The encoder cannot be loaded, or lacks what the settings ask for.
     """

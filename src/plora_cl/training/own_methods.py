@@ -23,7 +23,7 @@ IDENTITY = "methods"
 def require_distinct_names(
     methods: Sequence[ContinualMethod], reserved: Collection[str]
 ) -> Sequence[ContinualMethod]:
-    """Return ``methods`` if each has a name of its own.
+    """Return ``methods`` if their names are valid and distinct.
 
     Args:
         methods: Those of the user.
@@ -48,7 +48,7 @@ def require_distinct_names(
             )
         if name in seen:
             raise MethodError(
-                f"methods: two methods have the name {name!r}; give each a name of its own"
+                f"methods: two methods have the name {name!r}; give each its own name"
             )
         seen.add(name)
     return tuple(methods)
@@ -67,7 +67,7 @@ def copies(methods: Sequence[ContinualMethod]) -> list[ContinualMethod]:
         except Exception as error:
             raise MethodError(
                 f"methods: {method.name} cannot be copied ({error}), and each run learns with a "
-                "copy of its own; define `__deepcopy__`, or create what cannot be copied in `grow`"
+                "copy; define `__deepcopy__`, or create what cannot be copied in `grow`"
             ) from error
     return found
 

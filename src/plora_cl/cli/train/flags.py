@@ -1,4 +1,4 @@
-"""The flags of ``plora-cl train``: a short table, everything else goes through ``--set``."""
+"""The flags of ``plora-cl train``: a short table; ``--set`` takes every other setting."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def train_parser() -> argparse.ArgumentParser:
     """Return the parser of ``plora-cl train``; what was not typed is not in its namespace."""
     parser = Parser(
         prog="plora-cl train",
-        description="Learn a stream of text-classification tasks; stop anywhere, go on exactly.",
+        description="Learn a stream of text-classification tasks; stop any time, resume exactly.",
         epilog=_EXAMPLE + _other_settings(),
         argument_default=argparse.SUPPRESS,
     )
@@ -152,7 +152,7 @@ def floor_parser() -> argparse.ArgumentParser:
 
 
 def resolved(typed: Mapping[str, Any]) -> Resolved:
-    """Return the settings that were asked for on the command line.
+    """Return the settings of a command line.
 
     Args:
         typed: Namespace of `train_parser` or `floor_parser`.
@@ -240,8 +240,8 @@ def _add_resuming(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const=True,
         metavar="auto|PATH",
-        help="go on from the newest checkpoint, with the settings the experiment was started with; "
-        "auto: start afresh where there is none; PATH: take that checkpoint",
+        help="resume from the newest checkpoint, with the settings of the experiment; auto: start "
+        "afresh if there is none; PATH: resume from that checkpoint",
     )
     either.add_argument(
         "--overwrite",
@@ -251,9 +251,9 @@ def _add_resuming(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--accept-changes",
         action="store_true",
-        help="with --resume: go on although settings, data, libraries or the machine differ from "
-        "the checkpoint in a way that changes the result; without it that is refused with exit "
-        "code 2. What changed is shown and recorded in the run log",
+        help="with --resume: accept settings, data, libraries or a machine that change the result; "
+        "without it such a change is refused with exit code 2. Changes are shown and recorded in "
+        "the run log",
     )
 
 

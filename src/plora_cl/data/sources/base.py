@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from plora_cl.errors import DataError
+from plora_cl.wording import LONGEST, short
 
 SPLITS = ("train", "validation", "test")
 
@@ -17,8 +17,6 @@ LONGEST_TEXT = 1 << 28
 """Characters of one column of a row."""
 
 _MOST_NAMES = 50
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 class Row(NamedTuple):
@@ -160,13 +158,8 @@ class Columns:
         return " ".join(parts)
 
 
-def short(value: object) -> str:
-    """Return ``value`` as a message can show it, however long it is."""
-    return _short.repr(value)
-
-
 def _listed(names: list[str]) -> str:
-    shown = [name if len(name) <= _short.maxstring else short(name) for name in names[:_MOST_NAMES]]
+    shown = [name if len(name) <= LONGEST else short(name) for name in names[:_MOST_NAMES]]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(shown) + more
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from plora_cl.data.sources.folder import FolderSource
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource
 from plora_cl.errors import DataError
+from plora_cl.wording import nearest
 
 
 class _HubTask(NamedTuple):
@@ -160,5 +160,5 @@ def _is_folder(text: str) -> bool:
 
 
 def _nearest(given: str, valid: Sequence[str]) -> str:
-    found = get_close_matches(given, valid, n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    meant = nearest(given, valid)
+    return f" (did you mean {meant!r}?)" if meant else ""

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from plora_cl.data.sampling import held_out
-from plora_cl.data.sources.base import SPLITS, Row, TaskSource, no_rows, short
+from plora_cl.data.sources.base import SPLITS, Row, TaskSource, no_rows
 from plora_cl.data.text_digest import text_hashes
 from plora_cl.errors import DataError
+from plora_cl.wording import short
 
 VALIDATION_FRACTION = 0.1
 """Share of the distinct training texts of each class that is held out for validation."""

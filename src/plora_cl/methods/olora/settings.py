@@ -23,7 +23,7 @@ class OloraSettings(ModelSettings):
     ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"
     """Overlaps are summed as absolute values or squared."""
     lambda_ortho_norm: Annotated[NotNegative, _TRAJECTORY] = 0.0
-    """Strength of the norm of each new adapter beside its orthogonality; 0 leaves it free."""
+    """Strength of the penalty on the norm of each new adapter; 0 leaves it free."""
 
 
 def _contradictions(settings: OloraSettings) -> Iterator[Contradiction]:

@@ -58,9 +58,9 @@ class ReplaySettings(ModelSettings):
     replay_prompts: Annotated[
         _Prompts, AfterValidator(_valid_prompts), Refers.TASKS, _TRAJECTORY
     ] = None
-    """Templates with {label} and perhaps {task}: a list, or lists by task; null: built-in."""
+    """Templates with {label}, optionally {task}: a list, or lists by task; null: built-in."""
     replay_filter: Annotated[Switch, _TRAJECTORY] = True
-    """Keep only texts that the earlier task's own head assigns to the class asked for."""
+    """Keep only texts that the earlier task's own head assigns to the class in the prompt."""
     replay_token_budget: Annotated[Count, _TRAJECTORY] = 0
     """New tokens before each task, a chunk for each class at least; 0: four times what is asked."""
     replay_tuning: Annotated[Switch, _STRUCTURAL] = False

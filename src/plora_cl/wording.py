@@ -1,0 +1,23 @@
+"""Parts of messages: values in one short line, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+
+LONGEST = 80
+"""Characters of a value in a message."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = LONGEST
+
+
+def short(value: object) -> str:
+    """Return the representation of ``value``, cut to about `LONGEST` characters."""
+    return _short.repr(value)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that ``name`` was most likely meant to be, None if none is close."""
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1)), None)
