@@ -88,14 +88,17 @@ def test_odd_values_inside_are_refused_or_change_nothing_but_numbers(
     _, path, snapshot = newest(here)
     chance = random.Random(seed)
     part = chance.choice(("state", "identity", "environment", "settings"))
-    tree = {part: deepcopy(getattr(snapshot, part))}
+    source: Any = snapshot if part == "state" else snapshot.facts
+    tree = {part: deepcopy(getattr(source, part))}
     place = chance.choice(inner(tree)[1:])
     node: Any = tree
     for key in place[:-1]:
         node = node[key]
     plain = [odd for odd in ODD if not isinstance(odd, torch.Tensor | float)]
     node[place[-1]] = chance.choice(ODD if part == "state" else plain)
-    said = refused(settings, here, path, replace(snapshot, **tree))
+    odd = replace(source, **tree)
+    odd = odd if part == "state" else replace(snapshot, facts=odd)
+    said = refused(settings, here, path, odd)
     assert said is None or "\n" not in said
 
 

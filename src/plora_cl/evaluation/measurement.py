@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from plora_cl.data.task import Task
@@ -34,10 +35,11 @@ class FinalScores(NamedTuple):
     validation: list[Scores] | None
 
 
+@dataclass(slots=True)
 class Measurement:
     """Measures on validation and test splits; scores that cannot have changed are reused.
 
-    Args:
+    Attributes:
         scorer: Predicts.
         matrix: Takes the test scores.
         costs: Takes the time of measuring the untrained model.
@@ -47,48 +49,42 @@ class Measurement:
         router: Infers the task of a text; None measures with the task known only.
     """
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        matrix: ScoreMatrix,
-        costs: Costs,
-        run_log: RunLog,
-        under_way: UnderWay,
-        base_digest: Callable[[], str],
-        router: Router | None = None,
-    ) -> None:
-        self._scorer, self._matrix, self._costs, self._run_log = scorer, matrix, costs, run_log
-        self._under_way, self._base_digest = under_way, base_digest
-        self._router = router
-        self._predicted: dict[int, tuple[str, Predictions]] = {}
+    scorer: Scorer
+    matrix: ScoreMatrix
+    costs: Costs
+    run_log: RunLog
+    under_way: UnderWay
+    base_digest: Callable[[], str]
+    router: Router | None = None
+    _predicted: dict[int, tuple[str, Predictions]] = field(default_factory=dict, init=False)
 
     def untrained(self, tasks: Sequence[Task]) -> Units[None]:
         """Record test scores before anything was learned, unless they are known."""
         for task in tasks:
-            if self._matrix.scores(UNTRAINED, task.index):
+            if self.matrix.scores(UNTRAINED, task.index):
                 continue
-            with self._costs.measure(task.name, "untrained"):
+            with self.costs.measure(task.name, "untrained"):
                 what = f"untrained on {task.name}"
-                predictions = yield from self._scorer.predict(task, task.test, what, key="start")
+                predictions = yield from self.scorer.predict(task, task.test, what, key="start")
             accuracy, f1 = scores(*predictions, classes=len(task.classes))
             digest = self._digest(task)
-            self._matrix.record(UNTRAINED, task.index, accuracy, f1, digest)
-            self._scorer.forget()
+            self.matrix.record(UNTRAINED, task.index, accuracy, f1, digest)
+            self.scorer.forget()
 
     def test(self, row: int, task: Task, *, step: int) -> Units[None]:
         """Record test scores on ``task`` after task ``row`` was learned, unless they are known."""
-        is_known = self._matrix.scores(row, task.index) is not None
+        is_known = self.matrix.scores(row, task.index) is not None
         if is_known and not self._is_routed(row, task):
             return
         digest = self._digest(task)
         if not is_known:
-            known = self._matrix.reusable(task.index, digest)
+            known = self.matrix.reusable(task.index, digest)
             if known is None:
                 known = scores(
                     *(yield from self._predictions(task, digest)), classes=len(task.classes)
                 )
-            self._matrix.record(row, task.index, *known, digest)
-            self._run_log.append(
+            self.matrix.record(row, task.index, *known, digest)
+            self.run_log.append(
                 {
                     "event": "evaluation",
                     "step": step,
@@ -100,12 +96,12 @@ class Measurement:
             )
         if self._is_routed(row, task):
             yield from self._test_routed(row, task, digest, step=step)
-        self._scorer.forget()
+        self.scorer.forget()
 
     def learn_routes(self, tasks: Sequence[Task]) -> Units[None]:
         """Let the router, if there is one, learn to tell ``tasks`` apart."""
-        if self._router is not None:
-            yield from self._router.learn(tasks)
+        if self.router is not None:
+            yield from self.router.learn(tasks)
 
     def validate(self, tasks: Sequence[Task], cursor: Cursor) -> Units[list[Scores]]:
         """Return scores on the validation splits after the epoch that has just ended."""
@@ -122,17 +118,17 @@ class Measurement:
             tasks: All tasks.
             validation: Measure on the validation splits, too.
         """
-        known = self._under_way.by_class
+        known = self.under_way.by_class
         for task in tasks:
             digest = self._digest(task)
             if task.index not in known or known[task.index][0] != digest:
                 known[task.index] = digest, (yield from self._by_class(row, task, digest))
-                self._scorer.forget()
+                self.scorer.forget()
         found = (yield from self._validated(tasks, self._digest, None)) if validation else None
         return FinalScores({task.name: known[task.index][1] for task in tasks}, found)
 
     def _digest(self, task: Task) -> str:
-        return self._scorer.dependencies(task, self._base_digest())
+        return self.scorer.dependencies(task, self.base_digest())
 
     def _by_class(self, row: int, task: Task, digest: str) -> Units[ByClass | None]:
         """Return the scores of each class on the test split.
@@ -142,7 +138,7 @@ class Measurement:
         """
         predictions = yield from self._predictions(task, digest, "classes of")
         found = scores(*predictions, classes=len(task.classes))
-        if found != self._matrix.scores(row, task.index):
+        if found != self.matrix.scores(row, task.index):
             return None
         return scores_by_class(*predictions, classes=task.classes)
 
@@ -156,32 +152,32 @@ class Measurement:
             weights: Returns an identifier of the weights that decide the scores of a task.
             event: Logged together with the scores; None logs nothing.
         """
-        found = self._under_way.scores
+        found = self.under_way.scores
         for task in tasks:
             key = f"{weights(task)}, {task.validation.digest}"
             if task.index in found and found[task.index][0] == key:
                 continue
             what = f"validation on {task.name}"
-            predictions = yield from self._scorer.predict(task, task.validation, what, key=key)
+            predictions = yield from self.scorer.predict(task, task.validation, what, key=key)
             accuracy, f1 = scores(*predictions, classes=len(task.classes))
             found[task.index] = key, (accuracy, f1)
-            self._scorer.forget()
+            self.scorer.forget()
             if event is not None:
-                self._run_log.append({**event, "task": task.index, "accuracy": accuracy, "f1": f1})
+                self.run_log.append({**event, "task": task.index, "accuracy": accuracy, "f1": f1})
         return [found[task.index][1] for task in tasks]
 
     def _is_routed(self, row: int, task: Task) -> bool:
         return (
-            self._router is not None
+            self.router is not None
             and task.index <= row
-            and self._router.knows(row + 1)
-            and self._matrix.routed(row, task.index) is None
+            and self.router.knows(row + 1)
+            and self.matrix.routed(row, task.index) is None
         )
 
     def _test_routed(self, row: int, task: Task, digest: str, *, step: int) -> Units[None]:
-        assert self._router is not None
+        assert self.router is not None
         predictions = yield from self._predictions(task, digest)
-        routes, doubtful = yield from self._router.route(task, row + 1)
+        routes, doubtful = yield from self.router.route(task, row + 1)
         routed = routed_scores(
             routes,
             doubtful,
@@ -190,10 +186,10 @@ class Measurement:
             tasks=row + 1,
             classes=len(task.classes),
         )
-        self._matrix.record_routed(row, task.index, routed)
-        self._router.forget()
+        self.matrix.record_routed(row, task.index, routed)
+        self.router.forget()
         event = {"event": "routing", "step": step, "task": row, "on": task.index}
-        self._run_log.append({**event, **routed._asdict()})
+        self.run_log.append({**event, **routed._asdict()})
 
     def _predictions(
         self, task: Task, digest: str, what: str = "evaluation on"
@@ -201,7 +197,7 @@ class Measurement:
         """Return test predictions, computed once for each ``digest``."""
         known = self._predicted.get(task.index)
         if known is None or known[0] != digest:
-            predictions = yield from self._scorer.predict(
+            predictions = yield from self.scorer.predict(
                 task, task.test, f"{what} {task.name}", key=digest
             )
             known = self._predicted[task.index] = digest, predictions

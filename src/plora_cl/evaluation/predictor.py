@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -28,12 +29,13 @@ Predictions: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 _PASS = "predictions"
 
 
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """Predicts with the present model.
 
     A task that has not begun is predicted with the head that it would start with.
 
-    Args:
+    Attributes:
         model: What predicts; left in evaluation mode.
         batch_size: Examples per batch.
         autocast: Opens the precision that predictions run in.
@@ -41,18 +43,11 @@ class Scorer:
         under_way: Holds the predictions of a split until `forget`.
     """
 
-    def __init__(
-        self,
-        model: ContinualClassifier,
-        *,
-        batch_size: int,
-        autocast: Callable[[], AbstractContextManager[object]],
-        precision: str,
-        under_way: UnderWay,
-    ) -> None:
-        self._model, self._batch_size = model, batch_size
-        self._autocast, self._precision = autocast, precision
-        self._under_way = under_way
+    model: ContinualClassifier
+    batch_size: int
+    autocast: Callable[[], AbstractContextManager[object]]
+    precision: str
+    under_way: UnderWay
 
     def predict(self, task: Task, split: Split, what: str, *, key: str) -> Units[Predictions]:
         """Return predicted and true labels, ``[examples]`` each, in the same order.
@@ -68,30 +63,30 @@ class Scorer:
         Raises:
             TrainingError: A logit is not finite.
         """
-        model, head = self._model, self._head(task)
+        model, head = self.model, self._head(task)
 
         def predicted(cpu_batch: Batch, _: int) -> dict[str, torch.Tensor]:
             model.eval()
             batch = cpu_batch.to(model.device)
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), self.autocast():
                 represented = model.represent(batch.input_ids, batch.attention_mask, task.index)
                 logits = head(represented)
                 _require_finite(logits, what)
                 return {"labels": logits.argmax(-1).cpu()}
 
-        found = yield from self._under_way.pass_over(
+        found = yield from self.under_way.pass_over(
             split,
-            self._batch_size,
+            self.batch_size,
             predicted,
             name=_PASS,
-            key=f"{what}, {key}, {split.digest}, {self._batch_size}",
+            key=f"{what}, {key}, {split.digest}, {self.batch_size}",
             what=what,
         )
         return found["labels"].numpy().copy(), split.labels[split.order]
 
     def forget(self) -> None:
         """Remove the last predictions from the checkpoints: they are recorded elsewhere."""
-        self._under_way.forget(_PASS)
+        self.under_way.forget(_PASS)
 
     def dependencies(self, task: Task, base: str) -> str:
         """Return a digest of all that test predictions of ``task`` depend on.
@@ -103,24 +98,24 @@ class Scorer:
             task: What is predicted.
             base: Digest of the frozen encoder weights.
         """
-        names = self._model.dependencies(task.index)
+        names = self.model.dependencies(task.index)
         head = {name: p.detach() for name, p in self._head(task).named_parameters()}
         return state_digest(
             {
                 "base": base,
-                "parts": {name: self._model.part(name).state_dict() for name in names},
+                "parts": {name: self.model.part(name).state_dict() for name in names},
                 "head": head,
                 "texts": task.test.digest,
-                "computation": self._model.computation(),
-                "precision": self._precision,
-                "batch_size": self._batch_size,
+                "computation": self.model.computation(),
+                "precision": self.precision,
+                "batch_size": self.batch_size,
             }
         )
 
     def _head(self, task: Task) -> nn.Module:
-        if task.index < self._model.tasks:
-            return self._model.heads[task.index]
-        return self._model.untrained_head(task.index, len(task.classes))
+        if task.index < self.model.tasks:
+            return self.model.heads[task.index]
+        return self.model.untrained_head(task.index, len(task.classes))
 
 
 def _require_finite(logits: torch.Tensor, what: str) -> None:

@@ -41,10 +41,8 @@ class CLTrainer:
         trainer = CLTrainer(experiment_name="custom", checkpoint_every=50)
         results = trainer.train_sequence(resume="auto")
 
-    Models and tasks are loaded when they are first needed.
-
-    `train_sequence` learns all tasks. A training loop of your own takes the model and its tasks
-    from `begin_task`, and calls `save_checkpoint` and `load_checkpoint`.
+    `train_sequence` learns all tasks. A training loop of your own begins each with `begin_task`,
+    and calls `save_checkpoint` and `load_checkpoint`. Models and tasks are loaded at first use.
 
     Args:
         methods: Methods of your own, applied after those that the settings switch on. Each run
@@ -97,9 +95,8 @@ class CLTrainer:
         # Absolute paths: the working directory may be another one when the run is resumed
         self.settings, self._reporter = anchored(settings), reporter or Reporter()
         self._stop = stop or StopRequest()
-        self._methods = require_distinct_names(
-            methods, {technique.name for technique in techniques()}
-        )
+        built_in = {technique.name for technique in techniques()}
+        self._methods = require_distinct_names(methods, built_in)
         self._run: Run | None = None
         self._own = OwnFolder(self.folder)
         self.undone = False
@@ -137,7 +134,7 @@ class CLTrainer:
 
     @property
     def cursor(self) -> Cursor:
-        """The position of training: task, epoch and batch that come next, zero-based."""
+        """The next task, epoch and batch, zero-based; `begin_task` and `load_checkpoint` set it."""
         return replace(self.run.components.cursor)
 
     def begin_task(self) -> Stage:
@@ -208,7 +205,11 @@ class CLTrainer:
             results = finish_run(run, self.settings, resumed=resumable is not None)
         except BaseException:
             with suppress(CheckpointError):  # the next start tries again
-                self._undo(store)
+                self.undone = recover(store)
+            if self.undone:
+                self._reporter.message(
+                    f"{self.folder}: the new run has saved nothing; the earlier one is there again"
+                )
             raise
         complete(store, None)
         return results
@@ -223,13 +224,6 @@ class CLTrainer:
     def _read(self, path: Path) -> Resumable:
         store = CheckpointStore(path.parent)
         return load(store, CheckpointEntry.at(path), is_known=self.run.checkpointer.is_base)
-
-    def _undo(self, store: CheckpointStore) -> None:
-        self.undone = recover(store)
-        if self.undone:
-            self._reporter.message(
-                f"{self.folder}: the new run has saved nothing; the earlier one is there again"
-            )
 
     def save_checkpoint(
         self,

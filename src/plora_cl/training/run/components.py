@@ -23,7 +23,7 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, Stateful, TensorPart
 from plora_cl.training.run.class_weights import balanced_weights
 from plora_cl.training.run.early_stopping import EarlyStopping
-from plora_cl.training.run.optimization import AccumulatedGradients, Optimization
+from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.optimizer_state import require_usable
 from plora_cl.training.run.stage import Stage
 
@@ -183,7 +183,7 @@ class Components:
             "optimizer": self.optimization.optimizer,
             "scheduler": self.optimization.scheduler,
             "scaler": self.accelerator.scaler,
-            "gradients": AccumulatedGradients(self.optimization),
+            "gradients": self.optimization,
             "methods": self.methods,
             "early_stopping": self.early_stopping,
             "scores": self.matrix,

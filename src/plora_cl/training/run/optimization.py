@@ -36,9 +36,12 @@ class _Step:
 
 
 class Optimization:
-    """AdamW with linear warm-up and decay over one task.
+    """AdamW with linear warm-up and decay over one stage.
 
     Weight decay spares vectors (biases and layer norms), as is usual for transformers.
+
+    As a `Stateful` it is the gradients of an unfinished step: `optimizer` and `scheduler` are
+    components of their own.
 
     Args:
         accelerator: Places batches and scales gradients.
@@ -204,8 +207,8 @@ class Optimization:
         )
         return cost / len(batch.labels)
 
-    def accumulated(self) -> StateDict:
-        """Return what the batches of an unfinished step have added up; empty between steps."""
+    def state_dict(self) -> StateDict:
+        """Return the gradients and losses of an unfinished step; empty between steps."""
         step = self._under_way
         if step is None:
             return {}
@@ -221,8 +224,8 @@ class Optimization:
             "gradients": {name: p.grad for name, p in self._parameters.items()},
         }
 
-    def load_accumulated(self, state: StateDict) -> None:
-        """Restore `accumulated`.
+    def load_state_dict(self, state: StateDict, /) -> None:
+        """Restore `state_dict`.
 
         Raises:
             ValueError: It belongs to other parameters.
@@ -241,18 +244,3 @@ class Optimization:
         self._under_way = _Step(
             state["task"], loss, replay_loss, state["examples"], state.get("replayed", 0)
         )
-
-
-class AccumulatedGradients:
-    """The unfinished step of an `Optimization`, as a `Stateful`."""
-
-    def __init__(self, optimization: Optimization) -> None:
-        self._optimization = optimization
-
-    def state_dict(self) -> StateDict:
-        """Return `Optimization.accumulated`."""
-        return self._optimization.accumulated()
-
-    def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`."""
-        self._optimization.load_accumulated(state)
