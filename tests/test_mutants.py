@@ -33,6 +33,7 @@ JOINT = "tests/training/test_joint.py"
 TUNING, TUNED_TASKS = "tests/generation/test_tuning.py", "tests/methods/test_replay_tuning.py"
 TUNED_RUNS = "tests/training/test_replay_tuning.py"
 HISTORIES = "tests/faults/test_histories.py"
+OWN_METHODS = "tests/training/test_own_methods.py"
 
 
 class Mutant(NamedTuple):
@@ -388,6 +389,30 @@ MUTANTS = {
         'for place in (folder, folder / "results", store.directory):',
         "for place in (store.directory,):",
         HISTORIES,
+    ),
+    "a run resumed without a method of its own": Mutant(
+        "training/own_methods.py", "sorted({*before, *now})", "()", OWN_METHODS
+    ),
+    "a method that remembers the run before": Mutant(
+        "training/own_methods.py", "copy.deepcopy(method)", "method", OWN_METHODS
+    ),
+    "settings recorded of a package that is not used": Mutant(
+        "config/schema.py",
+        "for t in added() if not t.is_on(settings)",
+        "for t in ()",
+        "tests/training/test_installed_method.py",
+    ),
+    "a package that is on because it is installed": Mutant(
+        "methods/registry.py",
+        "fields[switch].default is not False or",
+        "False or",
+        "tests/config/test_extensions.py",
+    ),
+    "tasks of a package found in one folder only": Mutant(
+        "config/locations.py",
+        "if added is not None and _is_local(added[1]):",
+        "if False:",
+        "tests/training/test_installed_source.py",
     ),
 }
 

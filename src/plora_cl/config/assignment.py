@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from plora_cl.config.errors import setting_names, shown, unknown
+from collections.abc import Mapping
+from typing import Any
+
+from plora_cl.config.errors import shown, unknown
+from plora_cl.config.fields import setting_fields
 from plora_cl.config.yaml_file import parse
 
 
@@ -20,21 +24,28 @@ def split_assignment(text: str, problems: list[str]) -> tuple[str, object] | Non
         return None
 
 
-def assign(current: object, path: str, value: object) -> object:
-    """Return what the setting at the head of ``path`` becomes.
+def assigned(
+    settings: Mapping[str, Any], path: str, value: object, problems: list[str]
+) -> dict[str, object]:
+    """Return the setting at the head of ``path`` with its new value, or nothing and a new problem.
 
     Args:
-        current: Its value so far; left as it is.
+        settings: Values so far, which stay as they are; a setting without one has its default.
         path: Setting, then list positions and keys, joined by dots.
-        value: What to put there.
-
-    Raises:
-        ValueError: The path leads nowhere; the message says where it ends.
+        value: New value at ``path``.
+        problems: Gets a line if there is no such place.
     """
     head, *rest = path.split(".")
-    if head not in setting_names():
-        raise ValueError(unknown(path, setting_names()))
-    return _changed(current, rest, value, head)
+    fields = setting_fields().model_fields
+    if head not in fields:
+        problems.append(f"--set: {path}: {unknown(path, fields)}")
+        return {}
+    current = settings[head] if head in settings else fields[head].default
+    try:
+        return {head: _changed(current, rest, value, head)}
+    except ValueError as error:
+        problems.append(f"--set: {path}: {error}")
+        return {}
 
 
 def _changed(current: object, keys: list[str], value: object, walked: str) -> object:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.config.assignment import assign, split_assignment
+from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.errors import contradiction_problems, field_problems, located
 from plora_cl.config.fields import SettingFields, setting_fields
 from plora_cl.config.locations import RECORD, anchored, experiment_recorded_in, found_again
@@ -245,12 +245,4 @@ def _add_assignment(
         flag = typed[path][0]
         layers.problems.append(f"--set: {path}: also given by {flag}; keep one of them")
         return
-    name = path.partition(".")[0]
-    defaults = setting_fields().model_fields
-    current = layers.values.get(name, defaults[name].default if name in defaults else None)
-    try:
-        changed = assign(current, path, value)
-    except ValueError as error:
-        layers.problems.append(f"--set: {path}: {error}")
-        return
-    layers.add("--set", {name: changed})
+    layers.add("--set", assigned(layers.values, path, value, layers.problems))

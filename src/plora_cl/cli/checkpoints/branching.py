@@ -21,7 +21,7 @@ from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, resume_hint
-from plora_cl.config.assignment import assign, split_assignment
+from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.precedence import dump, validate
 from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, recordable, shape_settings
 from plora_cl.errors import CheckpointError, SettingsError
@@ -203,11 +203,8 @@ def _settings(saved: Mapping[str, Any], folder: Path, assignments: Sequence[str]
         head = path.partition(".")[0]
         if head in ("experiment_dir", "experiment_name"):
             problems.append(f"--set: {path}: the new folder is given as NEW-FOLDER")
-            continue
-        try:
-            values[head] = assign(values.get(head), path, value)
-        except ValueError as error:
-            problems.append(f"--set: {path}: {error}")
+        else:
+            values |= assigned(values, path, value, problems)
     if problems:
         raise SettingsError(problems)
     here = {"experiment_dir": str(folder.parent), "experiment_name": folder.name}
