@@ -1,4 +1,4 @@
-"""Loading what somebody else trained: weights and vocabulary are read, no code of theirs is run."""
+"""Loads pretrained models. Code that comes with a model never runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_pretrained(
             loaded = factory.from_pretrained(location, trust_remote_code=False, **options)
     except (MemoryError, ModelError):
         raise
-    except Exception as error:  # configuration, vocabulary and weights raise whatever they do
+    except Exception as error:  # configuration, vocabulary and weights raise errors of any type
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{asked_as}: {location} asks for Python code of its own (auto_map in its "
