@@ -13,9 +13,9 @@ import yaml
 
 from plora_cl.checkpoint.format.tensor_object import decode_object
 from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.train.command import main
-from plora_cl.training.adapting import moved_generators
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import (

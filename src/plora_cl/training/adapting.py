@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from plora_cl.checkpoint.disk.errors import naming
+from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.config.schema import Settings
 from plora_cl.errors import IncompatibleCheckpointError
@@ -30,25 +30,6 @@ def with_moved_generators(snapshot: Snapshot, run: Run) -> Snapshot:
     first = before.get("device_index", 0)
     cuda = moved_generators(saved["cuda"], live, before=first, now=now["device_index"])
     return replace(snapshot, state={**snapshot.state, "random": {**saved, "cuda": cuda}})
-
-
-def moved_generators(
-    saved: Sequence[Any], live: Sequence[Any], *, before: int, now: int
-) -> list[Any]:
-    """Return the states of the generators of all GPUs, that of the one in use moved to its place.
-
-    Args:
-        saved: One state for each GPU that was visible to the checkpoint's run.
-        live: One for each that is visible now.
-        before: Index of the GPU that run used.
-        now: Index of the one this run uses.
-    """
-    if len(saved) == len(live) and before == now:
-        return list(saved)
-    found = list(live)
-    if before < len(saved) and now < len(found):
-        found[now] = saved[before]
-    return found
 
 
 def adapted(

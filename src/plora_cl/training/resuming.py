@@ -131,7 +131,7 @@ def restore_run(
         _require_same_results(changes, run, folder=str(path.parent.parent))
     else:
         accepted = require_acceptable(changes, accept=accept, shape_settings=shape_settings())
-        recorded = [_recorded(change) for change in changes if _decides(change)]
+        recorded = [change.recorded() for change in changes if _decides(change)]
     with refusing_what_does_not_fit(path):
         snapshot = with_moved_generators(resumable.snapshot, run)
         if accepted:
@@ -164,16 +164,6 @@ def _require_same_results(changes: Sequence[SettingChange], run: Run, *, folder:
 def _decides(change: SettingChange) -> bool:
     """Tell whether the run computes something else, or more than it would have."""
     return change.impact is not Impact.HARMLESS or change.key.startswith("tasks[")
-
-
-def _recorded(change: SettingChange) -> dict[str, str]:
-    """Return what checkpoints and results record of a change."""
-    return {
-        "key": change.key,
-        "before": change.before,
-        "now": change.now,
-        "impact": str(change.impact),
-    }
 
 
 class StateHolder:

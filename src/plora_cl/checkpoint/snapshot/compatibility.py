@@ -25,6 +25,9 @@ START_AFRESH = (
 )
 """What to do where a run cannot go on from its checkpoint."""
 
+ACCEPTING = "restore them, or go on all the same with --accept-changes"
+"""What to do where a run would resume otherwise than it was saved."""
+
 _COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 _NOTHING = "nothing"
 
@@ -51,6 +54,15 @@ class SettingChange:
     def difference(self) -> str:
         """What differs, whatever that does."""
         return f"{self.key}: {self.before} -> {self.now}"
+
+    def recorded(self) -> dict[str, str]:
+        """Return what checkpoints and results say of it."""
+        return {
+            "key": self.key,
+            "before": self.before,
+            "now": self.now,
+            "impact": str(self.impact),
+        }
 
     def __str__(self) -> str:
         """Return the line of a diff."""
@@ -169,6 +181,7 @@ def require_acceptable(
     accept: Acceptance,
     shape_settings: Collection[str],
     way_out: str = START_AFRESH,
+    accepting: str = ACCEPTING,
 ) -> list[SettingChange]:
     """Make sure that a run may go on from a checkpoint; return what was accepted.
 
@@ -177,6 +190,7 @@ def require_acceptable(
         accept: Changes of the trajectory are wanted: all of them, or some.
         shape_settings: Those that decide the shapes of tensors, for instance ``lora_r``.
         way_out: What to do about a structural change.
+        accepting: What to do about a change of the trajectory.
 
     Raises:
         IncompatibleCheckpointError: There is a structural change, or one of the trajectory that
@@ -198,9 +212,28 @@ def require_acceptable(
     else:
         what = "going on would not compute what the checkpoint's run would have: "
         listed = refused
-        way_out = "restore them, or go on all the same with --accept-changes"
+        way_out = accepting
     lines = "; ".join(_refusal(change) for change in listed)
     raise IncompatibleCheckpointError(f"{what}{lines} ({way_out})")
+
+
+def moved_generators(
+    saved: Sequence[Any], live: Sequence[Any], *, before: int, now: int
+) -> list[Any]:
+    """Return the states of the generators of all GPUs, that of the one in use moved to its place.
+
+    Args:
+        saved: One state for each GPU that was visible to the checkpoint's run.
+        live: One for each that is visible now.
+        before: Index of the GPU that run used.
+        now: Index of the one this run uses.
+    """
+    if len(saved) == len(live) and before == now:
+        return list(saved)
+    found = list(live)
+    if before < len(saved) and now < len(found):
+        found[now] = saved[before]
+    return found
 
 
 def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:

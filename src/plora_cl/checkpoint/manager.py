@@ -1,0 +1,338 @@
+"""`CheckpointManager`: what `plora-cl train` has, for any PyTorch loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from plora_cl.checkpoint.disk.lock import ExperimentLock
+from plora_cl.checkpoint.format.trajectory import Trajectory
+from plora_cl.checkpoint.snapshot.committer import Committer
+from plora_cl.checkpoint.snapshot.compatibility import (
+    Acceptance,
+    SettingChange,
+    moved_generators,
+    require_acceptable,
+    value_changes,
+)
+from plora_cl.checkpoint.snapshot.constants import Constants, begin_hashing
+from plora_cl.checkpoint.snapshot.loading import Resumable, load, newest_usable
+from plora_cl.checkpoint.snapshot.saver import Saver, first_trajectory
+from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
+from plora_cl.checkpoint.snapshot.writer import BackgroundWriter, InPlaceWriter, Writer
+from plora_cl.checkpoint.store.branches import continuation
+from plora_cl.checkpoint.store.preconditions import require_startable
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.compute.environment import IMPACTS, deciding, environment
+from plora_cl.counting import counted
+from plora_cl.errors import CheckpointError, ExperimentExistsError
+from plora_cl.impact import Impact
+from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
+
+log = logging.getLogger(__name__)
+
+Tensors: TypeAlias = TensorPart | Mapping[str, Tensor]
+
+_RANDOM = "random"
+_REFUSED = "restore them, or start in another folder; accept_changes does not help here"
+_ACCEPTING = "restore them, or call resume(accept_changes=True)"
+
+
+def split_module(module: nn.Module) -> tuple[TensorPart, TensorPart]:
+    """Return what changes in ``module`` and what does not.
+
+    Returns:
+        Parameters with ``requires_grad`` and persistent buffers; and all other parameters. Both
+        hold the live tensors, and load in place.
+    """
+    persistent = module.state_dict().keys()
+    parameters = dict(module.named_parameters())
+    live: dict[str, Tensor] = {name: p for name, p in parameters.items() if p.requires_grad}
+    live |= {name: b for name, b in module.named_buffers() if name in persistent}
+    frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
+    return TensorPart(live), TensorPart(frozen)
+
+
+class CheckpointManager:
+    """Saves and resumes a training loop, to the bit, whenever it is killed.
+
+    The experiment folder is locked from the construction to `close`; use it in a ``with``
+    statement::
+
+        with CheckpointManager("runs/demo", {"model": model, "optimizer": optimizer}) as manager:
+            for step in range(manager.resume(), 1000):
+                train_on(batches[step])
+                manager.save(step + 1)
+
+    The random generators of Python, NumPy, PyTorch and every CUDA device are saved and restored
+    too, as the component ``random``.
+
+    Args:
+        folder: Of the experiment; made if it is not there.
+        components: By name all that changes: anything with ``state_dict`` and ``load_state_dict``,
+            such as modules, optimizers, schedules, gradient scalers and stateful data loaders.
+            States hold tensors, numbers, strings, booleans, None, and dicts and lists of those.
+        constants: By name tensors that never change. They are stored once, shared by all
+            checkpoints, and compared by content where a run is resumed. See `split_module`.
+        identity: What decides the result and is in no component, such as hyperparameters and a
+            digest of the data: plain JSON. A checkpoint with another one is refused.
+        keep_last: Newest checkpoints that stay, at least 1. With 2 or more a damaged newest one
+            costs the steps since the one before it.
+        disk_budget: Most bytes that checkpoints may take; None for no bound.
+        background: Encode, hash and write on a thread, while training continues.
+
+    Raises:
+        ExperimentLockedError: Another process, or manager, writes to ``folder``.
+        ValueError: A name is reserved, ``keep_last`` is below 1, or ``identity`` is not finite.
+        TypeError: ``identity`` is not plain JSON.
+        CheckpointError: The disk refused.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        components: Mapping[str, Stateful],
+        *,
+        constants: Mapping[str, Tensors] | None = None,
+        identity: Mapping[str, Any] | None = None,
+        keep_last: int = 2,
+        disk_budget: int | None = None,
+        background: bool = True,
+    ) -> None:
+        if _RANDOM in components:
+            raise ValueError(f"component {_RANDOM!r}: the name is taken by the random generators")
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}; expected at least 1")
+        self.folder = Path(folder)
+        self._components: dict[str, Stateful] = {**components, _RANDOM: RandomState()}
+        parts = {
+            name: part if isinstance(part, TensorPart) else TensorPart(part)
+            for name, part in (constants or {}).items()
+        }
+        self._constants = Constants.noted(parts)
+        self._facts = RunFacts.recorded(
+            seed=0,
+            settings={},
+            identity=identity or {},
+            environment=environment(device=_device_of([*components.values(), *parts.values()])),
+        )
+        self._hashed = {name: begin_hashing(part) for name, part in parts.items()}
+        self._lock = ExperimentLock.acquire(self.folder)
+        self._store = CheckpointStore(self.folder / "checkpoints", self._lock.filesystem)
+        self._committer = Committer(
+            self._store,
+            hashed=self._hashed,
+            keep_last=keep_last,
+            disk_budget=disk_budget,
+            before_commit=self._lock.require_held,
+            listener=_Log(),
+        )
+        writer: Writer = BackgroundWriter() if background else InPlaceWriter()
+        self._saver = Saver(self._committer, writer, self._facts)
+        self._trajectory: Trajectory | None = None
+
+    def resume(
+        self, source: Literal["auto"] | str | Path = "auto", *, accept_changes: bool = False
+    ) -> int:
+        """Restore every component and the random generators; return the steps that were done.
+
+        Build components as for a new run before. The newest checkpoint that is not damaged is
+        taken, and a warning names each one that is skipped. Without any checkpoint nothing is
+        restored and 0 returned.
+
+        Args:
+            source: A checkpoint file in place of the newest one. What lies ahead of it in the
+                folder is moved aside.
+            accept_changes: Resume although `identity`, libraries or the machine differ.
+
+        Raises:
+            CorruptCheckpointError: There are checkpoints and every one is damaged.
+            CheckpointNotFoundError: ``source`` is not there, or only retired checkpoints are.
+            IncompatibleCheckpointError: Constants, components or shapes are not the same; or
+                identity, libraries or machine are not, and ``accept_changes`` is False. Components
+                may be restored in part only where one of them refused its state.
+            CheckpointError: A component does not hold what was loaded into it.
+        """
+        self._saver.flush()
+        require_startable(self._store, resume=source, overwrite=False)
+        resumable = self._resumable(source)
+        if resumable is None:
+            self._trajectory = self._begin()
+            return 0
+        snapshot, entry = resumable.snapshot, resumable.entry
+        changes = self._accepted(snapshot, accept=accept_changes)
+        following = continuation(
+            self._store,
+            entry,
+            CheckpointStore(entry.path.parent).manifest(entry),
+            [change.recorded() for change in changes],
+            by_choice=any(not change.key.startswith("environment.") for change in changes),
+        )
+        self._moved(snapshot).restore(self._components)
+        self._trajectory = following.trajectory
+        step: int = snapshot.cursor["step"]
+        if following.is_branch:
+            entry = CheckpointEntry.at(self.save(step, loss=snapshot.loss))
+            self._saver.flush()
+        self._committer.tidy(entry)
+        return step
+
+    def save(self, step: int, *, loss: float | None = None) -> Path:
+        """Save this instant and return its path; `flush` waits until it survives a power cut.
+
+        Components may change as soon as this returns. A disk that refuses does not stop training:
+        a warning is logged, earlier checkpoints stay, and the next save tries again.
+
+        Args:
+            step: Steps that were done; `resume` returns it.
+            loss: Of the last step, shown by ``plora-cl checkpoints list``.
+
+        Raises:
+            ExperimentExistsError: The folder holds checkpoints and `resume` was not called.
+            ExperimentMovedError: The folder was moved or replaced; also raised by later calls.
+            CheckpointError: A constant tensor was written to.
+            TypeError: A state holds neither tensors nor plain values; the message names where.
+            ValueError: ``step`` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}; expected at least 0")
+        if changed := self._constants.changed():
+            raise CheckpointError(
+                f"constants that never change were written to: {', '.join(changed)}; pass what "
+                "changes as components"
+            )
+        if self._trajectory is None:
+            self._require_empty()
+            self._trajectory = self._begin()
+        cursor = Cursor(task=0, phase=Phase.TRAIN, epoch=0, batch=step, step=step)
+        path = self._saver.save(
+            (0, max(step - 1, 0)),
+            self._components,
+            self._constants,
+            cursor=cursor.state_dict(),
+            trained_tasks=(),
+            loss=loss,
+            trajectory=self._trajectory,
+        )
+        self._saver.settle()
+        return path
+
+    def flush(self) -> None:
+        """Return when every save is durable.
+
+        Raises:
+            CheckpointError: The last one is not, for a reason that was logged.
+        """
+        self._saver.flush()
+
+    def close(self) -> None:
+        """Make every save durable and release the folder.
+
+        Raises:
+            CheckpointError: The last save is not durable, for a reason that was logged.
+        """
+        try:
+            self._saver.flush()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(*([] if error is None else [CheckpointError])):  # it was logged
+            self.close()
+
+    def _resumable(self, source: str | Path) -> Resumable | None:
+        known = {reference.result().sha256 for reference in self._hashed.values()}
+        if source == "auto":
+            return newest_usable(self._store, is_known=known.__contains__)
+        path = Path(source)
+        store = CheckpointStore(path.parent)
+        return load(store, CheckpointEntry.at(path), is_known=known.__contains__)
+
+    def _begin(self) -> Trajectory:
+        constants = {name: reference.result().sha256 for name, reference in self._hashed.items()}
+        facts = {
+            "identity": self._facts.identity,
+            "environment": deciding(self._facts.environment),
+            "constants": constants,
+        }
+        return first_trajectory(self._store, facts)
+
+    def _accepted(self, snapshot: Snapshot, *, accept: Acceptance) -> list[SettingChange]:
+        """Return how this run differs from ``snapshot``, if it may be resumed all the same."""
+        saved = {name: ref.sha256 for name, ref in snapshot.objects.items()}
+        constants = {name: reference.result().sha256 for name, reference in self._hashed.items()}
+        structural = dict.fromkeys({*saved, *constants}, Impact.STRUCTURAL)
+        changes = [
+            *value_changes(saved, constants, structural, prefix="constants."),
+            *value_changes(snapshot.facts.identity, self._facts.identity, {}, prefix="identity."),
+            *value_changes(
+                snapshot.facts.environment, self._facts.environment, IMPACTS, prefix="environment."
+            ),
+        ]
+        for change in changes:
+            log.info("%s: %s", self.folder, change)
+        return require_acceptable(
+            changes, accept=accept, shape_settings=(), way_out=_REFUSED, accepting=_ACCEPTING
+        )
+
+    def _moved(self, snapshot: Snapshot) -> Snapshot:
+        """Return ``snapshot`` with random generators for the CUDA devices that are here."""
+        state = snapshot.state.get(_RANDOM)
+        if state is None:
+            return snapshot  # restoring it names what else it lacks
+        cuda = moved_generators(
+            state["cuda"],
+            RandomState().state_dict()["cuda"],
+            before=snapshot.facts.environment["device_index"],
+            now=self._facts.environment["device_index"],
+        )
+        return replace(snapshot, state={**snapshot.state, _RANDOM: {**state, "cuda": cuda}})
+
+    def _require_empty(self) -> None:
+        if there := self._store.everything():
+            raise ExperimentExistsError(
+                f"{self._store.directory} already holds {counted(len(there), 'checkpoint')}: call "
+                "resume() before the first save, or use another folder"
+            )
+
+
+class _Log:
+    """Logs how saves end."""
+
+    def saved(self, entry: CheckpointEntry, cursor: StateDict, /) -> None:
+        """See `SaveListener`."""
+        log.info("saved %s (step %d)", entry.path, cursor["step"])
+
+    def warn(self, text: str, /) -> None:
+        """See `SaveListener`."""
+        log.warning("%s", text)
+
+
+def _tensors_in(node: object) -> Iterator[Tensor]:
+    if isinstance(node, Tensor):
+        yield node
+    elif isinstance(node, Mapping | list | tuple):
+        for value in node.values() if isinstance(node, Mapping) else node:
+            yield from _tensors_in(value)
+
+
+def _device_of(parts: list[Stateful]) -> str:
+    """Return the device that the run is computed on: the first one that is not the CPU."""
+    devices = (tensor.device for part in parts for tensor in _tensors_in(part.state_dict()))
+    return str(next((device for device in devices if device.type != "cpu"), torch.device("cpu")))

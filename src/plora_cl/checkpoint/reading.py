@@ -1,0 +1,64 @@
+"""Reading checkpoints by the path of an experiment folder or of one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plora_cl.checkpoint.format.naming import is_checkpoint
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools import verification
+from plora_cl.errors import CheckpointNotFoundError
+
+if TYPE_CHECKING:
+    from plora_cl.checkpoint.snapshot.loading import Resumable
+
+
+def load_checkpoint(path: str | Path) -> Resumable:
+    """Read a checkpoint and all it refers to, every byte verified; nothing in it is executed.
+
+    Args:
+        path: A checkpoint file, or an experiment folder for the checkpoint that a run would be
+            resumed from: the newest one that is not damaged.
+
+    Returns:
+        The snapshot (``snapshot.state`` by component, ``snapshot.cursor``, ``snapshot.facts``) and
+        the constant tensors (``objects``).
+
+    Raises:
+        CheckpointNotFoundError: There is none.
+        CorruptCheckpointError: It is damaged; for a folder, every checkpoint is.
+        IncompatibleCheckpointError: It was written by a newer version of the format.
+    """
+    from plora_cl.checkpoint.snapshot.loading import load, newest_usable  # imports PyTorch
+
+    store, entry = _located(Path(path))
+    found = newest_usable(store) if entry is None else load(store, entry)
+    if found is None:
+        raise CheckpointNotFoundError(f"no checkpoint in {store.directory}")
+    return found
+
+
+def verify(path: str | Path) -> verification.Verification:
+    """Read every byte of one checkpoint, or of all of an experiment folder, in constant memory.
+
+    Damage is reported in the result, and not raised.
+
+    Args:
+        path: A checkpoint file, or an experiment folder.
+
+    Raises:
+        CheckpointNotFoundError: There is no such file or folder.
+        CheckpointError: The folder cannot be listed.
+    """
+    store, entry = _located(Path(path))
+    return verification.verify(store, None if entry is None else [entry])
+
+
+def _located(path: Path) -> tuple[CheckpointStore, CheckpointEntry | None]:
+    if is_checkpoint(path.name):
+        return CheckpointStore(path.parent), CheckpointEntry.at(path)
+    folder = path if path.name == "checkpoints" else path / "checkpoints"
+    if not folder.is_dir():
+        raise CheckpointNotFoundError(f"no checkpoint in {path}: expected a folder {folder}")
+    return CheckpointStore(folder), None
