@@ -1,14 +1,17 @@
-"""Runs `plora-cl train` in forked children: ``kill_server.py`` reads one JSON argv a line.
+"""Runs `plora-cl train` in forked children: ``kill_server.py [MODULE...]`` reads JSON requests.
+
+Each line has one. The modules are imported, too, from the working directory if they are there.
 
 Imports cost seconds and a kill only milliseconds, so they are paid once. A child that still runs
 after ``kill_after`` seconds, where that is given, gets a SIGKILL; one with ``kill_at`` gives itself
 one instead of its ``kill_at``-th change of a disk, counted from 0. A ``script`` is run in place of
-the command line. Answers each line with the exit
-status.
+the command line. Answers each line with the exit status.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import select
@@ -46,6 +49,10 @@ def kill_at(left: int) -> None:
         setattr(os, name, dying(getattr(os, name)))
 
 
+sys.path.insert(0, str(Path.cwd()))
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+gc.freeze()  # a collection in a child need not visit what the imports have made
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()

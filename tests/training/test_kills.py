@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,21 @@ KILLS = int(os.environ.get("PLORA_CL_KILLS", "6"))
 
 
 class Runs:
-    """Starts runs in a process that has everything imported already."""
+    """Starts runs in a process that has everything imported already.
 
-    def __init__(self) -> None:
+    Args:
+        modules: To import, too; found in ``folder``.
+        folder: The working directory.
+    """
+
+    def __init__(self, modules: Sequence[str] = (), folder: Path | None = None) -> None:
         script = Path(__file__).with_name("kill_server.py")
         self._server = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
         )
 
     def train(
