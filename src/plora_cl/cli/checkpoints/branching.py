@@ -62,7 +62,7 @@ _FORKED_AFRESH = "a fork resumes what was learned; start a new run to change the
 def fork(arguments: Namespace) -> Answer:
     """Fork a checkpoint."""
     source = locate(arguments.source).checkpoint
-    manifest = CheckpointStore(source.path.parent).manifest(source)
+    manifest = _manifest(source)
     folder = arguments.folder.absolute()
     values = {**manifest.settings, **settings_by_fork(source)}
     settings = _settings(values, folder, arguments.assignments)
@@ -104,7 +104,7 @@ def fork(arguments: Namespace) -> Answer:
 def export(arguments: Namespace) -> Answer:
     """Export a checkpoint."""
     source = locate(arguments.source).checkpoint
-    manifest = CheckpointStore(source.path.parent).manifest(source)
+    manifest = _manifest(source)
     if accepted_by_fork(source.path.parent.parent, source):
         raise CheckpointError(
             f"{source.path} was forked to resume with other settings, and has not yet: resume "
@@ -154,6 +154,21 @@ def import_(arguments: Namespace) -> Answer:
             resume_hint(folder),
         ],
     )
+
+
+def _manifest(source: CheckpointEntry) -> Manifest:
+    """Return the manifest of a checkpoint that `plora-cl train` can resume.
+
+    Raises:
+        CheckpointError: It has no settings.
+    """
+    manifest = CheckpointStore(source.path.parent).manifest(source)
+    if not manifest.settings:
+        raise CheckpointError(
+            f"{source.path} has no settings: a program of its own saved it, and resumes it; list, "
+            "verify, inspect, diff, pin, unpin and gc work on it"
+        )
+    return manifest
 
 
 def _acceptable(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Finding
+from plora_cl.counting import counted
 from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import CorruptCheckpointError
 
@@ -51,6 +52,8 @@ def named(names: Sequence[str], task: int) -> str:
 
 def standing(cursor: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return in words the position of a checkpoint in its run."""
+    if not settings:  # of a `CheckpointManager`, which knows no tasks
+        return f"after {counted(cursor['step'], 'step')}"
     names, task, phase = task_names(settings), int(cursor["task"]), cursor["phase"]
     place = f"task {task + 1} of {max(len(names), task + 1)} ({named(names, task)})"
     if phase == "done":

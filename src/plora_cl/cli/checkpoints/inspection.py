@@ -69,6 +69,7 @@ def inspect(arguments: Namespace) -> Answer:
             name: _object(store, manifest.objects[name]) for name in sorted(manifest.objects)
         },
         "settings": dict(manifest.settings),
+        **({} if manifest.settings else {"identity": content.get("identity", {})}),
         "environment": content.get("environment", {}),
         "lineage": lineage_of(store.directory.parent),
     }
@@ -130,8 +131,8 @@ def _shown(document: dict[str, Any], *, tensors: bool) -> Iterator[str | Table]:
             for tensor, t in part["tensors"].items()
         ]
         yield Table("Tensors", ("component", "tensor", "type", "shape", "bytes "), rows)
-    for title in ("settings", "environment", "lineage"):
-        if document[title] is not None:
+    for title in ("settings", "identity", "environment", "lineage"):
+        if document.get(title):
             yield Table.of_values(title.capitalize(), document[title])
     if not tensors:
         yield "--tensors lists every tensor"

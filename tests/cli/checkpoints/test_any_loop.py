@@ -1,0 +1,57 @@
+"""The tools over the folder of a loop that is not ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkpoint.components import Learner
+from cli.checkpoints.calls import Calls
+from plora_cl.checkpoint import CheckpointManager
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    learner = Learner()
+    components = learner.components()
+    del components["random"]
+    with CheckpointManager(tmp_path / "loop", components, identity={"lr": 0.1}) as manager:
+        for step in range(manager.resume(), 3):
+            learner.step()
+            manager.save(step + 1, loss=0.5)
+    return tmp_path / "loop"
+
+
+@pytest.fixture
+def calls(capsys: pytest.CaptureFixture[str]) -> Calls:
+    return Calls(capsys)
+
+
+def test_list_verify_inspect_and_diff_work_without_settings(folder: Path, calls: Calls) -> None:
+    rows = calls.json("list", str(folder))["checkpoints"]
+    assert [row["cursor"]["step"] for row in rows] == [2, 3]
+    assert calls("verify", str(folder)) == 0
+    document = calls.json("inspect", str(folder))
+    assert document["identity"] == {"lr": 0.1}
+    assert {"model", "optimizer", "scheduler", "random"} == document["components"].keys()
+    assert calls("inspect", str(folder)) == 0
+    assert "after 3 steps" in calls.out
+    first, last = (str(folder / "checkpoints" / row["name"]) for row in rows)
+    assert calls("diff", first, last) == 1
+    assert "after 2 steps" in calls.out
+
+
+def test_pins_and_collection_of_garbage_work_without_settings(folder: Path, calls: Calls) -> None:
+    for command in ("pin", "unpin", "gc"):
+        assert calls(command, str(folder)) == 0, calls.err
+
+
+@pytest.mark.parametrize("command", ["fork", "export"])
+def test_what_needs_settings_says_so(folder: Path, calls: Calls, command: str) -> None:
+    target = folder.parent / "new"
+    where = [str(target)] if command == "fork" else ["--out", str(target)]
+    assert calls(command, str(folder), *where) == 2
+    assert "has no settings: a program of its own saved it" in calls.err
+    assert len(calls.err.splitlines()) == 1
+    assert not target.exists()
