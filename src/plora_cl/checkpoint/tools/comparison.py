@@ -25,13 +25,13 @@ class ValueDifference:
 
     Attributes:
         name: Where it stands.
-        before: In the first checkpoint, as text; None where it is absent.
-        after: In the second.
+        first: In the first checkpoint, as text; None where it is absent.
+        second: In the second.
     """
 
     name: str
-    before: str | None
-    after: str | None
+    first: str | None
+    second: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TensorChange:
         elements: How many it has.
         different_elements: How many of them differ in any bit.
         different_bits: How many bits differ.
-        largest: Greatest absolute difference of two elements; NaN where one of them is NaN.
+        max_abs: Greatest absolute difference of two elements; NaN where one of them is NaN.
     """
 
     component: str
@@ -52,7 +52,7 @@ class TensorChange:
     elements: int
     different_elements: int
     different_bits: int
-    largest: float
+    max_abs: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import math
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from plora_cl.cli.checkpoints.command import (
     FOUND,
@@ -64,25 +64,13 @@ def diff(arguments: Namespace) -> Answer:
         "first": str(entries[0].path),
         "second": str(entries[1].path),
         "same": found.is_same,
-        **{name: _document(getattr(found, name)) for name in _SECTIONS},
-        "tensors": [
-            {
-                "component": t.component,
-                "name": t.name,
-                "elements": t.elements,
-                "different_elements": t.different_elements,
-                "different_bits": t.different_bits,
-                "max_abs": t.largest if math.isfinite(t.largest) else str(t.largest),
-            }
-            for t in found.tensors
-        ],
+        **asdict(found),
     }
+    for tensor in document["tensors"]:
+        if not math.isfinite(tensor["max_abs"]):  # JSON has no such number
+            tensor["max_abs"] = str(tensor["max_abs"])
     shown = _shown(found, [r.snapshot for r in read], tensors=arguments.tensors)
     return Answer(document, shown, OK if found.is_same else FOUND)
-
-
-def _document(changes: Sequence[ValueDifference]) -> list[dict[str, Any]]:
-    return [{"name": c.name, "first": c.before, "second": c.after} for c in changes]
 
 
 def _shown(
@@ -102,7 +90,7 @@ def _shown(
         elif name in _LONG and not tensors:
             changes = [change for change in changes if ":" not in change.name]
         if changes:
-            rows = [(c.name, c.before or "-", c.after or "-") for c in changes]
+            rows = [(c.name, c.first or "-", c.second or "-") for c in changes]
             yield Table(name.capitalize(), ("", "first", "second"), rows)
     if parts := _parts(found):
         yield Table("Parts that differ", ("part", "tensors ", "max abs ", "other values "), parts)
@@ -110,7 +98,7 @@ def _shown(
     if tensors and found.tensors:
         listed = [
             (
-                *(t.component, t.name, f"{t.largest:.6g}"),
+                *(t.component, t.name, f"{t.max_abs:.6g}"),
                 f"{t.different_elements} of {t.elements}",
                 str(t.different_bits),
             )
@@ -132,8 +120,8 @@ def _parts(found: Comparison) -> list[tuple[str, ...]]:
     tensors = Counter(t.component for t in found.tensors)
     largest = dict.fromkeys(tensors, 0.0)
     for tensor in found.tensors:
-        if not tensor.largest <= largest[tensor.component]:  # also where it is NaN
-            largest[tensor.component] = tensor.largest
+        if not tensor.max_abs <= largest[tensor.component]:  # also where it is NaN
+            largest[tensor.component] = tensor.max_abs
     return [
         (
             part,
@@ -150,14 +138,14 @@ def _readable(change: ValueDifference, names: Sequence[str]) -> ValueDifference:
     kind, *tasks = change.name.split("/")
     try:
         numbered = [named(names, int(task)) for task in tasks]
-        scores = [_scores(text) for text in (change.before, change.after)]
+        scores = [_scores(text) for text in (change.first, change.second)]
     except (ValueError, TypeError, SyntaxError):
         return change  # of a checkpoint that no run has written
     if kind == "untrained":
         title = f"{numbered[-1]} before training"
     else:
         title = f"{numbered[-1]} after {numbered[0]}" + ", task inferred" * (kind == "routed")
-    return replace(change, name=title, before=scores[0], after=scores[1])
+    return replace(change, name=title, first=scores[0], second=scores[1])
 
 
 def _scores(text: str | None) -> str | None:

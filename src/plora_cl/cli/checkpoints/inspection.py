@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from plora_cl.checkpoint.disk.errors import naming, reading
@@ -85,10 +86,7 @@ def _object(store: CheckpointStore, ref: ObjectRef) -> dict[str, Any]:
 def _tensors(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     return {
         "tensor_bytes": sum(tensor.bytes for tensor in tensors.values()),
-        "tensors": {
-            name: {"dtype": t.dtype, "shape": list(t.shape), "bytes": t.bytes}
-            for name, t in tensors.items()
-        },
+        "tensors": {name: asdict(tensor) for name, tensor in tensors.items()},
     }
 
 
@@ -126,7 +124,7 @@ def _shown(document: dict[str, Any], *, tensors: bool) -> Iterator[str | Table]:
     yield Table("Parts", ("name", "kind", "tensors ", "bytes ", "sha256"), rows, ("sha256",))
     if tensors:
         rows = [
-            (name, tensor, t["dtype"], str(t["shape"]), shown_bytes(t["bytes"]))
+            (name, tensor, t["dtype"], str([*t["shape"]]), shown_bytes(t["bytes"]))
             for _, name, part in parts
             for tensor, t in part["tensors"].items()
         ]
