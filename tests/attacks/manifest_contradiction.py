@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attacks.trial import honest, main, manifest, newest
-from plora_cl.checkpoint.format.sealed_zip import seal
+from checkpoint.samples import seal
 
 
 def attack(folder: Path) -> Path:

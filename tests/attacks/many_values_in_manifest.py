@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from attacks.trial import archive, main, manifest, newest
-from plora_cl.checkpoint.format.sealed_zip import seal
+from checkpoint.samples import seal
 
 
 def attack(folder: Path) -> Path:

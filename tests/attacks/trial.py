@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from checkpoint.components import Holder, capture
+from checkpoint.samples import seal
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
 from plora_cl.checkpoint.format.naming import checkpoint_name
-from plora_cl.checkpoint.format.sealed_zip import open_sealed, seal
+from plora_cl.checkpoint.format.sealed_zip import open_sealed
 from plora_cl.checkpoint.format.tensor_object import encode_object
 from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.snapshot.loading import load, newest_usable

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.format.sealed_zip import manifest_of, seal, verified_manifest_of
+from plora_cl.checkpoint.format.sealed_zip import manifest_of, verified_manifest_of
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 
 
@@ -52,6 +54,12 @@ def sealed(
     """Return a checkpoint file whose content is ``note`` and whose objects are ``objects``."""
     described = manifest(note=note, objects=objects, task=task, phase=phase, trajectory=trajectory)
     return seal(archive(note.encode()), described)
+
+
+def seal(
+    archive: bytes, manifest: Manifest, records: Iterable[tuple[str, ReadableBytes]] = ()
+) -> bytes:
+    return sealed_zip.seal(archive, manifest.to_json(), records)
 
 
 def read_manifest(path: Path, *, verify: bool = False) -> Manifest:

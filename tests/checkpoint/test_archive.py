@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from checkpoint.samples import manifest
-from plora_cl.checkpoint.format.sealed_zip import seal
+from checkpoint.samples import manifest, seal
 from plora_cl.checkpoint.format.torch_archive import records_of
 from plora_cl.state_digest import state_digest
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.samples import archive, manifest, read_manifest, sealed
+from checkpoint.samples import archive, manifest, read_manifest, seal, sealed
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.checkpoint.format.sealed_zip import (
     MANIFEST_RECORD,
     manifest_of,
     open_sealed,
-    seal,
 )
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 

@@ -14,8 +14,9 @@ from torch import nn
 from torch.optim import AdamW
 
 from checkpoint.components import Holder, Learner, capture
+from checkpoint.samples import seal
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
-from plora_cl.checkpoint.format.sealed_zip import open_sealed, seal
+from plora_cl.checkpoint.format.sealed_zip import open_sealed
 from plora_cl.checkpoint.snapshot.codec import decode, encode
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError

@@ -7,9 +7,8 @@ from typing import BinaryIO
 
 import pytest
 
-from checkpoint.samples import archive, manifest, sealed
+from checkpoint.samples import archive, manifest, seal, sealed
 from plora_cl.checkpoint.disk.filesystem import Filesystem
-from plora_cl.checkpoint.format.sealed_zip import seal
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.verification import verify
 

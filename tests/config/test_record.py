@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint.samples import archive, manifest
-from plora_cl.checkpoint.format.sealed_zip import seal
+from checkpoint.samples import archive, manifest, seal
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.config.precedence import dump, resolve, validate

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from plora_cl.cli.exit import REFUSED
@@ -70,7 +71,7 @@ class _Output:
     def write(self, text: str) -> int:
         """Write as far as possible."""
         try:
-            self._write(text)
+            self._stream.write(text)
         except OSError as error:
             self._failed(error)
         return len(text)
@@ -92,14 +93,6 @@ class _Output:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-        except UnicodeEncodeError as error:
-            self._stream.write(
-                text.encode(error.encoding, "backslashreplace").decode(error.encoding)
-            )
-
     def _failed(self, error: OSError) -> None:
         if error.errno in _FOR_GOOD:
             self._discard()
@@ -118,6 +111,8 @@ def _replaced(name: str, when_failed: Callable[[OSError], None]) -> Iterator[Non
     if stream is None:  # closed from the beginning: print() then does nothing
         yield
         return
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # of characters that its encoding lacks
     output = _Output(stream.stream if isinstance(stream, _Output) else stream, when_failed)
     setattr(sys, name, cast(TextIO, output))
     try:

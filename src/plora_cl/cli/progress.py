@@ -57,7 +57,7 @@ class PlainReporter(Reporter):
         print(text, file=self._out, flush=True)
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
-        """Write which task begins or goes on."""
+        """Write which task begins or is resumed."""
         self._name, self._position = name, f"{index + 1} of {count}"
         self._pace.begin(steps)
         whole = f" of {done + steps}" if done else ""

@@ -29,7 +29,7 @@ class Terminal(Console):
 
 
 class BarReporter(Reporter):
-    """Shows one bar for the task in training and one for what is measured in between.
+    """Shows one bar for the task in training and one for each activity in between.
 
     Lines are printed above the bars and stay; the bars go when they are done.
 
@@ -100,7 +100,7 @@ class BarReporter(Reporter):
         self._fit()
 
     def _fit(self) -> None:
-        """Give titles and details the room that is there, and the bars at least some of it."""
+        """Fit titles and details into the width, and leave the bars at least some of it."""
         tasks = {task.id: task for task in self._progress.tasks}
         if not tasks:
             return

@@ -183,8 +183,10 @@ def tree_of(path: Path) -> dict[str, Any]:
         "format": "plora_cl.checkpoint",
         "format_version": 1,
         **{name: deepcopy(getattr(snapshot, name)) for name in (
-            "cursor", "trained_tasks", "seed", "loss", "settings", "identity", "environment",
-            "state",
+            "cursor", "trained_tasks", "loss", "state",
+        )},
+        **{name: deepcopy(getattr(snapshot.facts, name)) for name in (
+            "seed", "settings", "identity", "environment",
         )},
         "objects": {name: ref.to_plain() for name, ref in snapshot.objects.items()},
     }  # fmt: skip
@@ -196,7 +198,7 @@ def sealed(tree: dict[str, Any]) -> bytes:
         tree = {**tree, "state_digest": state_digest(tree["state"])}
     known = [name for name in Manifest.__dataclass_fields__ if name in tree]
     manifest: Any = _Plain({name: tree[name] for name in known})
-    return sealed_zip.seal(b"", manifest, records_of(tree))
+    return sealed_zip.seal(b"", manifest.to_json(), records_of(tree))
 
 
 def places(tree: Any, depth: int = 4) -> Iterator[tuple[str | int, ...]]:

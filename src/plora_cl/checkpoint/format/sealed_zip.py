@@ -40,7 +40,7 @@ _NOT_A_ZIP = (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, 
 
 
 def seal(
-    archive: ReadableBytes, manifest: Manifest, records: Iterable[tuple[str, ReadableBytes]] = ()
+    archive: ReadableBytes, manifest: bytes, records: Iterable[tuple[str, ReadableBytes]] = ()
 ) -> bytes:
     """Return a zip with the records of ``archive``, then ``records``, ``manifest`` and a seal.
 
@@ -48,28 +48,18 @@ def seal(
 
     Args:
         archive: A zip as `torch.save` writes it, or nothing.
-        manifest: The table of contents.
+        manifest: The table of contents, as `Manifest.to_json` writes it.
         records: Names and contents to add; each content begins at a multiple of 64 bytes.
-
-    Raises:
-        ValueError: The manifest is too long or not plain JSON.
     """
-    return seal_json(archive, manifest.to_json(), records)
-
-
-def seal_json(
-    archive: ReadableBytes, content: bytes, records: Iterable[tuple[str, ReadableBytes]] = ()
-) -> bytes:
-    """Return what `seal` does, given the manifest as `Manifest.to_json` writes it."""
     buffer = io.BytesIO(archive)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as file:
         for name, data in records:
             file.writestr(_record(name, file.start_dir), data)
-        file.writestr(_record(MANIFEST_RECORD, file.start_dir), content)
-        offset = file.start_dir - len(content)  # the record added last ends where the list begins
+        file.writestr(_record(MANIFEST_RECORD, file.start_dir), manifest)
+        offset = file.start_dir - len(manifest)  # the record added last ends where the list begins
         file.comment = b"\0" * _SEAL_BYTES
-    digest = hashlib.sha256(content).hexdigest()
-    head = f"plora-cl seal 1 manifest {offset:020d} {len(content):010d} {digest} sha256 "
+    digest = hashlib.sha256(manifest).hexdigest()
+    head = f"plora-cl seal 1 manifest {offset:020d} {len(manifest):010d} {digest} sha256 "
     with buffer.getbuffer() as view:
         view[-_SEAL_BYTES:-_HEX] = head.encode()
         view[-_HEX:] = hashlib.sha256(view[:-_HEX]).hexdigest().encode()

@@ -71,7 +71,7 @@ def encode_with_manifest(snapshot: Snapshot) -> tuple[bytes, Manifest]:
         tree["trajectory"] = snapshot.trajectory.to_plain()
     manifest = _manifest_json(snapshot, digest)
     described = Manifest.from_json(manifest)
-    return sealed_zip.seal_json(b"", manifest, records_of(tree)), described
+    return sealed_zip.seal(b"", manifest, records_of(tree)), described
 
 
 def decode(data: bytes) -> Snapshot:
