@@ -25,7 +25,11 @@ def saved_under(injection: str, directory: Path) -> int:
     command = [strace, "-f", "-o", str(directory) + ".trace", "-e", f"inject={injection}"]
     done = subprocess.run(
         [*command, sys.executable, "-m", "faults.saver", str(directory)],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
