@@ -41,7 +41,7 @@ def task_names(settings: Mapping[str, Any]) -> list[str]:
     """Return the names of the tasks, in order, as far as the settings tell."""
     try:
         return [str(task_name(entry)) for entry in settings.get("tasks", [])]
-    except (TypeError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
         return []  # of a file that no run has written
 
 
