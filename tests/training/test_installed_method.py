@@ -88,7 +88,9 @@ def test_an_installed_method_is_used_like_a_built_in_one(
     refused = train(python, *here, "--lambda-l2", "5", code=2)
     assert "lambda_l2: saved in checkpoint 3.0, now 5.0" in refused
     assert "--accept-changes" in refused
-    assert "Error: " in train(Path(sys.executable), *here, code=2)  # without the package
+    without = train(Path(sys.executable), *here, code=2)
+    assert "config.yaml: use_l2_anchor: unknown setting" in without
+    assert "if the run used an installed package that declares it, install that again" in without
 
     train(python, *here)
     assert evidence(tmp_path / "killed/run") == evidence(tmp_path / "whole/run")

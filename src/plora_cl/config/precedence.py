@@ -220,7 +220,13 @@ def _add_recorded(layers: _Layers, folder: Path | None, recorded: _Recorded) -> 
         return values
 
     values = layers.read(read)
+    before = len(layers.problems)
     layers.add(source, values or found_again({}, folder))
+    hint = "; if the run used an installed package that declares it, install that again"
+    layers.problems[before:] = [
+        problem + hint if ": unknown setting; " in problem else problem
+        for problem in layers.problems[before:]
+    ]
 
 
 def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None:
