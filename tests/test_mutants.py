@@ -374,6 +374,12 @@ MUTANTS = {
         " 'learning_rate': 0.01},",
         HISTORIES,
     ),
+    "weights that change before a save has copied them": Mutant(
+        "training/run/phases.py",
+        "lambda *_: run.checkpointer.settle()",
+        "lambda *_: None",
+        "tests/training/test_background_saves.py",
+    ),
     "epochs without improvement forgotten": Mutant(
         "training/run/early_stopping.py", '"stale": self._stale', '"stale": 0', HISTORIES
     ),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from encoders import learn_something, tiny_model, token_task
+from plora_cl.checkpoint.snapshot import snapshot
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.snapshot.loading import newest_usable
 from plora_cl.checkpoint.store.store import CheckpointStore
@@ -17,7 +18,6 @@ from plora_cl.data.batches import Batch
 from plora_cl.evaluation.predictor import Scorer
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.training.run import checkpointer
 from plora_cl.training.trainer import CLTrainer
 from plora_cl.units import run_through
 from training.evidence import evidence
@@ -127,7 +127,7 @@ def test_a_checkpoint_from_before_there_was_the_setting_is_gone_on_from(
         return {name: value for name, value in recorded.items() if name != "lateral_rank"}
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointer, "json_copy", as_then)
+        patch.setattr(snapshot, "json_copy", as_then)
         cut(settings, tmp_path)
     assert "lateral_rank" not in newest(tmp_path / "run").facts.settings
     experiment, listener = train(settings, tmp_path)

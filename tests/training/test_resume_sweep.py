@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from plora_cl.checkpoint.snapshot import committer
 from plora_cl.checkpoint.store.retention import rotate
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.training.reporting import Reporter
-from plora_cl.training.run import checkpointer
 from plora_cl.training.trainer import CLTrainer
 from plora_cl.units import Unit
 from training.evidence import evidence
@@ -97,13 +97,13 @@ def test_a_run_stopped_before_it_removed_old_checkpoints_ends_like_one_that_was_
     monkeypatch: pytest.MonkeyPatch,
     task: int,
 ) -> None:
-    def cut(store: CheckpointStore, current: CheckpointEntry, keep_last: int) -> object:
+    def cut(store: CheckpointStore, current: CheckpointEntry, *rest: Any) -> object:
         if current.position.task == task and store.manifest(current).cursor["phase"] == "done":
             raise PowerCut
-        return rotate(store, current, keep_last)
+        return rotate(store, current, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointer, "rotate", cut)
+        patch.setattr(committer, "rotate", cut)
         with pytest.raises(PowerCut):
             train(tmp_path, settings)
     assert evidence(train(tmp_path, settings)) == reference.evidence
