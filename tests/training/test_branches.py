@@ -109,7 +109,7 @@ def test_an_imported_checkpoint_ends_like_the_run_it_was_taken_of(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("lora_r=4", "lora_r: saved in checkpoint 2, now 4 (a fork goes on from"),
+        ("lora_r=4", "lora_r: saved in checkpoint 2, now 4 (a fork resumes"),
         ("tasks=[a]", "no task is called 'a'"),
         ("model_name=no/such-model", "no/such-model"),
         ("use_ewc=false", "use_ewc: saved in checkpoint True, now False"),

@@ -258,13 +258,13 @@ def killed(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("where", "is_new"),
     [
-        ("plora_cl.training.trainer.log_changes", False),
+        ("plora_cl.evaluation.runlog.RunLog.append", False),
         ("plora_cl.training.run.run.Run.begin_branch", False),
         ("plora_cl.checkpoint.store.store.CheckpointStore.commit", False),
         ("plora_cl.checkpoint.snapshot.committer.retire", True),
         ("plora_cl.checkpoint.snapshot.committer.rotate", True),
-        ("plora_cl.training.trainer.write_output", True),
-        ("plora_cl.training.trainer.CLTrainer._learn", True),
+        ("plora_cl.training.finishing.write_output", True),
+        ("plora_cl.training.finishing._scores_at_the_end", True),
     ],
 )
 def test_the_printed_command_goes_on_with_all_of_one_branch(
