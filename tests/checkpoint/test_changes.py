@@ -55,9 +55,9 @@ def test_changes_of_the_trajectory_are_refused_together_unless_accepted() -> Non
     saved, current = {"rate": 0.1, "new": 1, "folder": 1}, {"rate": 0.2, "new": 2, "folder": 2}
     changes = value_changes(saved, current, IMPACTS)
     assert refusal(changes, accept=False) == (
-        "going on would not compute what the checkpoint's run would have: "
+        "resuming would not compute what the run of the checkpoint would have: "
         "new: saved in checkpoint 1, now 2; rate: saved in checkpoint 0.1, now 0.2 "
-        "(restore them, or go on all the same with --accept-changes)"
+        "(restore them, or accept them with --accept-changes)"
     )
     accepted = require_acceptable(changes, accept=True, shape_settings=())
     assert [change.key for change in accepted] == ["new", "rate"]

@@ -1,4 +1,4 @@
-"""How a run differs from the checkpoint it is to go on from, and when that is refused."""
+"""How a run differs from the checkpoint it resumes, and which differences are refused."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.impact import Impact
 
 INSIDE_A_TASK = (
-    "the checkpoint lies inside a task, whose steps it counts: go on from the last checkpoint of a "
+    "the checkpoint is inside a task and counts its steps: resume from the last checkpoint of a "
     "task to change it"
 )
 LEARNED_TOGETHER = "joint training learns all its tasks in one stage"
 Acceptance: TypeAlias = bool | Collection[str]
-"""Whether changes of the trajectory are wanted: all, none, or those with these keys or these very
-ones, each as `SettingChange.difference` has it."""
+"""Which changes of the trajectory are accepted: all, none, or those whose key or
+`SettingChange.difference` is given."""
 
 START_AFRESH = (
     "restore them, start afresh with --overwrite, or choose another --experiment-name; "
     "--accept-changes does not help here"
 )
-"""What to do where a run cannot go on from its checkpoint."""
+"""The way out where a run cannot resume its checkpoint."""
 
-ACCEPTING = "restore them, or go on all the same with --accept-changes"
-"""What to do where a run would resume otherwise than it was saved."""
+ACCEPTING = "restore them, or accept them with --accept-changes"
+"""The way out where resuming would compute something else."""
 
 _COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 _NOTHING = "nothing"
@@ -41,7 +41,7 @@ class SettingChange:
         key: What differs, for instance the name of a setting.
         before: In the checkpoint, as text.
         now: In this run, as text.
-        reason: Why it is structural, where its key does not tell.
+        reason: Why it is structural, if the key does not say it.
     """
 
     impact: Impact
@@ -52,11 +52,11 @@ class SettingChange:
 
     @property
     def difference(self) -> str:
-        """What differs, whatever that does."""
+        """What differs, without the impact."""
         return f"{self.key}: {self.before} -> {self.now}"
 
     def recorded(self) -> dict[str, str]:
-        """Return what checkpoints and results say of it."""
+        """Return what checkpoints and results record of it."""
         return {
             "key": self.key,
             "before": self.before,
@@ -105,7 +105,7 @@ def setting_changes(
     inside: bool,
     validated: bool,
 ) -> list[SettingChange]:
-    """Return how settings differ, each with its class at this very checkpoint.
+    """Return how settings differ, each with its impact at this checkpoint.
 
     Args:
         saved: Those of the checkpoint.
@@ -183,7 +183,7 @@ def require_acceptable(
     way_out: str = START_AFRESH,
     accepting: str = ACCEPTING,
 ) -> list[SettingChange]:
-    """Make sure that a run may go on from a checkpoint; return what was accepted.
+    """Make sure that a run may resume a checkpoint; return the changes that were accepted.
 
     Args:
         changes: How they differ.
@@ -210,7 +210,7 @@ def require_acceptable(
         )
         listed = sorted(structural + refused, key=lambda change: change.key)
     else:
-        what = "going on would not compute what the checkpoint's run would have: "
+        what = "resuming would not compute what the run of the checkpoint would have: "
         listed = refused
         way_out = accepting
     lines = "; ".join(_refusal(change) for change in listed)
@@ -220,7 +220,7 @@ def require_acceptable(
 def moved_generators(
     saved: Sequence[Any], live: Sequence[Any], *, before: int, now: int
 ) -> list[Any]:
-    """Return the states of the generators of all GPUs, that of the one in use moved to its place.
+    """Return the states of the generators of all GPUs, with that of the GPU in use at its index.
 
     Args:
         saved: One state for each GPU that was visible to the checkpoint's run.
@@ -237,7 +237,7 @@ def moved_generators(
 
 
 def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:
-    """Make sure that what a finished run shows was computed with the settings it is shown with.
+    """Make sure that the results of a finished run are those of its settings.
 
     Raises:
         IncompatibleCheckpointError: Something would change the trajectory; since nothing is left to
@@ -247,8 +247,8 @@ def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:
     if refused:
         lines = "; ".join(_refusal(change) for change in refused)
         raise IncompatibleCheckpointError(
-            f"every task is learned, so that nothing would be computed with other settings: {lines}"
-            " (restore them to see the results; to learn with them go on from an earlier "
+            f"every task is learned, and nothing would be computed with other settings: {lines}"
+            " (restore them to see the results; to learn with them resume from an earlier "
             "checkpoint with --resume PATH --accept-changes, or from a copy: plora-cl checkpoints "
             f"fork {folder})"
         )

@@ -1,4 +1,4 @@
-"""What resuming means: which checkpoint to take, and that all of it is intact."""
+"""Reading the checkpoint to resume from, with every byte verified."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _nothing_is(_: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """A checkpoint of which every byte was verified, nothing of it applied yet.
+    """A checkpoint whose bytes are verified; nothing of it is applied yet.
 
     Attributes:
         entry: Where it is.
@@ -66,7 +66,7 @@ def load(
 
 
 def newest_usable(store: CheckpointStore, *, is_known: IsKnown = _nothing_is) -> Resumable | None:
-    """Return the checkpoint that a run is resumed from, see `newest_that`; None where none is.
+    """Return the checkpoint that a run resumes from, see `newest_that`; None if there is none.
 
     Args:
         store: Where to look.

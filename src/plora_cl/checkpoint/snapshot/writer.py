@@ -1,4 +1,4 @@
-"""When the work of a save is done: at once, or on a thread while training goes on."""
+"""When the work of a save is done: at once, or on a thread while training continues."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _nothing() -> None:
 
 
 class Writer(Protocol):
-    """Does jobs in the order they come."""
+    """Does jobs in the order of their submission."""
 
     def submit(self, job: Job, /, *, dropped: Job = _nothing) -> None:
-        """Do ``job``, now or soon, or else ``dropped``; raise what an earlier one raised."""
+        """Do ``job`` or, if it is dropped, ``dropped``; raise what an earlier job raised."""
         ...
 
     def flush(self) -> None:
-        """Return when every job is done; raise what one of them raised."""
+        """Return when every job is done; raise what a job raised."""
         ...
 
 
@@ -38,7 +38,7 @@ class InPlaceWriter:
         job()
 
     def flush(self) -> None:
-        """Return: nothing is ever left to do."""
+        """Return at once: every job is done."""
 
 
 class BackgroundWriter:
@@ -111,7 +111,7 @@ class BackgroundWriter:
                 self._worker, self._is_working = None, False
 
     def _give_up(self) -> None:
-        """Drop all jobs where nobody is going to do them: the thread for them did not begin."""
+        """Drop all jobs if their thread did not begin."""
         with self._changed:
             if self._worker is not None and self._has_begun:
                 return
@@ -155,7 +155,7 @@ class BackgroundWriter:
 
 
 class _Polite:
-    """Gives the interpreter back to the other threads soon, as long as any writer works.
+    """Shortens the switch interval of the interpreter while a writer works.
 
     Training needs it for an instant between two operations; with Python's 5 ms it would wait that
     long each time, which doubles what a save costs it.
