@@ -1,0 +1,32 @@
+"""`load_settings`: the settings of a run, as a program asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plora_cl.config.precedence import resolve
+from plora_cl.config.schema import Settings
+
+
+def load_settings(
+    config: str | Path | None = None, *, preset: str | None = None, **settings: Any
+) -> Settings:
+    """Return the settings that ``plora-cl train`` would resolve.
+
+    From the weakest source to the strongest: the defaults, the preset, the file, the keywords.
+
+    Args:
+        config: YAML file; the ``config.yaml`` of an experiment means that experiment.
+        preset: Name of packaged settings, such as ``"quickstart"``.
+        **settings: Settings by name.
+
+    Raises:
+        SettingsError: A source cannot be read, or a setting is unknown, ill-typed, out of range or
+            contradicts another one. The message lists every problem.
+    """
+    return resolve(
+        preset=preset,
+        config=None if config is None else Path(config),
+        flags={name: ("keyword", value) for name, value in settings.items()},
+    ).settings
