@@ -296,7 +296,10 @@ MUTANTS = {
         "data/tokens/cache.py", "TokenFile(path, sha256=path.stem)", "TokenFile(path)", CACHE
     ),
     "a LoRA that starts from the global generator": Mutant(
-        "lora_matrices.py", "a=math.sqrt(5), generator=generator", "a=math.sqrt(5)", TUNING
+        "pretrained/lora_matrices.py",
+        "a=math.sqrt(5), generator=generator",
+        "a=math.sqrt(5)",
+        TUNING,
     ),
     "a LoRA in half precision": Mutant(
         "generation/lora.py", "        cast_adapter_dtype(model, _NAME)  #", "        #", TUNING

@@ -21,3 +21,13 @@ def short(value: object) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name that ``name`` was most likely meant to be, None if none is close."""
     return next(iter(difflib.get_close_matches(name, list(valid), n=1)), None)
+
+
+def counted(number: int, what: str) -> str:
+    """Return ``1 checkpoint``, ``2 checkpoints``.
+
+    Args:
+        number: How many.
+        what: In the singular; its plural ends in s.
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"

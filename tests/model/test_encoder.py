@@ -20,7 +20,7 @@ from plora_cl.model.encoder import (
     shared_names,
 )
 from plora_cl.model.locations import resolve_packaged
-from plora_cl.pretrained import longest_input
+from plora_cl.pretrained.loading import longest_input
 
 LAYERS = {
     "distilbert": "transformer.layer.{}.attention.{}",

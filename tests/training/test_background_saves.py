@@ -16,8 +16,8 @@ from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.checkpoint.snapshot.writer import BackgroundWriter
 from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.compute.finite import StepResult
 from plora_cl.errors import CheckpointError
-from plora_cl.finite import StepResult
 from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import Reporter, StepReport
 from plora_cl.training.run.checkpointer import Checkpointer

@@ -13,8 +13,8 @@ from encoders import some_batch, tiny_model
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.compute.devices import Accelerator, make_accelerator
+from plora_cl.compute.finite import StepResult
 from plora_cl.errors import TrainingError
-from plora_cl.finite import StepResult
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.training import build

@@ -32,10 +32,10 @@ from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.preconditions import require_startable
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.compute.environment import IMPACTS, deciding, environment
-from plora_cl.counting import counted
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.impact import Impact
 from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
+from plora_cl.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import TextIO
 
 from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
 from plora_cl.config.fields import SettingFields
-from plora_cl.counting import counted
 from plora_cl.training.reporting import SAVED, Reporter, StepReport, TaskScore
 from plora_cl.units import Unit
+from plora_cl.wording import counted
 
 
 def announce(settings: SettingFields) -> None:

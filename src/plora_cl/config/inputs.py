@@ -11,7 +11,7 @@ from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.errors import PloraError, SettingsError
 from plora_cl.methods.registry import techniques
 from plora_cl.model.locations import resolve_packaged
-from plora_cl.model_folder import require_model_folder
+from plora_cl.pretrained.folder import require_model_folder
 
 
 def require_inputs(runs: Iterable[SettingFields]) -> None:

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from plora_cl.compute.finite import WAY_OUT
 from plora_cl.data.batches import Batch
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.errors import TrainingError
 from plora_cl.evaluation.under_way import UnderWay
-from plora_cl.finite import WAY_OUT
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state_digest import state_digest
 from plora_cl.units import Units

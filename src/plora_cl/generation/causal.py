@@ -31,7 +31,7 @@ from plora_cl.generation.lora_tuning import (
     tune,
 )
 from plora_cl.generation.postprocess import cleaned
-from plora_cl.pretrained import first_line, load_pretrained, longest_input
+from plora_cl.pretrained.loading import first_line, load_pretrained, longest_input
 from plora_cl.units import Units
 
 _EXPECTED = (

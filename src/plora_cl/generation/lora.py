@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.generator_digest import tensor_bytes
-from plora_cl.lora_matrices import draw_a, lora_layers, lora_matrices
+from plora_cl.pretrained.lora_matrices import draw_a, lora_layers, lora_matrices
 from plora_cl.state import TensorPart
 
 _NAME, _SCALE = "tuned", 2

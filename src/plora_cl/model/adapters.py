@@ -12,7 +12,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer, LoraModel
 from torch import Tensor, nn
 
-from plora_cl.lora_matrices import A, draw_a, lora_layers, lora_matrices
+from plora_cl.pretrained.lora_matrices import A, draw_a, lora_layers, lora_matrices
 
 _SHARED = "shared"
 

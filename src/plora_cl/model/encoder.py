@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from plora_cl.errors import ModelError
 from plora_cl.model.locations import resolve_packaged
-from plora_cl.pretrained import load_pretrained, longest_input
+from plora_cl.pretrained.loading import load_pretrained, longest_input
 
 ATTENTION_PROJECTIONS = re.compile(
     r"(^|\.)attention\."

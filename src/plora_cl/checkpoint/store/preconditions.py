@@ -6,8 +6,8 @@ from pathlib import Path
 
 from plora_cl.checkpoint.store.replacement import require_unpinned
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.counting import counted
 from plora_cl.errors import CheckpointNotFoundError, ExperimentExistsError
+from plora_cl.wording import counted
 
 
 def require_startable(

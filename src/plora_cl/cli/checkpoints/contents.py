@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Finding
-from plora_cl.counting import counted
 from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import CorruptCheckpointError
+from plora_cl.wording import counted
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
 _UNITS = ("B", "kB", "MB", "GB", "TB")

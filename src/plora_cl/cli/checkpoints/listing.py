@@ -11,7 +11,7 @@ from plora_cl.checkpoint.tools.inventory import Summary, summaries
 from plora_cl.cli.checkpoints.command import FOUND, Answer, Table, Target, command, locate, target
 from plora_cl.cli.checkpoints.contents import shown_age, shown_bytes, status
 from plora_cl.cli.exit import OK
-from plora_cl.counting import counted
+from plora_cl.wording import counted
 
 _COLUMNS = ("checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared ", "state")
 _SPARE = ("shared ", "loss ", "step ", "age ", "unique ")

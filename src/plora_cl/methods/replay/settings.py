@@ -11,7 +11,7 @@ from plora_cl.generation.locations import place_of
 from plora_cl.generation.prompts import require_valid
 from plora_cl.impact import Impact
 from plora_cl.model.settings import ModelSettings
-from plora_cl.model_folder import require_model_folder
+from plora_cl.pretrained.folder import require_model_folder
 from plora_cl.setting_types import (
     LIST,
     MAPPING,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from plora_cl.compute.finite import StepResult
 from plora_cl.data.batches import Stream
 from plora_cl.errors import TrainingError
-from plora_cl.finite import StepResult
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor

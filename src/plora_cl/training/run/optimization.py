@@ -14,9 +14,9 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import get_linear_schedule_with_warmup
 
 from plora_cl.compute.devices import Accelerator
+from plora_cl.compute.finite import WAY_OUT, StepResult
 from plora_cl.data.batches import Batch
 from plora_cl.errors import MethodError, TrainingError
-from plora_cl.finite import WAY_OUT, StepResult
 from plora_cl.methods.base import MethodStack
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from plora_cl.compute.finite import StepResult
 from plora_cl.data.notes import largest_share
 from plora_cl.data.task import Task
 from plora_cl.errors import CheckpointError
-from plora_cl.finite import StepResult
 from plora_cl.state import Phase
 from plora_cl.training.reporting import StepReport, TaskScore
 from plora_cl.training.run.loop import train_epoch

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.store.store import CheckpointEntry
+from plora_cl.compute.finite import require_finite_weights
 from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.evaluation.measurement import FinalScores, Measurement
-from plora_cl.finite import require_finite_weights
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, Stateful
 from plora_cl.training.reporting import Reporter

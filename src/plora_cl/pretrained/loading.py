@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.errors import ModelError
-from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
+from plora_cl.pretrained.quiet import quiet_gguf_loading, quiet_loading
 from plora_cl.wording import nearest
 
 _CONFIG = "config.json"

@@ -11,7 +11,7 @@ import pytest
 from transformers import modeling_gguf_pytorch_utils
 from transformers.utils import logging
 
-from plora_cl.quiet_loading import quiet_gguf_loading, quiet_loading
+from plora_cl.pretrained.quiet import quiet_gguf_loading, quiet_loading
 
 
 def bars(capfd: pytest.CaptureFixture[str]) -> list[bool]:
