@@ -157,7 +157,7 @@ class Subject:
 
     def _advance(self) -> None:
         cursor = self.parts.cursor
-        cursor.batch += 1
+        cursor.advance(batches_per_epoch=len(self.parts.stream))
         cursor.step += 1
         self.parts.loss = 0.5
         self.parts.costs.count(self.parts.task.name, steps=1, examples=BATCH)
