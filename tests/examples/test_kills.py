@@ -90,4 +90,6 @@ def test_an_example_killed_twenty_times_ends_bitwise_like_one_that_was_not(
         assert code == 0, output.read_text()
         assert evidence(tmp_path / f"chain{chains}") == expected
         assert verify(tmp_path / f"chain{chains}").is_intact
+    assert run("reference") == 0, output.read_text()
+    assert evidence(tmp_path / "reference") == expected  # a finished run has nothing left to do
     print(f"{killed} kills over {chains} chains survived, a run takes {whole:.2f} s")

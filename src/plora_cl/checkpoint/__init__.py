@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plora_cl.checkpoint.manager import CheckpointManager, split_module
+    from plora_cl.checkpoint.manager import CheckpointManager
+    from plora_cl.checkpoint.module_parts import split_module
     from plora_cl.checkpoint.reading import load_checkpoint, verify
     from plora_cl.checkpoint.snapshot.loading import Resumable
     from plora_cl.checkpoint.snapshot.snapshot import Snapshot
@@ -59,7 +60,7 @@ _MODULES = {
     "TensorPart": "plora_cl.state",
     "Verification": "plora_cl.checkpoint.tools.verification",
     "load_checkpoint": "plora_cl.checkpoint.reading",
-    "split_module": "plora_cl.checkpoint.manager",
+    "split_module": "plora_cl.checkpoint.module_parts",
     "verify": "plora_cl.checkpoint.reading",
 }
 

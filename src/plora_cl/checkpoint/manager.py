@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.trajectory import Trajectory
+from plora_cl.checkpoint.module_parts import device_of
 from plora_cl.checkpoint.snapshot.committer import Committer
 from plora_cl.checkpoint.snapshot.compatibility import (
     Acceptance,
     SettingChange,
-    moved_generators,
     require_acceptable,
     value_changes,
 )
@@ -44,21 +42,6 @@ Tensors: TypeAlias = TensorPart | Mapping[str, Tensor]
 _RANDOM = "random"
 _REFUSED = "restore them, or start in another folder; accept_changes does not help here"
 _ACCEPTING = "restore them, or call resume(accept_changes=True)"
-
-
-def split_module(module: nn.Module) -> tuple[TensorPart, TensorPart]:
-    """Return what changes in ``module`` and what does not.
-
-    Returns:
-        Parameters with ``requires_grad`` and persistent buffers; and all other parameters. Both
-        hold the live tensors, and load in place.
-    """
-    persistent = module.state_dict().keys()
-    parameters = dict(module.named_parameters())
-    live: dict[str, Tensor] = {name: p for name, p in parameters.items() if p.requires_grad}
-    live |= {name: b for name, b in module.named_buffers() if name in persistent}
-    frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
-    return TensorPart(live), TensorPart(frozen)
 
 
 class CheckpointManager:
@@ -122,7 +105,7 @@ class CheckpointManager:
             seed=0,
             settings={},
             identity=identity or {},
-            environment=environment(device=_device_of([*components.values(), *parts.values()])),
+            environment=environment(device=device_of([*components.values(), *parts.values()])),
         )
         self._hashed = {name: begin_hashing(part) for name, part in parts.items()}
         self._lock = ExperimentLock.acquire(self.folder)
@@ -176,7 +159,9 @@ class CheckpointManager:
             [change.recorded() for change in changes],
             by_choice=any(not change.key.startswith("environment.") for change in changes),
         )
-        self._moved(snapshot).restore(self._components)
+        live = RandomState().state_dict()["cuda"]
+        moved = snapshot.with_moved_generators(live, self._facts.environment)
+        moved.restore(self._components)
         self._trajectory = following.trajectory
         step: int = snapshot.cursor["step"]
         if following.is_branch:
@@ -210,7 +195,11 @@ class CheckpointManager:
                 "changes as components"
             )
         if self._trajectory is None:
-            self._require_empty()
+            if there := self._store.everything():
+                raise ExperimentExistsError(
+                    f"{self._store.directory} already holds {counted(len(there), 'checkpoint')}: "
+                    "call resume() before the first save, or use another folder"
+                )
             self._trajectory = self._begin()
         cursor = Cursor(task=0, phase=Phase.TRAIN, epoch=0, batch=step, step=step)
         path = self._saver.save(
@@ -257,26 +246,27 @@ class CheckpointManager:
             self.close()
 
     def _resumable(self, source: str | Path) -> Resumable | None:
-        known = {reference.result().sha256 for reference in self._hashed.values()}
+        is_known = set(self._digests().values()).__contains__
         if source == "auto":
-            return newest_usable(self._store, is_known=known.__contains__)
+            return newest_usable(self._store, is_known=is_known)
         path = Path(source)
-        store = CheckpointStore(path.parent)
-        return load(store, CheckpointEntry.at(path), is_known=known.__contains__)
+        return load(CheckpointStore(path.parent), CheckpointEntry.at(path), is_known=is_known)
+
+    def _digests(self) -> dict[str, str]:
+        return {name: reference.result().sha256 for name, reference in self._hashed.items()}
 
     def _begin(self) -> Trajectory:
-        constants = {name: reference.result().sha256 for name, reference in self._hashed.items()}
         facts = {
             "identity": self._facts.identity,
             "environment": deciding(self._facts.environment),
-            "constants": constants,
+            "constants": self._digests(),
         }
         return first_trajectory(self._store, facts)
 
     def _accepted(self, snapshot: Snapshot, *, accept: Acceptance) -> list[SettingChange]:
         """Return how this run differs from ``snapshot``, if it may be resumed all the same."""
         saved = {name: ref.sha256 for name, ref in snapshot.objects.items()}
-        constants = {name: reference.result().sha256 for name, reference in self._hashed.items()}
+        constants = self._digests()
         structural = dict.fromkeys({*saved, *constants}, Impact.STRUCTURAL)
         changes = [
             *value_changes(saved, constants, structural, prefix="constants."),
@@ -291,26 +281,6 @@ class CheckpointManager:
             changes, accept=accept, shape_settings=(), way_out=_REFUSED, accepting=_ACCEPTING
         )
 
-    def _moved(self, snapshot: Snapshot) -> Snapshot:
-        """Return ``snapshot`` with random generators for the CUDA devices that are here."""
-        state = snapshot.state.get(_RANDOM)
-        if state is None:
-            return snapshot  # restoring it names what else it lacks
-        cuda = moved_generators(
-            state["cuda"],
-            RandomState().state_dict()["cuda"],
-            before=snapshot.facts.environment["device_index"],
-            now=self._facts.environment["device_index"],
-        )
-        return replace(snapshot, state={**snapshot.state, _RANDOM: {**state, "cuda": cuda}})
-
-    def _require_empty(self) -> None:
-        if there := self._store.everything():
-            raise ExperimentExistsError(
-                f"{self._store.directory} already holds {counted(len(there), 'checkpoint')}: call "
-                "resume() before the first save, or use another folder"
-            )
-
 
 class _Log:
     """Logs how saves end."""
@@ -322,17 +292,3 @@ class _Log:
     def warn(self, text: str, /) -> None:
         """See `SaveListener`."""
         log.warning("%s", text)
-
-
-def _tensors_in(node: object) -> Iterator[Tensor]:
-    if isinstance(node, Tensor):
-        yield node
-    elif isinstance(node, Mapping | list | tuple):
-        for value in node.values() if isinstance(node, Mapping) else node:
-            yield from _tensors_in(value)
-
-
-def _device_of(parts: list[Stateful]) -> str:
-    """Return the device that the run is computed on: the first one that is not the CPU."""
-    devices = (tensor.device for part in parts for tensor in _tensors_in(part.state_dict()))
-    return str(next((device for device in devices if device.type != "cpu"), torch.device("cpu")))

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from plora_cl.checkpoint.disk.errors import naming
-from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.config.schema import Settings
 from plora_cl.errors import IncompatibleCheckpointError
@@ -20,16 +19,6 @@ from plora_cl.state import Cursor, Phase, StateDict
 from plora_cl.training.run.components import UNDER_WAY
 from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.run import Run
-
-
-def with_moved_generators(snapshot: Snapshot, run: Run) -> Snapshot:
-    """Return ``snapshot`` with random generators for the devices that are present now."""
-    saved = snapshot.state["random"]
-    live = run.components.random.state_dict()["cuda"]
-    before, now = snapshot.facts.environment, run.checkpointer.facts.environment
-    first = before.get("device_index", 0)
-    cuda = moved_generators(saved["cuda"], live, before=first, now=now["device_index"])
-    return replace(snapshot, state={**snapshot.state, "random": {**saved, "cuda": cuda}})
 
 
 def adapted(

@@ -24,7 +24,7 @@ from plora_cl.compute.environment import IMPACTS
 from plora_cl.config.schema import Settings, experiment_folder, shape_settings
 from plora_cl.impact import Impact
 from plora_cl.state import Phase, StateDict, Stateful
-from plora_cl.training.adapting import adapted, refusing_what_does_not_fit, with_moved_generators
+from plora_cl.training.adapting import adapted, refusing_what_does_not_fit
 from plora_cl.training.own_methods import method_changes
 from plora_cl.training.run.run import Run
 from plora_cl.training.setting_changes import compared, is_finished, setting_changes
@@ -133,7 +133,10 @@ def restore_run(
         accepted = require_acceptable(changes, accept=accept, shape_settings=shape_settings())
         recorded = [change.recorded() for change in changes if _decides(change)]
     with refusing_what_does_not_fit(path):
-        snapshot = with_moved_generators(resumable.snapshot, run)
+        live = run.components.random.state_dict()["cuda"]
+        snapshot = resumable.snapshot.with_moved_generators(
+            live, run.checkpointer.facts.environment
+        )
         if accepted:
             changed = {change.key for change in accepted}
             snapshot = adapted(snapshot, run, settings, changed, keep=in_place_of or ())

@@ -102,6 +102,7 @@ def _be_the_child(
     argv: Sequence[str], root: Path, ending: Ending, output: int, notes: int
 ) -> NoReturn:
     status: Any = CRASHED
+    sys.dont_write_bytecode = True  # a limit or a kill would leave half of a .pyc to everybody
     try:
         for stream in (1, 2):
             os.dup2(output, stream)
@@ -157,8 +158,8 @@ def _follow(ending: Ending, root: Path, notes: int) -> None:
         trainer: Any = plora_cl.training.trainer
         build = trainer.build_run
 
-        def build_and_remember(*arguments: Any) -> Any:
-            runs.append(build(*arguments))
+        def build_and_remember(*arguments: Any, **options: Any) -> Any:
+            runs.append(build(*arguments, **options))
             return runs[-1]
 
         trainer.build_run = build_and_remember

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
+from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.snapshot.staging import HostStaging, separate_copy
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import StateDict, Stateful
@@ -112,6 +113,24 @@ class Snapshot:
             facts=facts,
             trajectory=trajectory,
         )
+
+    def with_moved_generators(self, live: Sequence[Any], environment: Mapping[str, Any]) -> Self:
+        """Return it with random generators for the CUDA devices that are present now.
+
+        Args:
+            live: The states of their generators.
+            environment: Of the run that is resumed.
+        """
+        saved = self.state.get("random")
+        if saved is None:
+            return self  # `restore` names all that it lacks
+        cuda = moved_generators(
+            saved["cuda"],
+            live,
+            before=self.facts.environment.get("device_index", 0),
+            now=environment["device_index"],
+        )
+        return replace(self, state={**self.state, "random": {**saved, "cuda": cuda}})
 
     def restore(self, components: Mapping[str, Stateful]) -> None:
         """Load every state into its component, in the order given, and verify the result.

@@ -27,17 +27,24 @@ from plora_cl.checkpoint.disk.filesystem import (
 )
 from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import Manifest
-from plora_cl.checkpoint.format.naming import Position, parse_name, parse_retired
+from plora_cl.checkpoint.format.naming import Position, checkpoint_name, parse_name, parse_retired
 from plora_cl.checkpoint.store.object_store import ObjectFolder
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointEntry:
-    """A committed checkpoint; entries are ordered as training is."""
+    """A committed checkpoint; entries are ordered as training is.
+
+    Attributes:
+        position: The last batch before it.
+        path: Of its file.
+        branch: The branch it was retired from; None where it is not retired.
+    """
 
     position: Position
     path: Path = field(compare=False)
+    branch: int | None = field(default=None, compare=False)
 
     @classmethod
     def at(cls, path: Path) -> CheckpointEntry:
@@ -46,26 +53,19 @@ class CheckpointEntry:
         Raises:
             CheckpointNotFoundError: It is not named as checkpoints are.
         """
-        retired = parse_retired(path.name)
-        position = parse_name(path.name if retired is None else retired[0])
+        name, branch = parse_retired(path.name) or (path.name, None)
+        position = parse_name(name)
         if position is None:
             raise CheckpointNotFoundError(
                 f"{path} is not the name of a checkpoint; expected, for instance, "
                 "checkpoint_task0_epoch1_batch99.pt"
             )
-        return cls(position, path)
+        return cls(position, path, branch)
 
     @property
     def name(self) -> str:
-        """Its name where it is not retired."""
-        retired = parse_retired(self.path.name)
-        return self.path.name if retired is None else retired[0]
-
-    @property
-    def branch(self) -> int | None:
-        """The branch it was retired from; None where it is not retired."""
-        retired = parse_retired(self.path.name)
-        return None if retired is None else retired[1]
+        """Its file name where it is not retired."""
+        return checkpoint_name(*self.position)
 
 
 class CheckpointStore:
@@ -158,7 +158,7 @@ class CheckpointStore:
         """Return the bytes of a checkpoint, every one of them verified.
 
         Raises:
-            CheckpointNotFoundError: It is not there.
+            CheckpointNotFoundError: It does not exist.
             CorruptCheckpointError: It is damaged.
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
@@ -172,7 +172,7 @@ class CheckpointStore:
         """Return the bytes of a checkpoint for a caller that verifies them, as `decode` does.
 
         Raises:
-            CheckpointNotFoundError: It is not there.
+            CheckpointNotFoundError: It does not exist.
             CorruptCheckpointError: It does not end in a seal.
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
@@ -186,7 +186,7 @@ class CheckpointStore:
         """Return the manifest of a checkpoint, itself verified, without reading the rest.
 
         Raises:
-            CheckpointNotFoundError: It is not there.
+            CheckpointNotFoundError: It does not exist.
             CorruptCheckpointError: It is damaged.
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
@@ -200,7 +200,7 @@ class CheckpointStore:
         The objects it refers to are not read; see `ObjectFolder.verify`.
 
         Raises:
-            CheckpointNotFoundError: It is not there.
+            CheckpointNotFoundError: It does not exist.
             CorruptCheckpointError: It is damaged.
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.

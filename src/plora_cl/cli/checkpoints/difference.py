@@ -35,9 +35,9 @@ _LONG = ("values", "timings")
 
 @command(
     "diff",
-    "Compare two checkpoints to the bit: where they stand, settings, scores, and how far each "
-    "part is apart. What decides nothing about the result (where the experiment is, the "
-    "machine, wall-clock times) is shown and does not count.",
+    "Compare two checkpoints to the bit: positions, settings, scores, and how far each part is "
+    "apart. Differences that cannot change the result (the folder of the experiment, the machine, "
+    "wall-clock times) are shown and do not count.",
     target(RESUMED_FROM, name="first"),
     target(RESUMED_FROM, name="second"),
     argument("--tensors", action="store_true", help="list every tensor and value that differs"),
