@@ -97,3 +97,8 @@ def test_the_code_of_the_reference_runs(folder: Path) -> None:
     saved = Path(str(names["path"]))
     assert saved.parent == folder / "experiments" / "own-loop" / "checkpoints"
     assert len(names["optimizer"].state_dict()["state"]) > 0  # type: ignore[attr-defined]
+
+
+def test_settings_of_another_type_are_refused_by_name() -> None:
+    with pytest.raises(plora_cl.SettingsError, match="a dict; expected what load_settings returns"):
+        plora_cl.CLTrainer.from_settings({"epochs": 1})  # type: ignore[arg-type]

@@ -131,11 +131,10 @@ def test_resuming_with_other_hyperparameters_is_refused_unless_accepted(
         ([type("Mine", (ContinualMethod,), {"name": "ewc"})()], "'ewc', which belongs to"),
         ([type("Mine", (ContinualMethod,), {"name": "a/b"})()], "'a/b'; expected letters"),
         ([type("Mine", (ContinualMethod,), {})()], "the name of Mine is None"),
+        ("ewc", "'e' is a str; expected a list of ContinualMethod"),
     ],
 )
-def test_names_of_methods_are_checked_before_anything_is_loaded(
-    methods: list[ContinualMethod], message: str
-) -> None:
+def test_names_of_methods_are_checked_before_anything_is_loaded(methods: Any, message: str) -> None:
     with pytest.raises(MethodError, match=message):
         CLTrainer(methods=methods)
 

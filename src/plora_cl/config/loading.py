@@ -1,4 +1,4 @@
-"""`load_settings`: the settings of a run, as a program asks for them."""
+"""The settings of a run, as a program asks for them and hands them over."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from plora_cl.config.precedence import resolve
 from plora_cl.config.schema import Settings
+from plora_cl.errors import SettingsError
 
 
 def load_settings(
@@ -30,3 +31,15 @@ def load_settings(
         config=None if config is None else Path(config),
         flags={name: ("keyword", value) for name, value in settings.items()},
     ).settings
+
+
+def require_settings(settings: object) -> Settings:
+    """Return ``settings`` if they are some.
+
+    Raises:
+        SettingsError: They are something else, such as a dict.
+    """
+    if not isinstance(settings, Settings):
+        kind = type(settings).__name__
+        raise SettingsError([f"settings: a {kind}; expected what load_settings returns"])
+    return settings

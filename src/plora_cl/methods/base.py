@@ -175,13 +175,19 @@ class MethodStack:
         """Return the penalty of each method that has one, by method name.
 
         Raises:
-            MethodError: A penalty has no gradient towards a trainable tensor.
+            MethodError: A penalty is no scalar tensor, or has no gradient towards a trainable one.
         """
         terms: dict[str, Tensor] = {}
         for name, method in self.methods.items():
-            term = method.penalty(model, task)
+            term: object = method.penalty(model, task)
             if term is None:
                 continue
+            if not isinstance(term, Tensor) or term.ndim:
+                shape = f" of shape {list(term.shape)}" if isinstance(term, Tensor) else ""
+                raise MethodError(
+                    f"{name}: penalty returned a {type(term).__name__}{shape}; expected a scalar "
+                    "tensor, or None where there is no penalty"
+                )
             if not term.requires_grad:
                 raise MethodError(
                     f"the penalty of {name} reaches no trainable tensor, so it cannot act on task "

@@ -34,8 +34,12 @@ def require_distinct_names(
     """
     seen = set(reserved)
     for method in methods:
-        name = getattr(method, "name", None)
         kind = type(method).__name__
+        if not isinstance(method, ContinualMethod):
+            raise MethodError(
+                f"methods: {method!r} is a {kind}; expected a list of ContinualMethod instances"
+            )
+        name = getattr(method, "name", None)
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
             raise MethodError(
                 f"methods: the name of {kind} is {name!r}; expected letters, digits, - and _, "

@@ -14,6 +14,7 @@ from plora_cl.checkpoint.store.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
+from plora_cl.config.loading import require_settings
 from plora_cl.config.locations import anchored
 from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, experiment_folder
@@ -82,7 +83,7 @@ class CLTrainer:
     ) -> Self:
         """Return a trainer for resolved settings; the other arguments are those of the class."""
         trainer = cls.__new__(cls)
-        trainer._begin(settings, reporter, stop, methods)
+        trainer._begin(require_settings(settings), reporter, stop, methods)
         return trainer
 
     def _begin(
