@@ -97,6 +97,31 @@ def test_an_installed_method_is_used_like_a_built_in_one(
 
 
 @pytest.mark.timeout(120)
+def test_its_settings_count_for_nothing_while_it_is_off(
+    python: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    small = {**settings, "tasks": settings["tasks"][:1], "epochs": 1, "experiment_dir": "."}
+    base = {**small, "lambda_l2": 5.0}
+    config = tmp_path / "off.yaml"
+    config.write_text(yaml.safe_dump(base))
+    here = ["--config", str(config), "--experiment-dir", str(tmp_path)]
+    train(python, *here)
+    first = min((tmp_path / "run/checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime)
+    assert "are already learned" in train(python, *here, "--resume")
+    assert "Checkpoint loaded!" in train(python, *here, "--resume", str(first))
+
+    del base["experiment_name"]
+    orders = {"one": base.pop("tasks")}
+    study = {"name": "s", "base": base, "orders": orders, "methods": ["plain"], "seeds": [1]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    for argv in ([], ["--status"]):
+        command = [python, "-m", "plora_cl.cli.main", "study", "study.yaml", *argv]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert "1 runs: 1 done" in done.stdout
+
+
+@pytest.mark.timeout(120)
 def test_a_run_without_it_leaves_no_trace_of_the_package(
     python: Path, settings: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:

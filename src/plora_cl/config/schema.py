@@ -96,6 +96,15 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings_class()().model_dump(mode="json"), **as_recorded(saved)}
 
 
+def compared_form(settings: Settings) -> dict[str, Any]:
+    """Return ``settings`` in the form that `completed` gives to recorded ones.
+
+    Settings of an installed package whose technique is off are not recorded: they have their
+    defaults in both, so that their values never tell two runs apart.
+    """
+    return completed(recordable(settings))
+
+
 def as_recorded(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return every setting that a run recorded, with those whose default has not always held."""
     return {**_BEFORE, **values}

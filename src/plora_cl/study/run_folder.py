@@ -19,7 +19,7 @@ from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.errors import shown
 from plora_cl.config.fields import impacts
 from plora_cl.config.locations import RECORD, anchored_values
-from plora_cl.config.schema import EXAMPLE_SETTINGS, completed
+from plora_cl.config.schema import EXAMPLE_SETTINGS, compared_form, completed
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import CorruptCheckpointError, PloraError, SettingsError, StudyError
 from plora_cl.impact import Impact
@@ -135,7 +135,7 @@ def _results(run: PlannedRun) -> dict[str, Any] | None:
     results = _json_at(run.folder / _RESULTS)
     if not _are_whole(results) or not (run.folder / RECORD).is_file():
         return None
-    planned = anchored_values(run.settings.model_dump(mode="json"))
+    planned = anchored_values(compared_form(run.settings))
     made_by = anchored_values(completed(results["identity"]))
     compared = [name for name in _compared(run) if name not in _PLACES]
     return results if all(made_by[name] == planned[name] for name in compared) else None
@@ -168,7 +168,7 @@ def _changed(run: PlannedRun) -> str:
         found = anchored_values(completed(read_mapping(recorded)))
     except SettingsError as error:
         return error.problems[0]
-    planned = anchored_values(run.settings.model_dump(mode="json"))
+    planned = anchored_values(compared_form(run.settings))
     return ", ".join(
         f"{name} {shown(found[name])} -> {shown(planned[name])}"
         for name in _compared(run)

@@ -9,7 +9,7 @@ from plora_cl.checkpoint.snapshot import compatibility as changes
 from plora_cl.checkpoint.snapshot.compatibility import SettingChange
 from plora_cl.config.fields import impacts
 from plora_cl.config.locations import anchored_values
-from plora_cl.config.schema import Settings, completed
+from plora_cl.config.schema import Settings, compared_form, completed
 
 _DONE = "done"
 
@@ -39,7 +39,7 @@ def setting_changes(
 
 def compared(saved: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both settings complete and plain, with absolute paths."""
-    return anchored_values(completed(saved)), anchored_values(settings.model_dump(mode="json"))
+    return anchored_values(completed(saved)), anchored_values(compared_form(settings))
 
 
 def is_finished(cursor: Mapping[str, Any], tasks: int) -> bool:
