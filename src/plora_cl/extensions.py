@@ -40,12 +40,16 @@ def _loaded(entry: metadata.EntryPoint) -> Extension:
     origin = f"package {_package(entry)}, entry point {entry.group}: {entry.name} = {entry.value}"
     try:
         return Extension(entry.name, origin, entry.load())
-    except Exception as error:  # code of another package raises anything
-        reason = next(iter(str(error).splitlines()), "")
+    except (Exception, SystemExit) as error:  # code of another package raises anything
         raise ExtensionError(
-            f"{origin}: cannot be imported: {type(error).__name__}: {reason}; repair or uninstall "
-            "the package"
+            f"{origin}: cannot be imported: {told(error)}; repair or uninstall the package"
         ) from error
+
+
+def told(error: BaseException) -> str:
+    """Return type and first line of an error that code of another package raised."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _package(entry: metadata.EntryPoint) -> str:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pydantic.fields import FieldInfo
+
 from plora_cl.setting_types import SettingsGroup
+
+_CORE = "plora_cl."
 
 
 class Contradiction(NamedTuple):
@@ -82,9 +86,7 @@ class Technique:
     @property
     def setting_names(self) -> list[str]:
         """Its settings, the switch among them, in the order in which they are declared."""
-        inherited = {
-            name for base in self.settings.__bases__ for name in getattr(base, "model_fields", {})
-        }
+        inherited = core_fields(self.settings)
         return [name for name in self.settings.model_fields if name not in inherited]
 
     @property
@@ -100,6 +102,16 @@ class Technique:
     def is_on(self, settings: object) -> bool:
         """Return whether ``settings`` switch it on."""
         return bool(getattr(settings, self.switch, False))
+
+
+def core_fields(group: type[SettingsGroup]) -> dict[str, FieldInfo]:
+    """Return the fields that ``group`` inherits from groups of this package, as these have them."""
+    bases = [
+        base
+        for base in group.__mro__[1:]
+        if issubclass(base, SettingsGroup) and base.__module__.startswith(_CORE)
+    ]
+    return {name: field for base in reversed(bases) for name, field in base.model_fields.items()}
 
 
 def no_flag(switch: str) -> str:

@@ -30,6 +30,22 @@ TECHNIQUE = Technique(
 )
 '''
 
+BETWEEN = GOOD.replace(
+    "class Mine(ModelSettings):",
+    "class Between(ModelSettings):\n    between: int = 1\n\nclass Mine(Between):",
+)
+
+
+def with_more(*lines: str) -> str:
+    """Return `GOOD` with more lines in the class of its settings."""
+    more = "".join(f"    {line}\n" for line in lines)
+    return "import pydantic" + GOOD.replace("\nTECHNIQUE", f"{more}\nTECHNIQUE")
+
+
+def checking(setting: str) -> str:
+    check = f"pydantic.field_validator({setting!r}, check_fields=False)"
+    return with_more(f"@{check}", "def check(cls, value): return value")
+
 
 def install(
     folder: Path, code: str, entry_point: str = "mine = mine:TECHNIQUE", group: str = METHODS
@@ -85,6 +101,46 @@ def test_its_settings_obey_the_rules_of_all_settings(tmp_path: Path) -> None:
     assert "mine.yaml: lambda_mine: 'many'; expected a number" in refusal("--config", "mine.yaml")
 
 
+def test_settings_of_a_base_class_of_its_own_are_its_settings(tmp_path: Path) -> None:
+    install(tmp_path, BETWEEN)
+    argv = ("train", "--experiment-name", "x", "--set", "between=2", "--tasks", "./none")
+    assert "Note: between has no effect here: use_mine is false" in command(tmp_path, *argv).stderr
+
+
+def test_its_setting_may_be_called_what_another_flag_stands_for(tmp_path: Path) -> None:
+    install(tmp_path, GOOD.replace("lambda_mine", "assignments"))
+    argv = ("train", "--experiment-name", "x", "--tasks", "./none", "--assignments", "2")
+    done = command(tmp_path, *argv, "--set", "epochs=3")
+    assert "Note: assignments has no effect here: use_mine is false" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("mine:build", "AttributeError: module 'mine' has no attribute 'build'"),
+        ("no_such_module:build", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_factory_that_is_missing_is_named_in_one_line(
+    tmp_path: Path, factory: str, reason: str
+) -> None:
+    install(tmp_path, GOOD.replace("mine:build", factory))
+    code = (
+        "from plora_cl.methods.registry import added, factory_of\n"
+        "from plora_cl.errors import ExtensionError\n"
+        "try: factory_of(added()[0])\n"
+        "except ExtensionError as error: print(error)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    argv = [sys.executable, "-c", code]
+    shown = subprocess.check_output(argv, env={**os.environ, "PYTHONPATH": path}, text=True)
+    assert shown == (
+        "package cl-mine, entry point plora_cl.methods: mine = mine:TECHNIQUE: its factory "
+        f"{factory!r} cannot be imported: {reason}; repair or uninstall the package\n"
+    )
+
+
 def test_a_setting_of_a_technique_that_is_off_gets_a_note(tmp_path: Path) -> None:
     argv = ("train", "--experiment-name", "x", "--lambda-mine", "2", "--tasks", "./none")
     done = command(install(tmp_path, GOOD), *argv)
@@ -112,6 +168,31 @@ def test_a_study_can_tune_its_strength(tmp_path: Path) -> None:
         (GOOD.replace("lambda_mine:", "lambda_ewc:"), "names lambda_mine, and"),
         (GOOD.replace("lambda_mine", "lambda_ewc"), "'lambda_ewc' has the name of another one"),
         (GOOD.replace("lambda_mine", "overwrite"), "'overwrite' takes a flag that exists"),
+        ("raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
+        (GOOD.replace(" = 0.5", ""), "its setting 'lambda_mine' has no default"),
+        (GOOD.replace("0.5", "-1"), "the default of lambda_mine is -1.0: Input should be greater"),
+        (with_more("other: float = float('inf')"), "the default of other is inf, which no record"),
+        (with_more("other: set[int] = {1}"), "the default of other is {1}, which no record"),
+        (
+            with_more("other: list[int] = (1,)"),
+            "the default of other is (1,) and reads back as [1]",
+        ),
+        (GOOD.replace('flags={"lambda_mine": "STRENGTH"}', "flags=None"), "its flags is None: "),
+        (GOOD.replace('name="mine"', "name=5"), "its name is 5: Input should be a valid string"),
+        (GOOD.replace('"mine:build"', "print"), "its factory is <built-in function print>: "),
+        (GOOD.replace("lambda_mine", "learning_rate"), "'learning_rate' has the name of another"),
+        (BETWEEN.replace("between:", "learning_rate:"), "'learning_rate' has the name of another"),
+        (GOOD.replace("use_mine:", 'shared: str = "all"\n    use_mine:'), "redefine 'shared'"),
+        (checking("epochs"), "its check checks or changes 'epochs', which is not"),
+        (checking("*"), "its check checks or changes '*', which is not"),
+        (
+            with_more("@pydantic.model_validator(mode='after')", "def double(self): return self"),
+            "its double acts on all settings of every run",
+        ),
+        (
+            with_more("model_config = {'extra': 'allow'}"),
+            "have a model_config of their own; remove it",
+        ),
     ],
 )
 def test_a_broken_package_is_named_in_one_line(tmp_path: Path, code: str, reason: str) -> None:

@@ -115,7 +115,7 @@ def test_its_settings_count_for_nothing_while_it_is_off(
     study = {"name": "s", "base": base, "orders": orders, "methods": ["plain"], "seeds": [1]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     for argv in ([], ["--status"]):
-        command = [python, "-m", "plora_cl.cli.main", "study", "study.yaml", *argv]
+        command = [str(python), "-m", "plora_cl.cli.main", "study", "study.yaml", *argv]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         assert "1 runs: 1 done" in done.stdout

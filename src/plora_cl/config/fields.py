@@ -12,6 +12,7 @@ from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded, recognised
 from plora_cl.data.sources.entry import AnyEntry
 from plora_cl.errors import ExtensionError
+from plora_cl.extensions import told
 from plora_cl.impact import Impact
 from plora_cl.methods.registry import TechniqueSettings, added, origin
 from plora_cl.setting_types import (
@@ -160,7 +161,12 @@ def extended(base: type[_Group]) -> type[_Group]:
         return base
     _require_distinct(base)
     bases: tuple[Any, ...] = (*reversed(groups), base)
-    return create_model(base.__name__, __base__=bases, __module__=__name__)
+    try:
+        return create_model(base.__name__, __base__=bases, __module__=__name__)
+    except TypeError as error:  # base classes in an order that contradicts that of others
+        raise ExtensionError(
+            f"{'; '.join(map(origin, added()))}: their settings cannot be joined: {told(error)}"
+        ) from error
 
 
 @cache

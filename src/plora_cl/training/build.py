@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from pkgutil import resolve_name
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,7 +29,7 @@ from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.methods.base import ContinualMethod, MethodSetup, MethodStack
-from plora_cl.methods.registry import techniques
+from plora_cl.methods.registry import factory_of, techniques
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import (
     configuration_digest,
@@ -282,7 +281,7 @@ def _methods(
     )
     active = [technique for technique in techniques() if technique.is_on(settings)]
     return [
-        resolve_name(technique.factory)(settings, setup)
+        factory(settings, setup)
         for technique in sorted(active, key=lambda technique: technique.order)
-        if technique.factory is not None
+        if (factory := factory_of(technique)) is not None
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 from plora_cl.cli.parser import Parser
 from plora_cl.config.errors import setting_names
@@ -97,6 +98,8 @@ _OF_THE_FLOOR = (
     *("max_eval_examples", "seed"),
 )
 
+_ASSIGNMENTS = "--set"  # no setting has this name
+
 _EXAMPLE = """\
 example:
   plora-cl train --experiment-name demo --tasks data/news data/reviews --epochs 2
@@ -168,7 +171,7 @@ def resolved(typed: Mapping[str, Any]) -> Resolved:
         preset=typed.get("preset"),
         config=Path(typed["config"]) if "config" in typed else None,
         flags={name: (flag_of(name, on=v is not False), v) for name, v in values.items()},
-        assignments=typed.get("assignments", ()),
+        assignments=typed.get(_ASSIGNMENTS, ()),
         resume=typed.get("resume", False),
     )
 
@@ -213,7 +216,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--set",
-        dest="assignments",
+        dest=_ASSIGNMENTS,
         metavar="PATH=VALUE",
         action="append",
         help="set any setting; the value is YAML (repeatable)",
@@ -265,7 +268,7 @@ def _help(setting: str) -> str:
 def _as_yaml(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return yaml.safe_dump(value).removesuffix("...\n").strip()
+    return yaml.safe_dump(to_jsonable_python(value)).removesuffix("...\n").strip()
 
 
 def _other_settings() -> str:
