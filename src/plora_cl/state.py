@@ -6,13 +6,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, SupportsIndex, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plora_cl.errors import IncompatibleCheckpointError
+from plora_cl.plain_numbers import plain_index
 from plora_cl.seeds import derived_seed as derived_seed
 
 StateDict: TypeAlias = dict[str, Any]
@@ -60,6 +61,19 @@ class Cursor:
     epoch: int = 0
     batch: int = 0
     step: int = 0
+
+    @classmethod
+    def in_training(
+        cls, task_idx: SupportsIndex, epoch: SupportsIndex, batch_idx: SupportsIndex, step: int
+    ) -> Self:
+        """Return the position at a batch.
+
+        Raises:
+            TypeError: An index is no integer.
+        """
+        batch = plain_index("batch_idx", batch_idx)
+        task, epoch = plain_index("task_idx", task_idx), plain_index("epoch", epoch)
+        return cls(task, Phase.TRAIN, epoch, batch, step)
 
     def advance(self, *, batches_per_epoch: int) -> None:
         """Move past the batch it points at, into the next epoch after the last one."""

@@ -173,3 +173,14 @@ def test_a_run_with_a_method_of_ones_own_killed_again_and_again_ends_like_one_th
     assert code == 0, output.read_text()
     assert kills >= 5
     assert evidence(tmp_path / "killed" / "run") == evidence(tmp_path / "whole" / "run")
+
+
+def test_hyperparameters_with_keys_that_are_no_text_name_the_key(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = CLTrainer(
+        methods=[Counter({"scale": {1: 0.5, "1": 2.0}})],
+        **{**settings, "experiment_dir": str(tmp_path)},
+    )
+    with pytest.raises(MethodError, match=r"counter .*the key 1 at '/scale' is a int"):
+        trainer.train_sequence()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, SupportsFloat, SupportsIndex, TypeAlias
 
 from torch import Tensor
 
@@ -32,6 +32,7 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.compute.environment import IMPACTS, deciding, environment
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.impact import Impact
+from plora_cl.plain_numbers import plain_index, plain_loss
 from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
 from plora_cl.wording import counted
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 Tensors: TypeAlias = TensorPart | Mapping[str, Tensor]
 
 _RANDOM = "random"
+_MOST_STEPS = 10**18  # what fits in the name of a checkpoint
 _REFUSED = "restore them, or start in another folder; accept_changes does not help here"
 _ACCEPTING = "restore them, or call resume(accept_changes=True)"
 
@@ -75,7 +77,7 @@ class CheckpointManager:
     Raises:
         ExperimentLockedError: Another process, or manager, writes to ``folder``.
         ValueError: A name is reserved, ``keep_last`` is below 1, or ``identity`` is not finite.
-        TypeError: ``identity`` is not plain JSON.
+        TypeError: ``identity`` is not plain JSON with str keys.
         CheckpointError: The disk refused.
     """
 
@@ -170,7 +172,7 @@ class CheckpointManager:
         self._committer.tidy(entry)
         return step
 
-    def save(self, step: int, *, loss: float | None = None) -> Path:
+    def save(self, step: SupportsIndex, *, loss: SupportsFloat | None = None) -> Path:
         """Save this instant and return its path; `flush` waits until it survives a power cut.
 
         Components may change as soon as this returns. A disk that refuses does not stop training:
@@ -184,11 +186,13 @@ class CheckpointManager:
             ExperimentExistsError: The folder holds checkpoints and `resume` was not called.
             ExperimentMovedError: The folder was moved or replaced; also raised by later calls.
             CheckpointError: A constant tensor was written to.
-            TypeError: A state holds neither tensors nor plain values; the message names where.
-            ValueError: ``step`` is negative.
+            TypeError: A state holds neither tensors nor plain values, and the message names where;
+                ``step`` is no integer, or ``loss`` no number.
+            ValueError: ``step`` is negative or has more than 18 digits.
         """
-        if step < 0:
-            raise ValueError(f"step is {step}; expected at least 0")
+        step, loss = plain_index("step", step), plain_loss(loss)
+        if not 0 <= step < _MOST_STEPS:
+            raise ValueError(f"step is {step}; expected at least 0 and below {_MOST_STEPS}")
         if changed := self._constants.changed():
             raise CheckpointError(
                 f"constants that never change were written to: {', '.join(changed)}; pass what "

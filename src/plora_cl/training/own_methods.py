@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from plora_cl.checkpoint.snapshot.compatibility import SettingChange, value_changes
+from plora_cl.checkpoint.snapshot.snapshot import json_copy
 from plora_cl.errors import MethodError
 from plora_cl.impact import Impact
 from plora_cl.methods.base import ContinualMethod
@@ -115,11 +115,9 @@ def method_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list
 def _plain(method: ContinualMethod) -> Hyperparameters:
     values = method.hyperparameters()
     try:
-        plain = json.loads(json.dumps(dict(values), allow_nan=False))
+        return json_copy(values)
     except (TypeError, ValueError) as error:
         raise MethodError(
             f"methods: hyperparameters() of {method.name} returned {values!r}; expected plain JSON "
             f"with finite numbers: {error}"
         ) from error
-    assert isinstance(plain, dict)
-    return plain

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 
 from plora_cl.checkpoint.snapshot.loading import Resumable, load, newest_usable
 from plora_cl.checkpoint.store.preconditions import require_startable
@@ -22,7 +22,8 @@ from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.methods.base import ContinualMethod
 from plora_cl.methods.registry import techniques
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.state import Cursor, Phase, StateDict, Stateful
+from plora_cl.plain_numbers import plain_loss
+from plora_cl.state import Cursor, StateDict, Stateful
 from plora_cl.training.build import build_run
 from plora_cl.training.finishing import finish_run
 from plora_cl.training.own_methods import require_distinct_names
@@ -229,12 +230,12 @@ class CLTrainer:
     def save_checkpoint(
         self,
         *,
-        task_idx: int,
-        epoch: int,
-        batch_idx: int,
+        task_idx: SupportsIndex,
+        epoch: SupportsIndex,
+        batch_idx: SupportsIndex,
         optimizer: Stateful,
         scheduler: Stateful,
-        loss: float | None = None,
+        loss: SupportsFloat | None = None,
     ) -> Path:
         """Save the model and every other component as a checkpoint; return its path.
 
@@ -249,12 +250,12 @@ class CLTrainer:
         Raises:
             CheckpointError: There is no such batch, checkpoints are disabled, or the disk refused.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
+            TypeError: An index is no integer, or ``loss`` is no number.
         """
         given = {"optimizer": optimizer, "scheduler": scheduler}
         with self._own.locked():
-            step = self.run.components.cursor.step
-            cursor = Cursor(task_idx, Phase.TRAIN, epoch, batch_idx, step)
-            return self.run.save_at(cursor, given, loss=loss)
+            cursor = Cursor.in_training(task_idx, epoch, batch_idx, self.run.components.cursor.step)
+            return self.run.save_at(cursor, given, loss=plain_loss(loss))
 
     def get_latest_checkpoint(self) -> Path | None:
         """Return the checkpoint that ``resume=True`` takes, or None without any.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ ACCEPTING = "restore them, or accept them with --accept-changes"
 
 _COUNTED_IN_BATCHES = ("batch_size", "gradient_accumulation_steps")
 _NOTHING = "nothing"
+_MOST_TEXT = 1000
+_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class SettingChange:
     Attributes:
         impact: What it does to the run.
         key: What differs, for instance the name of a setting.
-        before: In the checkpoint, as text.
+        before: In the checkpoint, as text; each later checkpoint records it, and so a long one is
+            cut off and identified by its digest.
         now: In this run, as text.
         reason: Why it is structural, if the key does not say it.
     """
@@ -76,7 +81,9 @@ def value_changes(
     *,
     prefix: str = "",
 ) -> list[SettingChange]:
-    """Return how plain values differ, sorted by key.
+    """Return how plain JSON values differ, sorted by key.
+
+    Their JSON is compared, in which True differs from 1, and 0.0 from -0.0 and 0.
 
     Args:
         saved: What the checkpoint was made with.
@@ -84,7 +91,7 @@ def value_changes(
         impacts: Class of each key; one without is trajectory-changing.
         prefix: Put before each key in the result.
     """
-    absent = object()
+    before, now = _as_json(saved), _as_json(current)
     return [
         SettingChange(
             impacts.get(key, Impact.TRAJECTORY),
@@ -93,8 +100,12 @@ def value_changes(
             _text(current[key]) if key in current else _NOTHING,
         )
         for key in sorted({*saved, *current})
-        if saved.get(key, absent) != current.get(key, absent)
+        if before.get(key) != now.get(key)
     ]
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
 
 
 def setting_changes(
@@ -268,4 +279,8 @@ def _refusal(change: SettingChange) -> str:
 def _text(value: object) -> str:
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value[:12]
-    return repr(value)
+    text = repr(value)
+    if len(text) <= _MOST_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:_SHOWN]}... ({len(text)} characters, sha256 {digest})"

@@ -45,7 +45,7 @@ class RunFacts:
 
         Raises:
             ValueError: A number is not finite.
-            TypeError: Something in them is not plain JSON.
+            TypeError: Something in them is not plain JSON, or a key is not a str.
         """
         return cls(seed, json_copy(settings), json_copy(identity), json_copy(environment))
 
@@ -169,7 +169,24 @@ def json_copy(plain: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: A number is not finite.
-        TypeError: Something in it is not plain JSON.
+        TypeError: Something in it is not plain JSON, or a key is not a str.
     """
-    copy: dict[str, Any] = json.loads(json.dumps(dict(plain), allow_nan=False))
+    text = json.dumps(dict(plain), allow_nan=False)
+    _require_text_keys(plain, "")
+    copy: dict[str, Any] = json.loads(text)
     return copy
+
+
+def _require_text_keys(node: Any, path: str) -> None:
+    """Refuse what JSON writes as text: the keys 1 and "1" would become one."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"the key {key!r} at {path or '/'!r} is a {type(key).__qualname__}; JSON has "
+                    f"only str keys: pass {str(key)!r}"
+                )
+            _require_text_keys(value, f"{path}/{key}")
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            _require_text_keys(value, f"{path}/{index}")

@@ -93,6 +93,12 @@ class HostStaging:
         for index in new:
             if not _is_dense(sources[index]):
                 raise unsupported(sources[index], _path_to(sources[index], state))
+            if sources[index].is_inference():
+                raise TypeError(
+                    f"the state at {_path_to(sources[index], state)!r} is an inference tensor, and "
+                    "PyTorch does not tell whether it changes during a save; clone() it outside "
+                    "torch.inference_mode()"
+                )
         if not known or any(_layout_of(sources[i]) != self._layout[i] for i in new):
             self._allocate([_layout_of(source) for source in sources])
         self._sources = sources
