@@ -9,6 +9,9 @@ from collections.abc import Iterable
 LONGEST = 80
 """Characters of a value in a message."""
 
+_CLOSE = 0.7
+"""Similarity below which names only share parts, such as ``version`` and ``precision``."""
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = LONGEST
 
@@ -20,7 +23,9 @@ def short(value: object) -> str:
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name that ``name`` was most likely meant to be, None if none is close."""
-    return next(iter(difflib.get_close_matches(name, list(valid), n=1)), None)
+    names = {found.casefold(): found for found in valid}
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=_CLOSE)
+    return names[close[0]] if close else None
 
 
 def counted(number: int, what: str) -> str:

@@ -190,6 +190,35 @@ def test_the_checkpoint_to_go_on_from_is_passed_on(trainer: Trainer, tmp_path: P
     assert [call["resume"] for call in trainer.calls] == [str(path)]
 
 
+def test_a_checkpoint_is_named_as_the_tools_show_it_or_by_its_name_alone(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    name = "checkpoint_task0_epoch1_batch4.pt"
+    path = tmp_path / "mine" / "checkpoints" / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "mine" / "config.yaml").write_text("epochs: 2\n", encoding="utf-8")
+    train(trainer, "--resume", f"{tmp_path / 'mine'}@{name}")
+    place = ["--experiment-dir", str(tmp_path), "--experiment-name", "mine"]
+    train(trainer, *place, "--resume", name)
+    assert [call["resume"] for call in trainer.calls] == [str(path)] * 2
+
+
+@pytest.mark.parametrize("text", ["mine", "experiments/mine"])
+def test_an_experiment_in_place_of_a_checkpoint_is_told_how_to_be_resumed(
+    trainer: Trainer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("experiments/mine/checkpoints").mkdir(parents=True)
+    assert main(["--resume", text]) == 2
+    expected = "to resume the experiment: --experiment-name mine --resume\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

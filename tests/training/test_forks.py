@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -212,8 +213,13 @@ def test_a_fork_of_a_finished_run_with_nothing_to_learn_otherwise_is_refused(
 ) -> None:
     argv = ["fork", str(whole), str(tmp_path / "no"), "--set", "learning_rate=0.5"]
     assert main(argv) == 2
-    assert "every task is learned" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "every task is learned" in said
     assert not (tmp_path / "no").exists()
+    command = said.partition("(fork an earlier checkpoint: plora-cl checkpoints ")[2]
+    advised = shlex.split(command.rstrip(")\n").replace("NEW-FOLDER", str(tmp_path / "yes")))
+    assert advised[-1] == "learning_rate=0.5"
+    assert main(advised) == 0
     same = fork(whole, tmp_path / "same")
     resume(same)
     assert evidence(same)["accuracy"] == evidence(whole)["accuracy"]

@@ -18,7 +18,7 @@ from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.output_files import recording, retire_results
-from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.fork import accepted_by_fork
 from plora_cl.compute.environment import IMPACTS
 from plora_cl.config.schema import Settings, experiment_folder, shape_settings
@@ -27,7 +27,12 @@ from plora_cl.state import Phase, StateDict, Stateful
 from plora_cl.training.adapting import adapted, refusing_what_does_not_fit
 from plora_cl.training.own_methods import method_changes
 from plora_cl.training.run.run import Run
-from plora_cl.training.setting_changes import compared, is_finished, setting_changes
+from plora_cl.training.setting_changes import (
+    compared,
+    earlier_to_fork,
+    is_finished,
+    setting_changes,
+)
 from plora_cl.training.task_notes import held_out_differently
 
 ENVIRONMENT = "environment."
@@ -128,7 +133,7 @@ def restore_run(
     accepted: Sequence[SettingChange] = []
     recorded: list[dict[str, str]] = []
     if in_place_of is None and is_finished(resumable.snapshot.cursor, len(run.components.tasks)):
-        _require_same_results(changes, run, folder=str(path.parent.parent))
+        _require_same_results(changes, run, settings, resumable.entry)
     else:
         accepted = require_acceptable(changes, accept=accept, shape_settings=shape_settings())
         recorded = [change.recorded() for change in changes if _decides(change)]
@@ -153,11 +158,19 @@ def restore_run(
     return Resumed(accepted, following.is_branch)
 
 
-def _require_same_results(changes: Sequence[SettingChange], run: Run, *, folder: str) -> None:
+def _require_same_results(
+    changes: Sequence[SettingChange], run: Run, settings: Settings, entry: CheckpointEntry
+) -> None:
     """Refuse changes of a finished run, but for those of the machine: nothing is computed."""
     others = [c for c in changes if not c.key.startswith(ENVIRONMENT) and c.key != _ALL_DATA]
     require_acceptable(others, accept=True, shape_settings=shape_settings())
-    require_unchanged(others, folder=folder)
+    require_unchanged(
+        others,
+        way_out=lambda refused: (
+            "restore them to see the results; to learn with them "
+            + earlier_to_fork(entry, settings, refused)
+        ),
+    )
     if len(others) < len(changes):
         run.reporter.message(
             "Nothing is left to learn: the results are those of the environment in the checkpoint"

@@ -17,12 +17,15 @@ import pytest
 from cli.checkpoints.calls import DEMO, FIRST, LAST, Calls
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.snapshot.codec import decode, encode
+from plora_cl.checkpoint.snapshot.loading import load
 from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.outgoing import has_list
 from plora_cl.checkpoint.store.pins import pinned
 from plora_cl.checkpoint.store.replacement import set_aside
 from plora_cl.checkpoint.store.retiring import commit, retire
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.tools.comparison import compare
+from plora_cl.cli.checkpoints.difference import _shown
 from plora_cl.cli.checkpoints.main import COMMANDS
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -318,6 +321,35 @@ def test_diff_of_a_checkpoint_with_itself_is_nothing(call: Calls) -> None:
     assert call("diff", DEMO, DEMO) == 0
     assert call.out == "The checkpoints are the same\n"
     assert call.json("diff", DEMO, f"{DEMO}@{LAST}")["same"]
+
+
+def test_diff_of_equal_results_says_that_only_times_differ(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    read = load(experiment, CheckpointEntry.at(experiment.directory / LAST))
+    state = {**read.snapshot.state, "costs": {"value": 7.5}}
+    timed = replace(read, snapshot=replace(read.snapshot, state=state))
+    changed = compare(read, timed)
+    assert changed.is_same
+    assert list(_shown(changed, [read.snapshot, timed.snapshot], tensors=False)) == [
+        "Only wall-clock times differ (costs)",
+        "The checkpoints are the same",
+    ]
+
+
+def test_what_was_perhaps_meant_is_told(call: Calls) -> None:
+    assert call("list", "demo") == 2
+    assert call.err == (
+        "Error: demo: neither an experiment folder nor a checkpoint; did you mean "
+        "experiments/demo?\n"
+    )
+    assert call("list", "experiments") == 2
+    assert "the experiments in it are demo; for instance, experiments/demo" in call.err
+    assert call("verify", f"{DEMO}@checkpoint_task7.pt") == 2
+    assert call.err.endswith(
+        f"checkpoint_task7.pt does not exist, or is not a file; the newest checkpoint there is "
+        f"{LAST}\n"
+    )
 
 
 def test_diff_shows_how_far_two_checkpoints_are_apart(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -247,8 +247,14 @@ def moved_generators(
     return found
 
 
-def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:
+def require_unchanged(
+    changes: Sequence[SettingChange], *, way_out: Callable[[Sequence[SettingChange]], str]
+) -> None:
     """Make sure that the results of a finished run are those of its settings.
+
+    Args:
+        changes: Differences between the run and its settings now.
+        way_out: Says what to do about those that are refused.
 
     Raises:
         IncompatibleCheckpointError: Something would change the trajectory; since nothing is left to
@@ -258,10 +264,8 @@ def require_unchanged(changes: Sequence[SettingChange], *, folder: str) -> None:
     if refused:
         lines = "; ".join(_refusal(change) for change in refused)
         raise IncompatibleCheckpointError(
-            f"every task is learned, and nothing would be computed with other settings: {lines}"
-            " (restore them to see the results; to learn with them resume from an earlier "
-            "checkpoint with --resume PATH --accept-changes, or from a copy: plora-cl checkpoints "
-            f"fork {folder})"
+            f"every task is learned, and nothing would be computed with other settings: {lines} "
+            f"({way_out(refused)})"
         )
 
 

@@ -27,7 +27,7 @@ from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, recordable, shape
 from plora_cl.errors import CheckpointError, SettingsError
 from plora_cl.methods.registry import techniques
 from plora_cl.setting_types import Refers, referring
-from plora_cl.training.setting_changes import is_finished, setting_changes
+from plora_cl.training.setting_changes import earlier_to_fork, is_finished, setting_changes
 
 _NOT_IN_MANIFEST = frozenset(
     {"model_name", "max_length", "seed", "early_stopping_metric", *EXAMPLE_SETTINGS}
@@ -185,7 +185,7 @@ def _acceptable(
         found = _with_contents(source, settings)
         accepted = _require_possible(found)
     if is_finished(manifest.cursor, len(settings.tasks)):
-        require_unchanged(found, folder=str(source.path.parent.parent))
+        require_unchanged(found, way_out=lambda refused: earlier_to_fork(source, settings, refused))
     return accepted
 
 

@@ -16,7 +16,9 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
 from plora_cl.cli.exit import OK, error_line, exit_code
 from plora_cl.cli.parser import Parser
+from plora_cl.config.fields import SettingFields
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
+from plora_cl.wording import nearest
 
 FOUND = 1
 """Exit code where damage, or a difference, was found."""
@@ -145,7 +147,8 @@ def argument(*names: str, **options: Any) -> Argument:
 def target(default: str = "", *, name: str = "target") -> Argument:
     """Return an argument for `locate`; ``default`` says what a folder stands for."""
     what = "an experiment folder, or a checkpoint: the path of its file, or FOLDER@NAME.pt"
-    return argument(name, metavar="FOLDER|CHECKPOINT", help=what + default)
+    metavar = "FOLDER|CHECKPOINT" if name == "target" else name.upper()
+    return argument(name, metavar=metavar, help=what + default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +186,37 @@ def locate(text: str) -> Target:
     path = Path(text)
     folder, at, name = text.rpartition("@")
     found: Target | None
-    if at and is_checkpoint(name) and not path.exists():
+    if at and (is_checkpoint(name) or name.endswith(".pt")) and not path.exists():
         found = _folder(Path(folder))
         found = found and _checkpoint(found.store.directory / name)
     else:
         found = _checkpoint(path) if is_checkpoint(path.name) else _folder(path)
     if found is None:
         raise CheckpointNotFoundError(
-            f"{text}: neither an experiment folder nor a checkpoint; expected, for instance, "
-            "experiments/demo or experiments/demo/checkpoints/checkpoint_task0_epoch1_batch99.pt"
+            f"{text}: neither an experiment folder nor a checkpoint; {_perhaps_meant(path)}"
         )
     return found
+
+
+def _perhaps_meant(path: Path) -> str:
+    inside = _experiments(path)
+    if inside:
+        return f"the experiments in it are {', '.join(inside)}; for instance, {path / inside[0]}"
+    for parent in (path.parent, Path(SettingFields().experiment_dir)):
+        meant = nearest(path.name, _experiments(parent))
+        if meant is not None:
+            return f"did you mean {parent / meant}?"
+    return (
+        "expected, for instance, experiments/demo or "
+        "experiments/demo/checkpoints/checkpoint_task0_epoch1_batch99.pt"
+    )
+
+
+def _experiments(parent: Path) -> list[str]:
+    try:
+        return sorted(path.parent.name for path in parent.glob("*/checkpoints") if path.is_dir())
+    except OSError:
+        return []
 
 
 def resume_hint(folder: Path) -> str:
@@ -214,7 +237,9 @@ def _folder(path: Path) -> Target | None:
 def _checkpoint(path: Path) -> Target:
     store = CheckpointStore(path.parent)
     if store.size(path) is None:
-        raise CheckpointNotFoundError(f"{path} does not exist, or is not a file")
+        there = store.entries() if path.parent.is_dir() else []
+        newest = f"; the newest checkpoint there is {there[-1].name}" if there else ""
+        raise CheckpointNotFoundError(f"{path} does not exist, or is not a file{newest}")
     return Target(store, CheckpointEntry.at(path))
 
 

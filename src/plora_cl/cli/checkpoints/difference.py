@@ -92,9 +92,14 @@ def _shown(
         if changes:
             rows = [(c.name, c.first or "-", c.second or "-") for c in changes]
             yield Table(name.capitalize(), ("", "first", "second"), rows)
-    if parts := _parts(found):
+    parts = _parts(found)
+    if parts and not found.is_same:
         yield Table("Parts that differ", ("part", "tensors ", "max abs ", "other values "), parts)
         yield "--tensors lists every tensor and value"
+    elif parts:  # of the same checkpoints nothing but times can differ
+        only = "" if found.environment or found.settings else "Only "
+        text = f"{only}wall-clock times differ ({', '.join(part for part, *_ in parts)})"
+        yield text[0].upper() + text[1:]
     if tensors and found.tensors:
         listed = [
             (

@@ -16,6 +16,7 @@ from plora_cl.cli.output import going_on_without_output
 from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.train.flags import resolved, train_parser
+from plora_cl.cli.train.resume_path import checkpoint_path
 from plora_cl.config.consistency import ineffective
 from plora_cl.config.inputs import require_inputs
 from plora_cl.config.locations import RECORD
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(typed: dict[str, Any]) -> None:
+    if isinstance(resume := typed.get("resume"), str) and resume != "auto":
+        typed["resume"] = checkpoint_path(
+            resume, lambda: experiment_folder(resolved({**typed, "resume": True}).settings)
+        )
     asked = resolved(typed)
     for line in ineffective(asked.settings, asked.given):
         print(f"Note: {line}", file=sys.stderr)

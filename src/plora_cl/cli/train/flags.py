@@ -141,7 +141,8 @@ def floor_parser() -> argparse.ArgumentParser:
         prog="plora-cl floor",
         description="Learn each task alone with TF-IDF features and logistic regression: what a "
         "run has to be better than. The results stand in an experiment of their own, "
-        "EXPERIMENT-NAME-floor unless --experiment-name says otherwise.",
+        "EXPERIMENT-NAME-floor unless --experiment-name says otherwise. The floor tokenises as "
+        "the run would, and needs the tokenizer of its encoder: give its --model-name.",
         epilog="example:\n  plora-cl floor --config experiments/demo/config.yaml",
         argument_default=argparse.SUPPRESS,
     )
@@ -244,7 +245,8 @@ def _add_resuming(group: argparse._ArgumentGroup) -> None:
         const=True,
         metavar="auto|PATH",
         help="resume from the newest checkpoint, with the settings of the experiment; auto: start "
-        "afresh if there is none; PATH: resume from that checkpoint",
+        "afresh if there is none; PATH: resume from that checkpoint, FOLDER@NAME.pt, or NAME.pt of "
+        "the experiment",
     )
     either.add_argument(
         "--overwrite",

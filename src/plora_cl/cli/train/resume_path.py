@@ -1,0 +1,63 @@
+"""The checkpoint that ``--resume PATH`` names, in every form in which checkpoints are shown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from plora_cl.checkpoint.format.naming import is_checkpoint
+from plora_cl.config.fields import SettingFields
+from plora_cl.config.locations import RECORD
+from plora_cl.errors import CheckpointNotFoundError
+
+
+def checkpoint_path(text: str, experiment: Callable[[], Path]) -> str:
+    """Return the path of the checkpoint that ``text`` names.
+
+    Args:
+        text: The path of a file; ``FOLDER@NAME.pt``, as ``plora-cl checkpoints`` takes it; or the
+            name of a checkpoint of the experiment.
+        experiment: Returns the folder of the experiment; called for a name that is no path.
+
+    Returns:
+        A path. It is ``text`` where no other form fits; whether there is a file is not checked.
+
+    Raises:
+        CheckpointNotFoundError: ``text`` names an experiment.
+    """
+    if _is_file(Path(text)):
+        return text
+    folder, at, name = text.rpartition("@")
+    if at and is_checkpoint(name):
+        return str(Path(folder) / "checkpoints" / name)
+    if is_checkpoint(text):
+        path = experiment() / "checkpoints" / text
+        return str(path) if _is_file(path) else text
+    default = SettingFields().experiment_dir
+    for found in (Path(text), Path(default) / text):
+        if _is_folder(found / "checkpoints"):
+            flags = (
+                ["--experiment-name", found.name]
+                if found.parent == Path(default)
+                else ["--config", str(found / RECORD)]
+            )
+            raise CheckpointNotFoundError(
+                f"--resume {text}: it is an experiment, not a checkpoint; to resume the "
+                f"experiment: {shlex.join(flags)} --resume"
+            )
+    return text
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than a name can be
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
