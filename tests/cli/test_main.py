@@ -100,6 +100,9 @@ def test_the_module_is_the_same_command() -> None:
         (["study", "x.yaml", "--dryrun"], "did you mean --dry-run?"),
         (["checkpoints", "list", "--jsno", "x"], "did you mean --json?"),
         (["train", "--frobnicate"], "unrecognized arguments: --frobnicate (see plora-cl train"),
+        (["train", "--version"], "unrecognized arguments: --version (see plora-cl train"),
+        (["train", "--use-mean-anchor"], "arguments: --use-mean-anchor (see plora-cl train"),
+        (["checkpoints", "diff", "a"], "required: SECOND"),
     ],
 )
 def test_a_mistyped_command_or_flag_is_told_what_was_perhaps_meant(

@@ -172,7 +172,7 @@ def test_problems_of_all_sources_come_together(tmp_path: Path) -> None:
     ) == (
         "--preset: 'quikstart': unknown preset; did you mean quickstart? (there are "
         "idbr-sampled, olora-standard, plora5, quickstart)",
-        "--set: 'top_p'; expected dotted.path=value",
+        "--set: 'top_p'; expected NAME=VALUE, for instance epochs=3",
         f"{path}: batch_size: 0; expected at least 1",
         f"{path}: epoch: unknown setting; did you mean epochs?",
         "--lora-r: 'eight'; expected a whole number",
@@ -216,7 +216,7 @@ def test_set_reaches_into_a_task(tmp_path: Path) -> None:
         ("tasks.0.path=a", "--set: tasks.0.path: tasks.0 is 'ag_news', which has no parts; set "),
         ("seed.x=1", "--set: seed.x: seed is 42, which has no parts; set seed as a whole"),
         ("seed=[", "--set: seed: '[' is not a YAML value: line 1: "),
-        ("=3", "--set: '=3'; expected dotted.path=value"),
+        ("=3", "--set: '=3'; expected NAME=VALUE, for instance epochs=3"),
     ],
 )
 def test_a_set_expression_that_leads_nowhere_says_where_it_ends(assignment: str, line: str) -> None:

@@ -72,7 +72,20 @@ def test_a_missing_column_is_named_with_those_found_and_the_way_to_map_it(
     else:
         content = "body,label\nred,a\n" if suffix == ".csv" else '{"body": "red", "label": "a"}\n'
         (folder / f"train{suffix}").write_text(content, encoding="utf-8")
-    refused(folder, f"train{suffix}", "'text'", "it has body, label.", "text_column")
+    example = "text_column: body, label_column: label}"
+    refused(folder, f"train{suffix}", "'text'", "it has body, label.", example)
+
+
+def test_a_column_in_the_wrong_case_is_told_apart(folder: Path) -> None:
+    with_train(folder, b'{"id": 1, "Text": "red", "Folder": "a"}\n')
+    said = "it has id, Text, Folder (did you mean Text?). Name the right ones"
+    refused(folder, said, "text_column: Text, label_column: id}")
+
+
+def test_a_task_that_is_nearly_there_is_told(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    refused(folder.parent / f"{folder.name}s", f"did you mean {folder}? ")
+    refused(folder.parent / "a,data" / "b", "several tasks are separated by spaces")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +101,7 @@ def test_a_missing_column_is_named_with_those_found_and_the_way_to_map_it(
         (b'{"text": "red", "label": 1.0}', "label 1.0 is a float"),
         (b'{"text": "red", "label": ["a"]}', "is a list"),
         (b'{"text": "\\ud83d", "label": "a"}', "surrogate"),
-        (b'{"text": "red"}', "no column 'label'"),
+        (b'{"text": "red"}', "this row has no 'label', only text; add it or remove the row"),
         (b'{"text": "red", "label"', "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'["red", "a"]', "a JSON list instead of an object"),

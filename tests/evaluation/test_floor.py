@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from plora_cl.baselines.tfidf import STRENGTHS, Examples, tfidf_predictions
@@ -60,3 +62,12 @@ def test_a_class_with_one_text_has_nothing_to_hold_out_and_is_learned_all_the_sa
     found = tfidf_predictions(train, ([], np.empty(0, dtype=np.int64)), [RAIN])
     assert found.validation_accuracy is None
     assert found.predicted.tolist() == [1]
+
+
+def test_many_classes_of_few_examples_are_no_reason_to_warn() -> None:
+    texts = [f"{RAIN} {name}" for name in ("one", "two", "three", "four")]
+    classes = np.array([0, 1, 2, 2], dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = tfidf_predictions((texts, classes), (texts, classes), texts)
+    assert found.predicted.shape == (4,)

@@ -91,6 +91,7 @@ def test_an_installed_method_is_used_like_a_built_in_one(
     without = train(Path(sys.executable), *here, code=2)
     assert "config.yaml: use_l2_anchor: unknown setting" in without
     assert "if the run used an installed package that declares it, install that again" in without
+    assert "there are" not in without
 
     train(python, *here)
     assert evidence(tmp_path / "killed/run") == evidence(tmp_path / "whole/run")

@@ -6,6 +6,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from plora_cl.baselines.tfidf import Examples, tfidf_predictions
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.store.output_files import write_output
@@ -14,7 +16,7 @@ from plora_cl.config.precedence import dump
 from plora_cl.config.schema import Settings, experiment_folder, identity
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.errors import ExperimentExistsError
+from plora_cl.errors import ExperimentExistsError, ModelError
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.metrics import scores, scores_by_class
@@ -40,6 +42,7 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
 
     Raises:
         DataError: A task cannot be read.
+        ModelError: The tokenizer of the encoder cannot be loaded.
         ExperimentExistsError: The folder holds a run, whose results would be overwritten.
         ExperimentLockedError: Another process uses the folder, or the folder was moved.
         OutputError: The disk refused a file.
@@ -48,7 +51,7 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
     folder = experiment_folder(settings)
     with ExperimentLock.acquire(folder) as lock:
         _require_no_run(folder)
-        tokenizer = load_tokenizer(settings.model_name)
+        tokenizer = _tokenizer(settings.model_name)
         tasks = load_stream(settings, tokenizer, reporter.activity)
         matrix, costs = ScoreMatrix(len(tasks)), Costs()
         chosen = [_learn(task, len(tasks), matrix, costs, reporter) for task in tasks]
@@ -69,6 +72,15 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
         write_results(target, results, matrix, costs.summary(), write)
     reporter.message(f"Average accuracy: {results['average_accuracy']:.1%}. Results in {target}")
     return results
+
+
+def _tokenizer(model_name: str) -> PreTrainedTokenizerBase:
+    try:
+        return load_tokenizer(model_name)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}; the floor tokenises as the run would: give its --model-name"
+        ) from error
 
 
 def _require_no_run(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -82,4 +83,6 @@ def _vectorizer() -> TfidfVectorizer:
 
 
 def _fitted(features: Any, labels: npt.NDArray[np.int64], strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS).fit(features, labels)
+    with warnings.catch_warnings():  # a task may have few examples of each class
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+        return LogisticRegression(C=strength, max_iter=_MOST_ITERATIONS).fit(features, labels)

@@ -71,13 +71,13 @@ class Parser(argparse.ArgumentParser):
         return self._meant(flag, value or stray.partition(" ")[2].partition(" ")[0])
 
     def _meant(self, flag: str, value: str) -> str:
-        flags = [option for option in self._option_string_actions if option.startswith("--")]
-        by_set = {f"--{name.replace('_', '-')}": name for name in self.settings}
-        meant = nearest(flag.replace("_", "-"), [*flags, *by_set])
+        flags = [o[2:] for o in self._option_string_actions if o.startswith("--")]
+        by_set = {name.replace("_", "-"): name for name in self.settings}
+        meant = nearest(flag.lstrip("-").replace("_", "-"), [*by_set, *flags])
         if meant is None:
             return ""
         if meant in flags:
-            return f"; did you mean {meant}?"
+            return f"; did you mean --{meant}?"
         return f"; did you mean --set {by_set[meant]}={value or 'VALUE'}?"
 
 

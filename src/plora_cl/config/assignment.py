@@ -15,7 +15,7 @@ def split_assignment(text: str, problems: list[str]) -> tuple[str, object] | Non
     path, equals, value = text.partition("=")
     path = path.strip()
     if not equals or not path:
-        problems.append(f"--set: {text!r}; expected dotted.path=value")
+        problems.append(f"--set: {text!r}; expected NAME=VALUE, for instance epochs=3")
         return None
     try:
         return path, parse(value)

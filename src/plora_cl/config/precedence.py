@@ -222,11 +222,19 @@ def _add_recorded(layers: _Layers, folder: Path | None, recorded: _Recorded) -> 
     values = layers.read(read)
     before = len(layers.problems)
     layers.add(source, values or found_again({}, folder))
-    hint = "; if the run used an installed package that declares it, install that again"
-    layers.problems[before:] = [
-        problem + hint if ": unknown setting; " in problem else problem
-        for problem in layers.problems[before:]
-    ]
+    layers.problems[before:] = map(_of_missing_package, layers.problems[before:])
+
+
+def _of_missing_package(problem: str) -> str:
+    """Return ``problem`` with what makes a recorded setting known again, and no list of others."""
+    name, unknown, way_out = problem.partition(": unknown setting; ")
+    if not unknown:
+        return problem
+    meant = f"; {way_out}" if way_out.startswith("did you mean") else ""
+    return (
+        f"{name}{unknown}if the run used an installed package that declares it, install that "
+        f"again{meant}"
+    )
 
 
 def _resumed_folder(asked: Mapping[Any, Any], resume: bool | str) -> Path | None:

@@ -89,7 +89,7 @@ def require_positions(encoder: nn.Module, max_length: int) -> None:
     if limit is not None and max_length > limit:
         raise ModelError(
             f"max_length: {max_length} is more than the {limit} tokens that the encoder takes; set "
-            f"it to {limit} at most"
+            f"it to {limit} at most, for instance with --set max_length={limit}"
         )
 
 

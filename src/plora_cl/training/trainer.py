@@ -150,7 +150,7 @@ class CLTrainer:
         parts = self.run.components
         if parts.optimization is not None:
             if parts.cursor.task == len(parts.tasks) - 1:
-                raise TrainingError(f"all {len(parts.tasks)} tasks have begun; none is left")
+                raise TrainingError("every task has begun; none is left")
             parts.cursor.next_task()
         parts.begin_task()
         return parts.stage

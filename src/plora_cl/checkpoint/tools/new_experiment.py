@@ -34,6 +34,7 @@ from plora_cl.checkpoint.store.run_log import (
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.inventory import distinct
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
+from plora_cl.wording import counted
 
 _CHUNK = 1 << 20
 _RECORDS = ("config.yaml", LINEAGE, LOCK_NAME)
@@ -58,7 +59,7 @@ def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> N
         ]
     if checkpoints:
         raise ExperimentExistsError(
-            f"{folder} already holds {len(checkpoints)} checkpoints: choose a new folder"
+            f"{folder} already holds {counted(len(checkpoints), 'checkpoint')}: choose a new folder"
         )
     if names and LINEAGE not in names:
         raise ExperimentExistsError(

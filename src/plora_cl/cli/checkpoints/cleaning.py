@@ -15,6 +15,7 @@ from plora_cl.checkpoint.store.retention import (
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, target
 from plora_cl.cli.checkpoints.contents import shown_bytes
+from plora_cl.wording import counted
 
 
 @command(
@@ -47,7 +48,7 @@ def gc(arguments: Namespace) -> Answer:
         },
         [
             *(f"{path} ({shown_bytes(size)})" for path, size in files),
-            f"{len(files)} files, {shown_bytes(total)}, {verb}",
+            f"{counted(len(files), 'file')}, {shown_bytes(total)}, {verb}",
         ],
     )
 

@@ -28,6 +28,7 @@ from plora_cl.study.run_folder import State, results_of, status_of
 from plora_cl.study.same_texts import check_same_sources
 from plora_cl.study.strength_search import Choice, choose, write_choice
 from plora_cl.study.supervisor import Supervisor
+from plora_cl.wording import counted
 
 INCOMPLETE = 1
 """Exit code if a run failed or was skipped."""
@@ -103,7 +104,9 @@ class _Study:
         tuned = f" after {len(trials)} trials" if trials else ""
         names = [run.name for run in (*trials, *self._untuned)]
         notes = [f"Note: {note}" for note in self._notes]
-        return "\n".join([*notes, *names, f"{len(self._untuned)} runs{tuned} in {self._folder}"])
+        return "\n".join(
+            [*notes, *names, f"{counted(len(self._untuned), 'run')}{tuned} in {self._folder}"]
+        )
 
     def require_inputs(self) -> None:
         """Refuse to start if a folder that a run needs does not exist."""

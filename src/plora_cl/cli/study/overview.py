@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.run_folder import State, Status
+from plora_cl.wording import counted
 
 
 def overview(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
@@ -22,6 +23,6 @@ def overview(runs: Sequence[PlannedRun], statuses: Sequence[Status]) -> str:
 
 def counts(statuses: Sequence[Status]) -> str:
     """Return the number of runs in each state, in one line."""
-    counted = Counter(status.state for status in statuses)
-    parts = [f"{counted[state]} {state}" for state in State if counted[state]]
-    return f"{len(statuses)} runs: {', '.join(parts)}"
+    by_state = Counter(status.state for status in statuses)
+    parts = [f"{by_state[state]} {state}" for state in State if by_state[state]]
+    return f"{counted(len(statuses), 'run')}: {', '.join(parts)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from plora_cl.errors import DataError
-from plora_cl.wording import LONGEST, short
+from plora_cl.wording import LONGEST, nearest, short
 
 SPLITS = ("train", "validation", "test")
 
@@ -105,16 +105,36 @@ class Columns:
         """Raise `DataError` unless all columns are among those ``found`` in ``place``."""
         missing = [name for name in self.names if name not in found]
         if missing:
+            meant = nearest(missing[0], found)
+            hint = f" (did you mean {_listed([meant])}?)" if meant else ""
             raise DataError(
-                f"{place}: no column {missing[0]!r}; it has {_listed(found)}. Name the right "
-                "ones with text_column and label_column in the task's entry, for instance "
-                "{name: ..., path: ..., text_column: body, label_column: topic}"
+                f"{place}: no column {missing[0]!r}; it has {_listed(found)}{hint}. Name the "
+                "right ones with text_column and label_column in the task's entry, for instance "
+                f"{self._example(found)}"
             )
+
+    def _example(self, found: list[str]) -> str:
+        """Return an entry with columns that exist, as far as there are enough."""
+        spare = [name for name in found if name not in self.names]
+        chosen = []
+        for wanted, stand_in in ((self.text[0], "TEXT"), (self.label, "LABEL")):
+            name = wanted if wanted in found else nearest(wanted, spare)
+            name = name or next(iter(spare), stand_in)
+            spare = [other for other in spare if other != name]
+            chosen.append(_listed([name]))
+        text, label = chosen
+        return f"{{name: ..., path: ..., text_column: {text}, label_column: {label}}}"
 
     def row(self, record: Mapping[str, object], place: str, line: int) -> Row:
         """Return the checked row that ``record``, at ``line`` of ``place``, holds."""
-        if any(name not in record for name in self.names):
-            self.check(list(record), f"{place}:{line}")
+        missing = [name for name in self.names if name not in record]
+        if missing:
+            if line == 1:
+                self.check(list(record), f"{place}:{line}")
+            raise DataError(
+                f"{place}:{line}: this row has no {missing[0]!r}, only "
+                f"{_listed(list(record)) or 'nothing'}; add it or remove the row"
+            )
         text = self._text([record[name] for name in self.text], place, line)
         label = record[self.label]
         if label is None or (isinstance(label, str) and not label.strip()):

@@ -12,6 +12,7 @@ from pathlib import Path
 from plora_cl.data.sources.base import SPLITS, Columns, Row, no_rows
 from plora_cl.data.sources.readers import READERS, comma_separated
 from plora_cl.errors import DataError
+from plora_cl.wording import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,20 @@ class FolderSource:
             f"splits: {{{split}: NAME-WITHOUT-SUFFIX}} in the task's entry"
         )
 
+    def _perhaps_meant(self) -> str:
+        if "," in str(self.folder):
+            return "several tasks are separated by spaces; "
+        parent = self.folder.parent
+        there = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+        meant = nearest(self.folder.name, there)
+        return f"did you mean {parent / meant}? " if meant else ""
+
     def _found(self) -> dict[str, Path]:
         if not self.folder.is_dir():
             raise DataError(
-                f"task {self.name!r}: {self.folder} is not a folder; expected one with train, test "
-                f"and, if wanted, validation as {', '.join(READERS)}. A data set on the hub is "
-                "written {hub: OWNER/NAME}"
+                f"task {self.name!r}: {self.folder} is not a folder; {self._perhaps_meant()}"
+                f"expected one with train, test and, if wanted, validation as {', '.join(READERS)}."
+                " A data set on the hub is written {hub: OWNER/NAME}"
             )
         files = {}
         for split in SPLITS:
