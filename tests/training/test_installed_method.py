@@ -119,7 +119,7 @@ def test_its_settings_count_for_nothing_while_it_is_off(
         command = [str(python), "-m", "plora_cl.cli.main", "study", "study.yaml", *argv]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
-        assert "1 runs: 1 done" in done.stdout
+        assert "1 run: 1 done" in done.stdout
 
 
 @pytest.mark.timeout(120)
