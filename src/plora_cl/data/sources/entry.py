@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 from typing_extensions import TypedDict
 
+from plora_cl.data.sources.added import AddedSource
 from plora_cl.data.sources.base import Columns, TaskSource
 from plora_cl.errors import ExtensionError
 from plora_cl.extensions import SOURCES, extensions
@@ -76,7 +77,7 @@ def added_places() -> Mapping[str, Opener]:
                 f"{origin}: is a {type(value).__name__}; expected a callable that takes a "
                 "plora_cl.data.sources.entry.Declared and returns a TaskSource"
             )
-        found[name] = value
+        found[name] = partial(AddedSource.opened, value, origin)
     return found
 
 
