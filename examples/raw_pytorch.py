@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     set_seed(0)
-    examples, classes = read_examples(arguments.text)
+    examples, classes, digest = read_examples(arguments.text)
     model = tiny_model(classes)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.folder,
         {"adapter": adapter, "optimizer": optimizer, "scheduler": scheduler, "losses": losses},
         constants={"base": base},
-        identity={"text": str(arguments.text), "steps": arguments.steps},
+        identity={"text": digest, "steps": arguments.steps},
     )
     with manager:
         for step in range(manager.resume(), arguments.steps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from pathlib import Path
 
@@ -18,8 +20,8 @@ VOCABULARY = 2000
 Example = dict[str, Tensor]
 
 
-def read_examples(path: Path | None) -> tuple[list[Example], int]:
-    """Return tokenised examples and the number of classes.
+def read_examples(path: Path | None) -> tuple[list[Example], int, str]:
+    """Return tokenised examples, the number of classes, and a SHA-256 of labels and texts.
 
     Args:
         path: A file with one ``label<TAB>text`` a line; by default the packaged BBC news.
@@ -30,7 +32,8 @@ def read_examples(path: Path | None) -> tuple[list[Example], int]:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [(label, text) for label, _, text in (line.partition("\t") for line in lines)]
     classes = sorted({label for label, _ in rows})
-    return [_example(classes.index(label), text) for label, text in rows], len(classes)
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return [_example(classes.index(label), text) for label, text in rows], len(classes), digest
 
 
 def _example(label: int, text: str) -> Example:

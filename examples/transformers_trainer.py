@@ -42,8 +42,8 @@ COUNTERS = (
 class ExactCheckpoints(TrainerCallback):
     """Saves before each step but the first, and at the end; resumes at the same instant."""
 
-    def __init__(self, trainer: Trainer, folder: Path) -> None:
-        self.trainer, self.folder = trainer, folder
+    def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
+        self.trainer, self.folder, self.identity = trainer, folder, identity
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress of the trainer."""
@@ -73,7 +73,8 @@ class ExactCheckpoints(TrainerCallback):
         adapter, base = split_module(parts["model"])
         components: dict[str, Stateful] = {"adapter": adapter, "trainer": self}
         components |= {name: parts[name] for name in ("optimizer", "lr_scheduler")}
-        self.manager = CheckpointManager(self.folder, components, constants={"base": base})
+        fixed: dict[str, Any] = {"constants": {"base": base}, "identity": self.identity}
+        self.manager = CheckpointManager(self.folder, components, **fixed)
         self.start = self.manager.resume()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     set_seed(0)
-    examples, classes = read_examples(arguments.text)
+    examples, classes, digest = read_examples(arguments.text)
     training = TrainingArguments(
         output_dir=str(arguments.folder / "trainer"),
         max_steps=arguments.steps,
@@ -114,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         use_cpu=True,
     )
     trainer = Trainer(tiny_model(classes), training, train_dataset=examples)
-    checkpoints = ExactCheckpoints(trainer, arguments.folder)
+    checkpoints = ExactCheckpoints(
+        trainer, arguments.folder, {"text": digest, "steps": arguments.steps}
+    )
     trainer.add_callback(checkpoints)
     trainer.train(resume_from_checkpoint=checkpoints.resume_folder())
     print(f"{trainer.state.global_step} steps, {len(trainer.state.log_history)} log entries")

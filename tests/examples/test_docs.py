@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +37,29 @@ def test_the_program_of_the_page_runs_and_resumes_to_the_bit(
     one, two = (load_checkpoint(tmp_path / name).snapshot for name in ("whole", "parts"))
     assert one.cursor["step"] == two.cursor["step"] == 200
     assert state_digest(one.state) == state_digest(two.state)
+
+
+@pytest.mark.parametrize("example", ["raw_pytorch", "transformers_trainer"])
+def test_an_example_refuses_other_texts_and_steps_by_name(tmp_path: Path, example: str) -> None:
+    def run(text: str, steps: int) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "text.tsv").write_text("".join(f"{n % 2}\t{text} {n}\n" for n in range(24)))
+        argv = [tmp_path / "run", "--text", tmp_path / "text.tsv", "--steps", str(steps)]
+        return subprocess.run(
+            [sys.executable, str(ROOT / "examples" / f"{example}.py"), *map(str, argv)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run("one text", 4)
+    assert done.returncode == 0, done.stderr
+    for text, steps, name in (("another text", 4, "text"), ("one text", 6, "steps")):
+        refused = run(text, steps)
+        assert refused.returncode != 0, refused.stdout
+        assert "IncompatibleCheckpointError" in refused.stderr
+        assert f"{name}: saved in checkpoint" in refused.stderr
+    assert load_checkpoint(tmp_path / "run").snapshot.cursor["step"] == 4
 
 
 def code_lines(text: str) -> list[str]:
