@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.store.branches import line_of
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
@@ -76,6 +77,21 @@ def recorded_in(folder: Path, resume: Resume) -> tuple[str, dict[Any, Any]]:
     return str(path), as_recorded(written)
 
 
+def manifest_with_settings(entry: CheckpointEntry) -> Manifest:
+    """Return the manifest of a checkpoint that `plora-cl train` can resume.
+
+    Raises:
+        CheckpointError: It has no settings.
+    """
+    manifest = CheckpointStore(entry.path.parent).manifest(entry)
+    if not manifest.settings:
+        raise CheckpointError(
+            f"{entry.path} has no settings: a program of its own saved it, and resumes it; list, "
+            "verify, inspect, diff, pin, unpin and gc work on it"
+        )
+    return manifest
+
+
 def _asked_for(folder: Path, resume: Resume) -> CheckpointEntry | None:
     """Return the checkpoint of the experiment that ``resume`` is the path of, if it is one."""
     if isinstance(resume, bool) or resume == "auto":
@@ -100,7 +116,7 @@ def _newest(folder: Path, branch: int | None) -> CheckpointEntry | None:
 
 
 def _settings_in(entry: CheckpointEntry, folder: Path) -> tuple[str, dict[Any, Any]]:
-    settings: Mapping[str, Any] = CheckpointStore(entry.path.parent).manifest(entry).settings
+    settings: Mapping[str, Any] = manifest_with_settings(entry).settings
     return str(entry.path), as_recorded(found_again(settings, folder))
 
 

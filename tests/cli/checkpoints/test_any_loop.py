@@ -9,6 +9,7 @@ import pytest
 from checkpoint.components import Learner
 from cli.checkpoints.calls import Calls
 from plora_cl.checkpoint import CheckpointManager
+from plora_cl.cli.main import main
 
 
 @pytest.fixture
@@ -55,3 +56,15 @@ def test_what_needs_settings_says_so(folder: Path, calls: Calls, command: str) -
     assert "has no settings: a program of its own saved it" in calls.err
     assert len(calls.err.splitlines()) == 1
     assert not target.exists()
+
+
+def test_train_refuses_to_resume_what_has_no_settings(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = folder / "checkpoints" / "checkpoint_task0_epoch0_batch2.pt"
+    place = ["--experiment-dir", str(folder.parent), "--experiment-name", folder.name]
+    for resume in ([], ["auto"], [str(last)]):
+        assert main(["train", *place, "--resume", *resume]) == 2
+        shown = capsys.readouterr().err
+        assert "has no settings: a program of its own saved it" in shown
+        assert len(shown.splitlines()) == 1

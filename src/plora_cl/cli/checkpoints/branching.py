@@ -23,6 +23,7 @@ from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, resume_hint
 from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.precedence import dump, validate
+from plora_cl.config.record import manifest_with_settings
 from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, recordable, shape_settings
 from plora_cl.errors import CheckpointError, SettingsError
 from plora_cl.methods.registry import techniques
@@ -62,7 +63,7 @@ _FORKED_AFRESH = "a fork resumes what was learned; start a new run to change the
 def fork(arguments: Namespace) -> Answer:
     """Fork a checkpoint."""
     source = locate(arguments.source).checkpoint
-    manifest = _manifest(source)
+    manifest = manifest_with_settings(source)
     folder = arguments.folder.absolute()
     values = {**manifest.settings, **settings_by_fork(source)}
     settings = _settings(values, folder, arguments.assignments)
@@ -104,7 +105,7 @@ def fork(arguments: Namespace) -> Answer:
 def export(arguments: Namespace) -> Answer:
     """Export a checkpoint."""
     source = locate(arguments.source).checkpoint
-    manifest = _manifest(source)
+    manifest = manifest_with_settings(source)
     if accepted_by_fork(source.path.parent.parent, source):
         raise CheckpointError(
             f"{source.path} was forked to resume with other settings, and has not yet: resume "
@@ -154,21 +155,6 @@ def import_(arguments: Namespace) -> Answer:
             resume_hint(folder),
         ],
     )
-
-
-def _manifest(source: CheckpointEntry) -> Manifest:
-    """Return the manifest of a checkpoint that `plora-cl train` can resume.
-
-    Raises:
-        CheckpointError: It has no settings.
-    """
-    manifest = CheckpointStore(source.path.parent).manifest(source)
-    if not manifest.settings:
-        raise CheckpointError(
-            f"{source.path} has no settings: a program of its own saved it, and resumes it; list, "
-            "verify, inspect, diff, pin, unpin and gc work on it"
-        )
-    return manifest
 
 
 def _acceptable(
