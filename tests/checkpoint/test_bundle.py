@@ -175,7 +175,7 @@ def test_a_later_version_is_named(tmp_path: Path, exported: Path) -> None:
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, exported: Path) -> None:
-    with pytest.raises(ExperimentExistsError, match="1 checkpoints"):
+    with pytest.raises(ExperimentExistsError, match="1 checkpoint:"):
         read_back(exported, tmp_path / "a")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")

@@ -168,7 +168,7 @@ def test_other_settings_are_reported_and_change_nothing(
     assert main([str(file)]) == 1
     out = capsys.readouterr().out
     assert "epochs 10 -> 1" in out
-    assert "1 runs: 1 changed" in out
+    assert "1 run: 1 changed" in out
 
 
 def test_no_process_is_left(again: Place) -> None:

@@ -84,3 +84,14 @@ def test_tasks_are_looked_at_before_a_model(settings: dict[str, Any], tmp_path: 
     missing = str(tmp_path / "missing")
     with pytest.raises(Exception, match="is not a folder; expected one with train, test"):
         train(settings, tmp_path, tasks=[missing], model_name=str(tmp_path / "no-model"))
+
+
+def test_the_floor_says_why_it_needs_a_tokenizer(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}", encoding="utf-8")
+    argv = ["floor", "--config", str(run / "config.yaml")]
+    assert main([*argv, "--model-name", str(tmp_path / "encoder")]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("the floor tokenises as the run would: give its --model-name\n")
