@@ -8,6 +8,8 @@ import struct
 import tracemalloc
 import zipfile
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +17,14 @@ import torch
 from attacks.trial import archive
 from checkpoint.components import Holder, capture
 from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory, parse_json
-from plora_cl.checkpoint.format import pickle_gate
+from plora_cl.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, verify
+from plora_cl.checkpoint.format import pickle_gate, torch_archive
 from plora_cl.checkpoint.format.inspection import read_content
 from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef
 from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD, harmless_pickle
 from plora_cl.checkpoint.snapshot.codec import _require_plain, decode, encode
 from plora_cl.errors import CorruptCheckpointError
+from plora_cl.state_digest import state_digest
 
 TASKS = 1000
 
@@ -64,6 +68,90 @@ def test_a_manifest_of_a_thousand_tasks_takes_a_quarter_of_what_is_allowed() -> 
     text = manifest.to_json()
     assert json_memory(text) < MOST_JSON_MEMORY / 4
     assert Manifest.from_json(text) == manifest
+
+
+MANY = 3_000
+STATES: dict[str, list[Any]] = {
+    "pairs": [[1000 + n, n % 7] for n in range(MANY)],
+    "empty dicts": [{} for _ in range(MANY)],
+    "empty lists": [[] for _ in range(MANY)],
+    "dicts of one": [{0: {}} for _ in range(MANY)],
+    "dicts of two": [{"a": n, "b": None} for n in range(MANY)],
+    "lists of one": [[None] for _ in range(MANY)],
+    "nothing": [None] * MANY,
+    "texts": [str(n) for n in range(MANY)],
+    "long integers": [2**1000 + n for n in range(MANY)],
+    "numbers": [torch.tensor(float(n)) for n in range(MANY)],
+    "numbers of another type": [torch.tensor(n).to(torch.uint16) for n in range(MANY)],
+    "lists of a tensor": [[torch.ones(1, 1, 1)] for _ in range(MANY)],
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_what_is_saved_passes_however_much_of_it_there_is(
+    state: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack = 256 * 3 * pickle_gate._MOST_PER_BYTE  # the first memos take three bytes less
+    monkeypatch.setattr(pickle_gate, "_ALWAYS_ALLOWED", slack)
+    data = encode(capture({"buffer": Holder(state)}))
+    assert state_digest(decode(data).state["buffer"]["value"]) == state_digest(state)
+
+
+def test_150_000_pairs_and_200_000_dicts_come_back() -> None:
+    state = {
+        "pairs": [[n, n % 7] for n in range(150_000)],
+        "dicts": [{"n": n} for n in range(200_000)],
+    }
+    assert decode(encode(capture({"buffer": Holder(state)}))).state["buffer"]["value"] == state
+
+
+def nested(levels: int) -> list[Any]:
+    return [nested(levels - 1)] if levels else []
+
+
+REFUSED = {
+    "nested": (nested(80), r"'/part/value/1(/0)+' is nested more than 64 levels deep"),
+    "nested deeper": (nested(300), r"'/part/value/1(/0)+' is nested more than 64 levels deep"),
+    "half a character": ("caf\udce9", r"'/part/value/1' is a text with half a character.*udce9"),
+    "half a key": ({"\ud800": 1}, r"'/part/value/1/.*\(a key\)' is a text with half a char"),
+    "long integer": (1 << 5000, r"'/part/value/1' is an integer of 5001 bits"),
+    "longer integer": (1 << 50_000, r"'/part/value/1' is an integer of 50001 bits"),
+    "long key": ({1 << 5000: 1}, r"\(a key\)' is an integer of 5001 bits"),
+}
+
+
+@pytest.mark.parametrize(("state", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_could_not_be_read_is_not_saved_and_earlier_checkpoints_stay(
+    tmp_path: Path, state: Any, message: str
+) -> None:
+    part = Holder([0, 1])
+    with CheckpointManager(tmp_path, {"part": part}) as checkpoints:
+        checkpoints.save(1)
+        checkpoints.flush()
+        part.state = [0, state]
+        checkpoints.save(2)
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.flush()
+        part.state = [0, 2]
+        checkpoints.save(3)
+    assert verify(tmp_path).is_intact
+    assert load_checkpoint(tmp_path).snapshot.state["part"]["value"] == [0, 2]
+
+
+def test_a_state_that_holds_itself_is_refused_by_name(tmp_path: Path) -> None:
+    part = Holder([])
+    with CheckpointManager(tmp_path, {"part": part}) as checkpoints:
+        part.state.append(part.state)
+        with pytest.raises(CheckpointError, match=r"'/part/value/0.* is nested more than 64"):
+            checkpoints.save(1)
+        part.state.clear()
+
+
+def test_a_pickle_too_long_for_readers_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_archive, "MAX_PICKLE_BYTES", 5000)
+    encode(capture({"part": Holder(list(range(1000)))}))
+    with pytest.raises(CheckpointError, match="at most 5000 are allowed"):
+        encode(capture({"part": Holder(list(range(3000)))}))
 
 
 COUNT = 20_000

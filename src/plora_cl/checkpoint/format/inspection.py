@@ -16,13 +16,12 @@ from typing import Any, BinaryIO
 
 from plora_cl.bounded_reading import parse_json
 from plora_cl.checkpoint.format.dtypes import DTYPES, SAFETENSORS, STORAGES
-from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD, harmless_pickle
+from plora_cl.checkpoint.format.pickle_gate import MAX_DEPTH, PICKLE_RECORD, harmless_pickle
 from plora_cl.errors import CorruptCheckpointError
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format."""
 
-_MAX_DEPTH = 64
 _END = object()
 _UNTYPED = "untyped"
 _MALFORMED = (
@@ -121,7 +120,7 @@ def leaves(tree: Any) -> Iterator[tuple[str, Any]]:
             levels.pop()
         elif type(node) is not dict and type(node) is not list:
             yield path, node
-        elif len(levels) > _MAX_DEPTH + 1 or id(node) in containers:
+        elif len(levels) > MAX_DEPTH + 1 or id(node) in containers:
             raise CorruptCheckpointError("it is nested endlessly")
         else:
             containers.add(id(node))

@@ -21,13 +21,21 @@ from torch._utils import _rebuild_tensor_v2, _rebuild_tensor_v3
 
 from plora_cl.checkpoint.disk.filesystem import ReadableBytes
 from plora_cl.checkpoint.format.dtypes import STORAGES
-from plora_cl.checkpoint.format.pickle_gate import PICKLE_RECORD
+from plora_cl.checkpoint.format.pickle_gate import (
+    MAX_DEPTH,
+    MAX_INT_BITS,
+    MAX_PICKLE_BYTES,
+    PICKLE_RECORD,
+)
+from plora_cl.errors import CheckpointError
 
 _PROTOCOL = 2  # what torch.save uses, and the weights-only reader knows
 _VERSION = b"3\n"
 _TYPED: dict[torch.dtype, type] = {
     getattr(torch, name): getattr(torch, storage) for storage, name in STORAGES.items()
 }
+_PLAIN = frozenset({float, bool, type(None)})
+_UNREADABLE = (ValueError, RecursionError, OverflowError)
 _Reduced: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -44,10 +52,24 @@ def records_of(tree: Mapping[str, Any]) -> list[Record]:
     Args:
         tree: Dicts, lists, plain values and dense CPU tensors; tensors that share a storage do so
             in the archive.
+
+    Raises:
+        CheckpointError: `harmless_pickle` would refuse it; the message names where. To run that
+            takes microseconds for each value, while training waits; these checks take none.
     """
-    buffer = io.BytesIO()
+    buffer, strings = io.BytesIO(), dict[str, str]()
     pickler = _Pickler(buffer)
-    pickler.dump(_with_shared_strings(tree, {}))
+    try:
+        pickler.dump(_with_shared_strings(tree, strings, MAX_DEPTH))
+        "".join(strings).encode()
+    except _UNREADABLE:
+        require_readable(tree)
+        raise
+    if buffer.tell() > MAX_PICKLE_BYTES:
+        raise CheckpointError(
+            f"the state without the elements of its tensors takes {buffer.tell()} bytes, at most "
+            f"{MAX_PICKLE_BYTES} are allowed: hold many numbers as one tensor"
+        )
     return [
         Record(PICKLE_RECORD, buffer.getvalue()),
         Record("archive/byteorder", sys.byteorder.encode()),
@@ -107,18 +129,62 @@ def _bytes_of(storage: torch.UntypedStorage) -> ReadableBytes:
     return view
 
 
-def _with_shared_strings(node: Any, seen: dict[str, str]) -> Any:
+def require_readable(node: Any, path: str = "", levels: int = MAX_DEPTH) -> None:
+    """Make sure that readers accept a tree of dicts, lists, plain values and tensors.
+
+    Raises:
+        CheckpointError: They do not; the message names where.
+    """
+    place = path.removeprefix("/state").encode("ascii", "backslashreplace").decode() or "/"
+    at = f"the state at '{place}'"
+    if isinstance(node, Mapping | list | tuple):
+        if levels < 0:
+            raise CheckpointError(f"{at[:200]} is nested more than {MAX_DEPTH} levels deep")
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                require_readable(key, f"{path}/{key} (a key)", levels - 1)
+                require_readable(value, f"{path}/{key}", levels - 1)
+        else:
+            for index, value in enumerate(node):
+                require_readable(value, f"{path}/{index}", levels - 1)
+    elif type(node) is str:
+        try:
+            node.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"{at} is a text with half a character, which UTF-8 cannot write: "
+                f"{node[error.start : error.end]!a}; encode it with errors='backslashreplace'"
+            ) from error
+    elif type(node) is int:
+        if node.bit_length() > MAX_INT_BITS:
+            raise CheckpointError(
+                f"{at} is an integer of {node.bit_length()} bits, at most {MAX_INT_BITS} are "
+                "allowed: hold it as a text or a tensor"
+            )
+    elif not isinstance(node, Tensor) and type(node) not in _PLAIN:
+        raise CheckpointError(f"{at} is a {type(node).__module__}.{type(node).__qualname__}")
+
+
+def _with_shared_strings(node: Any, seen: dict[str, str], levels: int) -> Any:
     # Pickle writes a string object once: sharing equal ones makes bytes depend on values alone.
     kind = type(node)
     if kind is str:
         return seen.setdefault(node, node)
+    if kind in _PLAIN or kind is Tensor:
+        return node
+    if levels < 0:
+        raise ValueError("nested too deeply")
     if kind is dict or isinstance(node, Mapping):
         return {
-            seen.setdefault(key, key) if type(key) is str else key: value
+            seen.setdefault(key, key)
+            if type(key) is str
+            else _with_shared_strings(key, seen, levels): value
             if type(value) is Tensor
-            else _with_shared_strings(value, seen)
+            else _with_shared_strings(value, seen, levels - 1)
             for key, value in node.items()
         }
     if isinstance(node, list | tuple):
-        return [_with_shared_strings(item, seen) for item in node]
-    return node
+        return [_with_shared_strings(item, seen, levels - 1) for item in node]
+    if isinstance(node, Tensor) or (kind is int and node.bit_length() <= MAX_INT_BITS):
+        return node
+    raise ValueError("not plain")

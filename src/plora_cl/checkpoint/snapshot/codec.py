@@ -17,7 +17,7 @@ from plora_cl.checkpoint.format.manifest import (
     require_known_version,
 )
 from plora_cl.checkpoint.format.pickle_gate import harmless_pickle
-from plora_cl.checkpoint.format.torch_archive import records_of
+from plora_cl.checkpoint.format.torch_archive import records_of, require_readable
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
 from plora_cl.errors import CorruptCheckpointError
@@ -45,6 +45,7 @@ def encode(snapshot: Snapshot) -> bytes:
 
     Raises:
         TypeError: The state is not plain.
+        CheckpointError: No reader would accept the state; the message names where.
         ValueError: The manifest would be longer than readers accept.
     """
     return encode_with_manifest(snapshot)[0]
@@ -52,7 +53,12 @@ def encode(snapshot: Snapshot) -> bytes:
 
 def encode_with_manifest(snapshot: Snapshot) -> tuple[bytes, Manifest]:
     """Return what `encode` does, and the manifest in it as a reader gets it."""
-    digest, facts = state_digest(snapshot.state), snapshot.facts
+    facts = snapshot.facts
+    try:
+        digest = state_digest(snapshot.state)
+    except (RecursionError, ValueError):
+        require_readable(snapshot.state)
+        raise
     tree: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.torch_archive import require_readable
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.snapshot.staging import HostStaging, separate_copy
@@ -102,10 +103,16 @@ class Snapshot:
 
         Raises:
             TypeError: A state holds neither tensors nor plain values; the message names where.
+            CheckpointError: A state is nested endlessly.
         """
         states = {name: part.state_dict() for name, part in components.items()}
+        try:
+            state = HostStaging().copy(states) if staging is None else staging.begin(states)
+        except RecursionError:
+            require_readable(states)
+            raise
         return cls(
-            state=HostStaging().copy(states) if staging is None else staging.begin(states),
+            state=state,
             objects=dict(objects),
             cursor=dict(cursor),
             trained_tasks=tuple(trained_tasks),
