@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ def manifest(
     )
 
 
-def archive(payload: bytes = b"payload", compression: int = zipfile.ZIP_STORED) -> bytes:
+def archive(payload: bytes = b"\x80\x02N.", compression: int = zipfile.ZIP_STORED) -> bytes:
     """Return a zip laid out as PyTorch lays it out."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
@@ -53,7 +54,7 @@ def sealed(
 ) -> bytes:
     """Return a checkpoint file whose content is ``note`` and whose objects are ``objects``."""
     described = manifest(note=note, objects=objects, task=task, phase=phase, trajectory=trajectory)
-    return seal(archive(note.encode()), described)
+    return seal(archive(pickle.dumps(note, 2)), described)
 
 
 def seal(

@@ -10,7 +10,7 @@ import pytest
 from checkpoint.samples import archive, manifest, seal, sealed
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.checkpoint.tools.verification import verify
+from plora_cl.checkpoint.tools.verification import resume_point, verify
 
 NAMES = [f"checkpoint_task0_epoch0_batch{batch}.pt" for batch in (8, 9, 10)]
 
@@ -105,7 +105,17 @@ def test_memory_stays_constant(store: CheckpointStore) -> None:
 
     big = bytes(5 << 20)
     ref = store.objects.put(big)
-    data = seal(archive(big), manifest(objects={"big": ref}))
+    data = seal(archive(b"\x80\x02](" + b"N" * len(big) + b"e."), manifest(objects={"big": ref}))
     store.commit("checkpoint_task1_epoch0_batch0.pt", data)
     assert verify(CheckpointStore(store.directory, Watching())).is_intact
     assert 0 < longest <= 1 << 20
+
+
+def test_an_intact_file_that_no_run_could_read_is_damage(store: CheckpointStore) -> None:
+    data = seal(archive(b"\x80\x02cnumpy\nfloat64\n."), manifest())
+    store.commit("checkpoint_task1_epoch0_batch0.pt", data)
+    found = verify(store)
+    assert found.verdicts[-1].is_damaged
+    assert "its pickle names 'numpy float64'" in str(found.verdicts[-1].error)
+    assert found.resumes_from == store.entries()[-2]
+    assert resume_point(store) == store.entries()[-2]

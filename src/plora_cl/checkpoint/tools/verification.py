@@ -8,6 +8,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk.errors import naming
 from plora_cl.checkpoint.format.manifest import BASE_WEIGHTS, ObjectRef
+from plora_cl.checkpoint.format.pickle_gate import require_harmless_pickle
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.retention import garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -127,6 +128,8 @@ class _Reader:
             manifest = self._store.verify(entry)
             self._found.bytes_read += self._store.size(entry.path) or 0
             base = manifest.objects.get(BASE_WEIGHTS)
+            with self._store.opened(entry) as file:
+                require_harmless_pickle(file)
             with naming(entry.path):
                 for ref in distinct({*manifest.objects.values()} - {base}):
                     self._require_intact(ref)
