@@ -366,8 +366,8 @@ MUTANTS = {
     ),
     "resuming from the oldest checkpoint": Mutant(
         "checkpoint/store/branches.py",
-        "for entry in reversed(line_of(store).entries):",
-        "for entry in line_of(store).entries:",
+        "entry = untried.pop()",
+        "entry = untried.pop(0)",
         HISTORIES,
     ),
     "results that name other settings": Mutant(

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsFloat, SupportsIndex, TypeAlias
+from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 
-from torch import Tensor
-
+from plora_cl.checkpoint.calls import Calls, at_least, one_at_a_time
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.module_parts import device_of
-from plora_cl.checkpoint.snapshot.committer import Committer
+from plora_cl.checkpoint.snapshot.committer import Committer, LogsSaves
 from plora_cl.checkpoint.snapshot.compatibility import (
     Acceptance,
     SettingChange,
     require_acceptable,
     value_changes,
 )
-from plora_cl.checkpoint.snapshot.constants import Constants, begin_hashing
+from plora_cl.checkpoint.snapshot.constants import HashedConstants, Tensors
 from plora_cl.checkpoint.snapshot.loading import Resumable, load, newest_usable
 from plora_cl.checkpoint.snapshot.saver import Saver, first_trajectory
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
@@ -33,12 +32,10 @@ from plora_cl.compute.environment import IMPACTS, deciding, environment
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.impact import Impact
 from plora_cl.plain_numbers import plain_index, plain_loss
-from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
+from plora_cl.state import Cursor, Phase, RandomState, Stateful
 from plora_cl.wording import counted
 
 log = logging.getLogger(__name__)
-
-Tensors: TypeAlias = TensorPart | Mapping[str, Tensor]
 
 _RANDOM = "random"
 _MOST_STEPS = 10**18  # what fits in the name of a checkpoint
@@ -57,6 +54,9 @@ class CheckpointManager:
                 train_on(batches[step])
                 manager.save(step + 1)
 
+    Methods are for one thread, and not for signal handlers: let a handler set a flag, and save in
+    the loop. In a child made by ``os.fork`` `close` does nothing, and the other methods raise.
+
     The random generators of Python, NumPy, PyTorch and every CUDA device are saved and restored
     too, as the component ``random``.
 
@@ -66,18 +66,21 @@ class CheckpointManager:
             such as modules, optimizers, schedules, gradient scalers and stateful data loaders.
             States hold tensors, numbers, strings, booleans, None, and dicts and lists of those.
         constants: By name tensors that never change. They are stored once, shared by all
-            checkpoints, and compared by content where a run is resumed. See `split_module`.
+            checkpoints, and compared by content where a run is resumed, in `flush` and in `close`.
+            See `split_module`.
         identity: What decides the result and is in no component, such as hyperparameters and a
             digest of the data: plain JSON. A checkpoint with another one is refused.
         keep_last: Newest checkpoints that stay, at least 1. With 2 or more a damaged newest one
             costs the steps since the one before it.
-        disk_budget: Most bytes that checkpoints may take; None for no bound.
+        disk_budget: Most bytes that checkpoints may take, at least 1; None for no bound.
         background: Encode, hash and write on a thread, while training continues.
 
     Raises:
         ExperimentLockedError: Another process, or manager, writes to ``folder``.
-        ValueError: A name is reserved, ``keep_last`` is below 1, or ``identity`` is not finite.
-        TypeError: ``identity`` is not plain JSON with str keys.
+        ValueError: A name is reserved, ``keep_last`` or ``disk_budget`` is below 1, or
+            ``identity`` is not finite.
+        TypeError: ``identity`` is not plain JSON with str keys, a constant cannot be stored, or
+            ``keep_last`` or ``disk_budget`` is no integer.
         CheckpointError: The disk refused.
     """
 
@@ -94,36 +97,35 @@ class CheckpointManager:
     ) -> None:
         if _RANDOM in components:
             raise ValueError(f"component {_RANDOM!r}: the name is taken by the random generators")
-        if keep_last < 1:
-            raise ValueError(f"keep_last is {keep_last}; expected at least 1")
+        keep_last = at_least("keep_last", keep_last, 1)
+        disk_budget = None if disk_budget is None else at_least("disk_budget", disk_budget, 1)
         self.folder = Path(folder)
         self._components: dict[str, Stateful] = {**components, _RANDOM: RandomState()}
-        parts = {
-            name: part if isinstance(part, TensorPart) else TensorPart(part)
-            for name, part in (constants or {}).items()
-        }
-        self._constants = Constants.noted(parts)
+        self._constants = HashedConstants(constants or {})
         self._facts = RunFacts.recorded(
             seed=0,
             settings={},
             identity=identity or {},
-            environment=environment(device=device_of([*components.values(), *parts.values()])),
+            environment=environment(
+                device=device_of([*components.values(), *self._constants.parts.values()])
+            ),
         )
-        self._hashed = {name: begin_hashing(part) for name, part in parts.items()}
+        self._calls = Calls(self.folder)
         self._lock = ExperimentLock.acquire(self.folder)
         self._store = CheckpointStore(self.folder / "checkpoints", self._lock.filesystem)
         self._committer = Committer(
             self._store,
-            hashed=self._hashed,
+            hashed=self._constants.refs,
             keep_last=keep_last,
             disk_budget=disk_budget,
             before_commit=self._lock.require_held,
-            listener=_Log(),
+            listener=LogsSaves(),
         )
         writer: Writer = BackgroundWriter() if background else InPlaceWriter()
-        self._saver = Saver(self._committer, writer, self._facts)
+        self._saver = Saver(self._committer, writer, self._facts, copies_at_once=True)
         self._trajectory: Trajectory | None = None
 
+    @one_at_a_time
     def resume(
         self, source: Literal["auto"] | str | Path = "auto", *, accept_changes: bool = False
     ) -> int:
@@ -144,9 +146,10 @@ class CheckpointManager:
             IncompatibleCheckpointError: Constants, components or shapes are not the same; or
                 identity, libraries or machine are not, and ``accept_changes`` is False. Components
                 may be restored in part only where one of them refused its state.
-            CheckpointError: A component does not hold what was loaded into it.
+            CheckpointError: A component does not hold what was loaded, or a constant was changed.
         """
         self._saver.flush()
+        self._constants.require_unchanged()
         require_startable(self._store, resume=source, overwrite=False)
         resumable = self._resumable(source)
         if resumable is None:
@@ -167,11 +170,12 @@ class CheckpointManager:
         self._trajectory = following.trajectory
         step: int = snapshot.cursor["step"]
         if following.is_branch:
-            entry = CheckpointEntry.at(self.save(step, loss=snapshot.loss))
+            entry = CheckpointEntry.at(self._save(step, loss=snapshot.loss))
             self._saver.flush()
         self._committer.tidy(entry)
         return step
 
+    @one_at_a_time
     def save(self, step: SupportsIndex, *, loss: SupportsFloat | None = None) -> Path:
         """Save this instant and return its path; `flush` waits until it survives a power cut.
 
@@ -185,19 +189,19 @@ class CheckpointManager:
         Raises:
             ExperimentExistsError: The folder holds checkpoints and `resume` was not called.
             ExperimentMovedError: The folder was moved or replaced; also raised by later calls.
-            CheckpointError: A constant tensor was written to.
+            CheckpointError: A constant was written to (`flush` and `close` notice writes that this
+                call does not), or the manager is closed.
             TypeError: A state holds neither tensors nor plain values, and the message names where;
                 ``step`` is no integer, or ``loss`` no number.
             ValueError: ``step`` is negative or has more than 18 digits.
         """
-        step, loss = plain_index("step", step), plain_loss(loss)
+        step = plain_index("step", step)
         if not 0 <= step < _MOST_STEPS:
             raise ValueError(f"step is {step}; expected at least 0 and below {_MOST_STEPS}")
-        if changed := self._constants.changed():
-            raise CheckpointError(
-                f"constants that never change were written to: {', '.join(changed)}; pass what "
-                "changes as components"
-            )
+        return self._save(step, loss=plain_loss(loss))
+
+    def _save(self, step: int, *, loss: float | None) -> Path:
+        self._constants.require_unchanged()
         if self._trajectory is None:
             if there := self._store.everything():
                 raise ExperimentExistsError(
@@ -206,36 +210,49 @@ class CheckpointManager:
                 )
             self._trajectory = self._begin()
         cursor = Cursor(task=0, phase=Phase.TRAIN, epoch=0, batch=step, step=step)
-        path = self._saver.save(
+        return self._saver.save(
             (0, max(step - 1, 0)),
             self._components,
-            self._constants,
+            self._constants.saved(),
             cursor=cursor.state_dict(),
             trained_tasks=(),
             loss=loss,
             trajectory=self._trajectory,
         )
-        self._saver.settle()
-        return path
 
+    @one_at_a_time
     def flush(self) -> None:
         """Return when every save is durable.
 
+        Constants are read and hashed again where there was a save since the last time.
+
         Raises:
-            CheckpointError: The last one is not, for a reason that was logged.
+            CheckpointError: The last one is not, for a reason that was logged; or a constant was
+                written to.
+            Exception: Not the disk has failed a save, and no later one is durable.
         """
-        self._saver.flush()
+        self._flush()
 
     def close(self) -> None:
-        """Make every save durable and release the folder.
+        """Make every save durable, as `flush` does, and release the folder; once.
 
         Raises:
-            CheckpointError: The last save is not durable, for a reason that was logged.
+            CheckpointError: As `flush`.
         """
+        if not self._calls.is_forked and not self._calls.is_closed:
+            self._close()
+
+    @one_at_a_time
+    def _close(self) -> None:
         try:
-            self._saver.flush()
+            self._flush()
         finally:
+            self._calls.is_closed = True
             self._lock.release()
+
+    def _flush(self) -> None:
+        self._saver.flush()
+        self._constants.require_saved_unchanged()
 
     def __enter__(self) -> Self:
         return self
@@ -250,27 +267,24 @@ class CheckpointManager:
             self.close()
 
     def _resumable(self, source: str | Path) -> Resumable | None:
-        is_known = set(self._digests().values()).__contains__
+        is_known = set(self._constants.digests().values()).__contains__
         if source == "auto":
             return newest_usable(self._store, is_known=is_known)
         path = Path(source)
         return load(CheckpointStore(path.parent), CheckpointEntry.at(path), is_known=is_known)
 
-    def _digests(self) -> dict[str, str]:
-        return {name: reference.result().sha256 for name, reference in self._hashed.items()}
-
     def _begin(self) -> Trajectory:
         facts = {
             "identity": self._facts.identity,
             "environment": deciding(self._facts.environment),
-            "constants": self._digests(),
+            "constants": self._constants.digests(),
         }
         return first_trajectory(self._store, facts)
 
     def _accepted(self, snapshot: Snapshot, *, accept: Acceptance) -> list[SettingChange]:
         """Return how this run differs from ``snapshot``, if it may be resumed all the same."""
         saved = {name: ref.sha256 for name, ref in snapshot.objects.items()}
-        constants = self._digests()
+        constants = self._constants.digests()
         structural = dict.fromkeys({*saved, *constants}, Impact.STRUCTURAL)
         changes = [
             *value_changes(saved, constants, structural, prefix="constants."),
@@ -284,15 +298,3 @@ class CheckpointManager:
         return require_acceptable(
             changes, accept=accept, shape_settings=(), way_out=_REFUSED, accepting=_ACCEPTING
         )
-
-
-class _Log:
-    """Logs how saves end."""
-
-    def saved(self, entry: CheckpointEntry, cursor: StateDict, /) -> None:
-        """See `SaveListener`."""
-        log.info("saved %s (step %d)", entry.path, cursor["step"])
-
-    def warn(self, text: str, /) -> None:
-        """See `SaveListener`."""
-        log.warning("%s", text)

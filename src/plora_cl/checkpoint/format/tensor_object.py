@@ -21,6 +21,23 @@ _ALIGNMENT = 8
 _TYPES = {getattr(torch, name): code for code, name in SAFETENSORS.items()}
 
 
+def require_storable(tensors: Mapping[str, Tensor], group: str) -> None:
+    """Refuse ``tensors`` that `encode_object` cannot store, before anything is computed with them.
+
+    Raises:
+        TypeError: One is no dense tensor, or of a type that the format has no name for; the message
+            names it as ``group``/name.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{group}/{name} is a {type(tensor).__name__}; expected a tensor")
+        if tensor.dtype not in _TYPES or tensor.layout is not torch.strided:
+            raise TypeError(
+                f"{group}/{name} is a tensor of {tensor.dtype} ({tensor.layout}), which cannot be "
+                "stored as a constant: convert it, or pass it in a component"
+            )
+
+
 def encode_object(tensors: Mapping[str, Tensor]) -> bytes:
     """Return ``tensors`` as the bytes of a safetensors file: equal tensors give equal bytes.
 

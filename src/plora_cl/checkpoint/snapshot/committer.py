@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -23,6 +24,8 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
 from plora_cl.state import StateDict
 
+log = logging.getLogger(__name__)
+
 
 class SaveListener(Protocol):
     """Is told, on the thread of the writer, how saves end."""
@@ -34,6 +37,18 @@ class SaveListener(Protocol):
     def warn(self, text: str, /) -> None:
         """A save failed, old checkpoints could not be removed, or the disk is nearly full."""
         ...
+
+
+class LogsSaves:
+    """Logs how saves end."""
+
+    def saved(self, entry: CheckpointEntry, cursor: StateDict, /) -> None:
+        """See `SaveListener`."""
+        log.info("saved %s (step %d)", entry.path, cursor["step"])
+
+    def warn(self, text: str, /) -> None:
+        """See `SaveListener`."""
+        log.warning("%s", text)
 
 
 class Committer:
@@ -49,6 +64,7 @@ class Committer:
 
     Attributes:
         newest: The last durable checkpoint. Read it only after the writer was flushed.
+        durable: Number of the last durable save, from 1; 0 before. As for `newest`.
         failure: Why the last save failed; None where it did not. As for `newest`.
     """
 
@@ -66,7 +82,8 @@ class Committer:
         self._hashed, self._before_commit, self._listener = hashed, before_commit, listener
         self._keep_last, self._disk_budget = keep_last, disk_budget
         self.newest: CheckpointEntry | None = None
-        self.failure: CheckpointError | None = None
+        self.durable = 0
+        self.failure: Exception | None = None
         self._stored: Constants | None = None
         self._refs: dict[str, ObjectRef] = {}
         self._retired_for: Trajectory | None = None
@@ -79,6 +96,7 @@ class Committer:
         constants: Constants,
         path: Path,
         *,
+        number: int,
         release: Callable[[], object],
     ) -> None:
         """Do the work of one save. A refusal by the disk is reported, and not raised.
@@ -88,10 +106,15 @@ class Committer:
             snapshot: Without references to objects.
             constants: What it refers to.
             path: In the store.
+            number: Of the save, greater than those before.
             release: Called when ``staging`` is not needed any more.
         """
         try:
-            manifest = self._commit(staging, snapshot, constants, path)
+            manifest = self._commit(staging, snapshot, constants, path, number)
+        except BaseException as error:
+            if self.durable < number:
+                self.failure = error if isinstance(error, Exception) else _interrupted(path, error)
+            raise
         finally:
             release()
         if manifest is not None:
@@ -110,7 +133,12 @@ class Committer:
             self.newest = entry
 
     def _commit(
-        self, staging: HostStaging, snapshot: Snapshot, constants: Constants, path: Path
+        self,
+        staging: HostStaging,
+        snapshot: Snapshot,
+        constants: Constants,
+        path: Path,
+        number: int,
     ) -> Manifest | None:
         try:
             staging.complete()
@@ -125,7 +153,7 @@ class Committer:
             self.failure = CheckpointError(f"no checkpoint {path}: {error}")
             self._listener.warn(f"{self.failure}; the next save, if any, tries again")
             return None
-        self.failure, self.newest = None, entry
+        self.failure, self.newest, self.durable = None, entry, number
         self._listener.saved(entry, snapshot.cursor)
         return manifest
 
@@ -172,3 +200,7 @@ class Committer:
         ref = self._hashed[name].result()
         self.store.objects.ensure(ref, lambda: encode_object(part.state_dict()))
         return ref
+
+
+def _interrupted(path: Path, by: BaseException) -> CheckpointError:
+    return CheckpointError(f"no checkpoint {path}: {type(by).__name__} interrupted the save")

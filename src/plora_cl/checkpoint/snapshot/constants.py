@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+import torch
+from torch import Tensor
+
 from plora_cl.checkpoint.format.manifest import ObjectRef
-from plora_cl.checkpoint.format.tensor_object import object_ref
+from plora_cl.checkpoint.format.tensor_object import object_ref, require_storable
+from plora_cl.errors import CheckpointError
 from plora_cl.state import TensorPart
 
-_Versions: TypeAlias = dict[str, tuple[int, int]]
-"""By name the identity of a tensor, and how often it was written to."""
+log = logging.getLogger(__name__)
+
+Tensors: TypeAlias = TensorPart | Mapping[str, Tensor]
+
+_Version: TypeAlias = tuple[int, int, int, torch.dtype, torch.Size]
+_Versions: TypeAlias = dict[str, _Version]
+"""By name what shows most writes to a tensor at little cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +47,86 @@ class Constants:
         return name in self.versions and self.versions[name] == other.versions[name]
 
     def changed(self) -> list[str]:
-        """Return the names of the groups whose tensors were written to since they were noted."""
-        return [name for name, part in self.parts.items() if _versions(part) != self.versions[name]]
+        """Return the tensors that were written to since they were noted, as group and name.
+
+        Writes to the memory of a tensor that PyTorch does not count, such as in-place operations
+        on ``tensor.data`` or a NumPy view, are not seen.
+        """
+        return [
+            f"{group}/{name}"
+            for group, part in self.parts.items()
+            if (now := _versions(part)) != self.versions[group]
+            for name in now
+            if now[name] != self.versions[group].get(name)
+        ]
+
+
+class HashedConstants:
+    """Constants that a run must not write to; each save, and then their hash, shows if it did.
+
+    Args:
+        groups: By object name; hashed on threads of their own.
+
+    Attributes:
+        parts: The groups.
+        refs: By group the reference to its object.
+
+    Raises:
+        TypeError: A tensor cannot be stored; the message names it.
+    """
+
+    def __init__(self, groups: Mapping[str, Tensors]) -> None:
+        self.parts = {
+            name: group if isinstance(group, TensorPart) else TensorPart(group)
+            for name, group in groups.items()
+        }
+        for name, part in self.parts.items():
+            require_storable(part.state_dict(), f"constants {name}")
+        self._noted = Constants.noted(self.parts)
+        self.refs = {name: begin_hashing(part) for name, part in self.parts.items()}
+        self._rewritten: list[str] = []
+        self._is_hash_due = False
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each group."""
+        return {name: ref.result().sha256 for name, ref in self.refs.items()}
+
+    def saved(self) -> Constants:
+        """Return what a save refers to."""
+        self._is_hash_due = True
+        return self._noted
+
+    def require_unchanged(self) -> None:
+        """Refuse constants that were seen to be written to; costs microseconds.
+
+        Raises:
+            CheckpointError: The message names them.
+        """
+        _refuse(self._rewritten or self._noted.changed())
+
+    def require_saved_unchanged(self) -> None:
+        """Refuse constants that were written to before the last save; reads all if there was one.
+
+        Raises:
+            CheckpointError: The message names them.
+        """
+        if self._is_hash_due:
+            again = {name: begin_hashing(part) for name, part in self.parts.items()}
+            digests = self.digests()
+            self._rewritten = [n for n, ref in again.items() if ref.result().sha256 != digests[n]]
+            self._is_hash_due = False
+        _refuse(self._rewritten)
+
+
+def _refuse(changed: list[str]) -> None:
+    if changed:
+        message = (
+            f"constants that never change were written to: {', '.join(changed)}; pass what changes "
+            "as components. Checkpoints refer to the values from before: a run resumed from "
+            "them may differ from this one"
+        )
+        log.error("%s", message)
+        raise CheckpointError(message)
 
 
 def begin_hashing(part: TensorPart) -> Future[ObjectRef]:
@@ -51,4 +139,9 @@ def begin_hashing(part: TensorPart) -> Future[ObjectRef]:
 
 def _versions(part: TensorPart) -> _Versions:
     # Whoever keeps the part keeps its tensors, so that no other tensor gets the identity of one.
-    return {name: (id(tensor), tensor._version) for name, tensor in part.state_dict().items()}
+    return {name: _version(tensor) for name, tensor in part.state_dict().items()}
+
+
+def _version(tensor: Tensor) -> _Version:
+    # Assigning `tensor.data` changes no counter.
+    return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.shape

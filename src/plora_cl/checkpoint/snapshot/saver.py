@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.checkpoint.snapshot.writer import Writer
 from plora_cl.checkpoint.store.branches import started_afresh
 from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.errors import CheckpointError
 from plora_cl.state import StateDict, Stateful
 
 _SNAPSHOTS_UNDER_WAY = 2
@@ -41,19 +44,31 @@ class Saver:
     `save` notes what changes and returns. The writer copies it, and its `Committer` does the rest.
     At most one snapshot waits while another is written: a third save waits for its memory. What the
     two halves share is what a job carries: immutable values, and staging memory that belongs to one
-    job at a time.
+    job at a time. `save` and `flush` are for one thread; an interrupt at any instant of them loses
+    no memory.
 
     Args:
         committer: The other half.
         writer: Runs it, in order.
         facts: What each checkpoint says of the run.
+        copies_at_once: Whether all that was saved may change when `save` returns, without `settle`.
     """
 
-    def __init__(self, committer: Committer, writer: Writer, facts: RunFacts) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        writer: Writer,
+        facts: RunFacts,
+        *,
+        copies_at_once: bool = False,
+    ) -> None:
         self._committer, self._writer, self._facts = committer, writer, facts
-        self._free: queue.SimpleQueue[HostStaging] = queue.SimpleQueue()
-        for _ in range(_SNAPSHOTS_UNDER_WAY):
-            self._free.put(HostStaging())
+        self._copies_at_once = copies_at_once
+        self._stagings = [HostStaging() for _ in range(_SNAPSHOTS_UNDER_WAY)]
+        self._leases: set[_Lease] = set()
+        self._returned: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._numbers = itertools.count(1)
+        self._accepted: tuple[int, Path | None] = (0, None)
         self._unsettled: HostStaging | None = None
 
     def save(
@@ -87,8 +102,25 @@ class Saver:
         """
         self.settle()
         path = self._committer.store.directory / checkpoint_name(cursor["task"], *last_done)
-        staging = self._free.get()
+        number, lease = next(self._numbers), _Lease(self._unused())
+
+        def release() -> None:
+            self._leases.discard(lease)
+            if self._returned.empty():
+                self._returned.put(None)
+
+        def drop() -> None:
+            if lease.is_given_up():
+                release()
+
+        def write() -> None:
+            if lease.is_taken():
+                self._committer.write(
+                    lease.staging, snapshot, constants, path, number=number, release=release
+                )
+
         try:
+            self._leases.add(lease)
             snapshot = Snapshot.capture(
                 live,
                 objects={},
@@ -97,20 +129,19 @@ class Saver:
                 loss=loss,
                 facts=self._facts,
                 trajectory=trajectory,
-                staging=staging,
+                staging=lease.staging,
             )
+            if self._copies_at_once:
+                lease.staging.complete()
+            else:
+                self._unsettled = lease.staging
+            self._writer.submit(write, dropped=drop)
         except BaseException:
-            self._free.put(staging)
+            drop()
+            if lease not in self._leases:
+                self._unsettled = None
             raise
-
-        def release() -> None:
-            self._free.put(staging)
-
-        self._writer.submit(
-            lambda: self._committer.write(staging, snapshot, constants, path, release=release),
-            dropped=release,
-        )
-        self._unsettled = staging
+        self._accepted = (number, path)
         return path
 
     def settle(self) -> None:
@@ -130,7 +161,38 @@ class Saver:
 
         Raises:
             CheckpointError: The last one is not, for a reason that was reported.
+            BaseException: A save failed for a reason that was not the disk, and none since then is
+                durable.
         """
         self._writer.flush()
         if self._committer.failure is not None:
             raise self._committer.failure
+        number, path = self._accepted
+        if self._committer.durable < number:
+            raise CheckpointError(f"no checkpoint {path}: its save was dropped by an interrupt")
+
+    def _unused(self) -> HostStaging:
+        """Return memory that no save holds; wait for it."""
+        while True:
+            held = [lease.staging for lease in tuple(self._leases)]
+            for staging in self._stagings:
+                if staging not in held:
+                    return staging
+            self._returned.get()  # a token may be stale, so look again
+
+
+class _Lease:
+    """Staging memory of one save, until one thread has written the save or it is given up."""
+
+    def __init__(self, staging: HostStaging) -> None:
+        self.staging = staging
+        self._taken_by: dict[str, int | None] = {}
+
+    def is_taken(self) -> bool:
+        """Take it for the present thread, which releases it; False where it was given up."""
+        me = threading.get_ident()
+        return self._taken_by.setdefault("thread", me) == me
+
+    def is_given_up(self) -> bool:
+        """Give it up for good; False where another thread has taken it, and releases it."""
+        return self._taken_by.setdefault("thread", None) in (None, threading.get_ident())

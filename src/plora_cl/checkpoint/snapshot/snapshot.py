@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
+
+from torch import nn
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.torch_archive import require_readable
@@ -158,7 +161,7 @@ class Snapshot:
             )
         for name, part in components.items():
             try:
-                part.load_state_dict(separate_copy(self.state[name]))
+                part.load_state_dict(_loadable(self.state[name], part))
             except (KeyError, ValueError, TypeError, RuntimeError) as error:
                 raise IncompatibleCheckpointError(
                     f"state_dict mismatch: {name} refuses the state of the checkpoint: {error}"
@@ -169,6 +172,15 @@ class Snapshot:
                     f"the state of {name} was loaded but is not in effect: what {name} holds now "
                     "differs from the checkpoint; this is a defect of its load_state_dict"
                 )
+
+
+def _loadable(state: StateDict, part: Stateful) -> StateDict:
+    copy: StateDict = separate_copy(state)
+    if isinstance(part, nn.Module):
+        # By the versions in it modules tell states of earlier PyTorch, which they migrate.
+        copy = OrderedDict(copy)
+        copy._metadata = getattr(part.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+    return copy
 
 
 def json_copy(plain: Mapping[str, Any]) -> dict[str, Any]:

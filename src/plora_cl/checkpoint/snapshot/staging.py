@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from operator import attrgetter, is_not
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from plora_cl.state_digest import unsupported
 _Slot: TypeAlias = tuple[Any, str | int]
 _Layout: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
 _Kind: TypeAlias = tuple[torch.dtype, torch.device]
+_layout_of: Callable[[Tensor], _Layout] = attrgetter("dtype", "device", "shape")
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 _KEYS = frozenset({str, int})
 
@@ -37,7 +39,7 @@ class HostStaging:
 
     def __init__(self) -> None:
         self._sources: list[Tensor] = []
-        self._layout: list[_Layout] = []
+        self._layout: list[_Layout] | None = None
         self._pieces: list[Tensor] = []
         self._transfers: list[_Transfer] = []
         self._pending: _PendingCopy | None = None
@@ -87,24 +89,25 @@ class HostStaging:
             transfer.wait()
 
     def _lay_out(self, sources: list[Tensor], state: Any) -> None:
-        # Most tensors are the same objects save after save: only the others need a check.
-        known = len(sources) == len(self._sources)
-        new = [i for i, source in enumerate(sources) if not known or source is not self._sources[i]]
-        for index in new:
-            if not _is_dense(sources[index]):
-                raise unsupported(sources[index], _path_to(sources[index], state))
-            if sources[index].is_inference():
-                raise TypeError(
-                    f"the state at {_path_to(sources[index], state)!r} is an inference tensor, and "
-                    "PyTorch does not tell whether it changes during a save; clone() it outside "
-                    "torch.inference_mode()"
-                )
-        if not known or any(_layout_of(sources[i]) != self._layout[i] for i in new):
-            self._allocate([_layout_of(source) for source in sources])
+        # Also the same tensor may have another layout: `module.half()` sets `parameter.data`.
+        layout = list(map(_layout_of, sources))
+        if len(sources) != len(self._sources) or any(map(is_not, sources, self._sources)):
+            for source in sources:
+                if not _is_dense(source):
+                    raise unsupported(source, _path_to(source, state))
+                if source.is_inference():
+                    raise TypeError(
+                        f"the state at {_path_to(source, state)!r} is an inference tensor, and "
+                        "PyTorch does not tell whether it changes during a save; clone() it "
+                        "outside torch.inference_mode()"
+                    )
+        if layout != self._layout:
+            self._allocate(layout)
         self._sources = sources
 
-    def _allocate(self, layout: Sequence[_Layout]) -> None:
+    def _allocate(self, layout: list[_Layout]) -> None:
         self.wait()
+        self._layout = None  # until all is allocated
         by_kind: dict[_Kind, list[int]] = {}
         for index, (dtype, device, _) in enumerate(layout):
             by_kind.setdefault((dtype, device), []).append(index)
@@ -119,7 +122,7 @@ class HostStaging:
             if is_cuda:
                 self._transfers.append(_Transfer(block, sizes, device, indices))
         self._pieces = [pieces[index] for index in range(len(layout))]
-        self._layout = list(layout)
+        self._layout = layout
 
     def _start_transfers(self, sources: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Start to copy tensors on a device; return targets and sources of the others."""
@@ -211,10 +214,6 @@ def separate_copy(state: Any) -> Any:
 
 def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_quantized
-
-
-def _layout_of(tensor: Tensor) -> _Layout:
-    return tensor.dtype, tensor.device, tensor.shape
 
 
 def _path_to(tensor: Tensor, node: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
+
+from plora_cl.errors import CheckpointError
 
 Job: TypeAlias = Callable[[], object]
 
@@ -45,10 +48,12 @@ class BackgroundWriter:
     """Does jobs on a thread of its own, one after the other.
 
     What a job raises ends the work: later jobs are dropped, and the next `submit` or `flush` raises
-    it. The thread ends with `flush`, or when there has been nothing to do for a second.
+    it. The thread ends with `flush`, or when there has been nothing to do for a second. A child
+    made by ``os.fork`` does not have the thread, and no jobs.
     """
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         # Its own methods are no Python code, in which an interrupt could leave it locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -66,7 +71,13 @@ class BackgroundWriter:
 
         Raises:
             BaseException: Whatever an earlier job raised; ``job`` is dropped then.
+            CheckpointError: This is a forked child.
         """
+        if os.getpid() != self._process:  # its copy of the lock may never be released
+            dropped()
+            raise CheckpointError(
+                "a forked child cannot save: its parent does; leave saving to the parent"
+            )
         is_ours = True
         try:
             with self._lock:
@@ -94,6 +105,8 @@ class BackgroundWriter:
         Raises:
             BaseException: Whatever a job raised.
         """
+        if os.getpid() != self._process:
+            return
         with self._changed:
             self._changed.wait_for(lambda: not self._is_working)
             self._is_to_end = True

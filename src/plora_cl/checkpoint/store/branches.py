@@ -23,7 +23,7 @@ from plora_cl.checkpoint.format.naming import MOST_BRANCHES
 from plora_cl.checkpoint.format.trajectory import Departure, Trajectory
 from plora_cl.checkpoint.store.outgoing import outgoing
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.errors import CheckpointError, CorruptCheckpointError
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
@@ -101,9 +101,10 @@ def newest_that(
 ) -> _Found | None:
     """Return what ``usable`` returns for the checkpoint a run resumes from; None where none exists.
 
-    That is the newest intact one on the line. A damaged one is skipped with a warning. One that
-    cannot be used for another reason, such as a later version of the format, is not skipped:
-    resuming from an older one would hide the mistake.
+    That is the newest intact one on the line. A damaged one is skipped with a warning. If another
+    process has removed one since it was listed, the line is listed again. One that cannot be used
+    for another reason, such as a later version of the format, is not skipped: resuming from an
+    older one would hide the mistake.
 
     Args:
         store: Where to look.
@@ -115,10 +116,17 @@ def newest_that(
         CheckpointError: As ``usable`` says.
     """
     damaged: list[str] = []
-    for entry in reversed(line_of(store).entries):
+    untried = list(line_of(store).entries)
+    while untried:
+        entry = untried.pop()
         try:
             return usable(entry)
-        except CorruptCheckpointError as error:
+        except (CheckpointNotFoundError, CorruptCheckpointError) as error:
+            if entry not in store.entries():  # removed meanwhile: there is a newer one
+                damaged, untried = [], list(line_of(store).entries)
+                continue
+            if not isinstance(error, CorruptCheckpointError):
+                raise
             if warn:
                 log.warning("skipping a damaged checkpoint: %s", error)
             damaged.append(str(error))
