@@ -120,9 +120,8 @@ class CLTrainer:
         return self._run
 
     def _new_run(self) -> Run:
-        return build_run(
-            self.settings, self._reporter, self._stop, self._own.disk, methods=self._methods
-        )
+        told = (self._reporter, self._stop)
+        return build_run(self.settings, *told, self._own.disk, methods=self._methods)
 
     @property
     def model(self) -> ContinualClassifier:
