@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 
@@ -67,7 +68,6 @@ def test_a_constant_that_is_written_to_through_its_data_is_refused_when_saves_ar
 
 
 def test_weights_that_are_merged_and_unmerged_by_peft_are_refused(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     model = peft.get_peft_model(
         torch.nn.Sequential(torch.nn.Linear(64, 64)),
@@ -111,3 +111,8 @@ def test_a_constant_that_cannot_be_stored_is_refused_by_name_at_once(
     with pytest.raises(TypeError, match=message):
         CheckpointManager(folder, {}, constants={"base": {"x": tensor}})  # type: ignore[dict-item]
     assert not folder.exists()
+
+
+def test_a_module_given_as_constants_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"constants base is a Linear; .*split_module\(module\)"):
+        CheckpointManager(tmp_path, {}, constants={"base": module()})  # type: ignore[dict-item]

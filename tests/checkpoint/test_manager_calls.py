@@ -100,10 +100,10 @@ class InterruptsAt:
 def test_an_interrupt_at_any_instant_of_a_save_leaves_later_saves_working(
     tmp_path: Path, background: bool
 ) -> None:
-    weights, number, is_whole = torch.zeros(3), 0, False
+    weights, number, is_whole = torch.zeros(3), 1, False
     checkpoints = CheckpointManager(tmp_path, {"w": Holder(weights)}, background=background)
     checkpoints.resume()
-    checkpoints.save(0)
+    checkpoints.save(1)
     checkpoints.flush()
     for event in range(1, 10_000, 1 if background else 13):
         interrupt, before = InterruptsAt(event), sys.gettrace()
@@ -282,9 +282,36 @@ def test_an_option_that_is_out_of_range_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_step_that_is_no_integer_is_refused(tmp_path: Path) -> None:
-    with CheckpointManager(tmp_path, {}) as checkpoints:
-        with pytest.raises(TypeError, match=r"step is 1\.5; expected an integer"):
-            checkpoints.save(1.5)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="step is -1; expected at least 0"):
-            checkpoints.save(-1)
+def test_steps_begin_at_1_and_never_go_back(tmp_path: Path) -> None:
+    with CheckpointManager(tmp_path, {"value": Holder(1)}) as checkpoints:
+        with pytest.raises(ValueError, match="step is 0; expected at least 1"):
+            checkpoints.save(0)
+        checkpoints.save(3)
+        checkpoints.save(3)
+        with pytest.raises(ValueError, match="step is 2; expected at least 3"):
+            checkpoints.save(2)
+        first = checkpoints.save(4).with_name("checkpoint_task0_epoch0_batch2.pt")
+    with CheckpointManager(tmp_path, {"value": Holder(1)}) as checkpoints:
+        assert checkpoints.resume() == 4
+        with pytest.raises(ValueError, match="step is 3; expected at least 4"):
+            checkpoints.save(3)
+        assert checkpoints.resume(first) == 3  # which is how to go back
+        checkpoints.save(4)
+        checkpoints.flush()
+    assert load_checkpoint(tmp_path).snapshot.cursor["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        (torch.nn.Linear(1, 1), "components is a Linear; expected a dict"),
+        ([torch.nn.Linear(1, 1)], "components is a list; expected a dict"),
+        ({"net": 3}, r"component 'net' is a int, which has no state_dict\(\)"),
+    ],
+)
+def test_components_that_cannot_be_saved_are_refused_by_name(
+    tmp_path: Path, components: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        CheckpointManager(tmp_path / "new", components)
+    assert not (tmp_path / "new").exists()

@@ -40,7 +40,7 @@ def test_a_step_that_is_no_integer_is_refused_at_once(tmp_path: Path, step: Any)
     with CheckpointManager(tmp_path, {"part": Holder(1)}) as checkpoints:
         with pytest.raises(TypeError, match=r"step is .*; expected an integer"):
             checkpoints.save(step)
-        with pytest.raises(ValueError, match="below 1000000000000000000"):
+        with pytest.raises(ValueError, match="expected at most 999999999999999999"):
             checkpoints.save(10**18)
         checkpoints.save(1)
     assert names(tmp_path) == ["checkpoint_task0_epoch0_batch0.pt"]

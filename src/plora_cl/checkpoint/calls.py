@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, SupportsIndex, TypeVar
 
@@ -91,3 +91,28 @@ def at_least(name: str, value: SupportsIndex, least: int) -> int:
     if number < least:
         raise ValueError(f"{name} is {number}; expected at least {least}")
     return number
+
+
+def require_components(components: object, *, reserved: str) -> None:
+    """Refuse components that could not be saved.
+
+    Args:
+        components: What the user passed: ``Stateful`` objects by name.
+        reserved: The name of a component that is not the user's.
+
+    Raises:
+        TypeError: They are no dict, or one has no ``state_dict`` or ``load_state_dict``.
+        ValueError: One has the reserved name.
+    """
+    if not isinstance(components, Mapping):
+        kind = type(components).__name__
+        raise TypeError(f"components is a {kind}; expected a dict, such as {{'model': model}}")
+    if reserved in components:
+        raise ValueError(f"component {reserved!r}: the name is taken by the random generators")
+    for name, part in components.items():
+        for method in ("state_dict", "load_state_dict"):
+            if not callable(getattr(part, method, None)):
+                raise TypeError(
+                    f"component {name!r} is a {type(part).__name__}, which has no {method}(); "
+                    "expected, for instance, a module or an optimizer"
+                )

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 
-from plora_cl.checkpoint.calls import Calls, at_least, one_at_a_time
+from plora_cl.checkpoint.calls import Calls, at_least, one_at_a_time, require_components
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.module_parts import device_of
@@ -31,7 +30,7 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.compute.environment import IMPACTS, deciding, environment
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.impact import Impact
-from plora_cl.plain_numbers import plain_index, plain_loss
+from plora_cl.plain_numbers import plain_loss
 from plora_cl.state import Cursor, Phase, RandomState, Stateful
 from plora_cl.wording import counted
 
@@ -95,8 +94,7 @@ class CheckpointManager:
         disk_budget: int | None = None,
         background: bool = True,
     ) -> None:
-        if _RANDOM in components:
-            raise ValueError(f"component {_RANDOM!r}: the name is taken by the random generators")
+        require_components(components, reserved=_RANDOM)
         keep_last = at_least("keep_last", keep_last, 1)
         disk_budget = None if disk_budget is None else at_least("disk_budget", disk_budget, 1)
         self.folder = Path(folder)
@@ -124,6 +122,7 @@ class CheckpointManager:
         writer: Writer = BackgroundWriter() if background else InPlaceWriter()
         self._saver = Saver(self._committer, writer, self._facts, copies_at_once=True)
         self._trajectory: Trajectory | None = None
+        self._step = 0
 
     @one_at_a_time
     def resume(
@@ -168,7 +167,7 @@ class CheckpointManager:
         moved = snapshot.with_moved_generators(live, self._facts.environment)
         moved.restore(self._components)
         self._trajectory = following.trajectory
-        step: int = snapshot.cursor["step"]
+        step = self._step = int(snapshot.cursor["step"])
         if following.is_branch:
             entry = CheckpointEntry.at(self._save(step, loss=snapshot.loss))
             self._saver.flush()
@@ -183,7 +182,7 @@ class CheckpointManager:
         a warning is logged, earlier checkpoints stay, and the next save tries again.
 
         Args:
-            step: Steps that were done; `resume` returns it.
+            step: Steps that were done, 1 or more, never fewer than before; `resume` returns it.
             loss: Of the last step, shown by ``plora-cl checkpoints list``.
 
         Raises:
@@ -193,12 +192,15 @@ class CheckpointManager:
                 call does not), or the manager is closed.
             TypeError: A state holds neither tensors nor plain values, and the message names where;
                 ``step`` is no integer, or ``loss`` no number.
-            ValueError: ``step`` is negative or has more than 18 digits.
+            ValueError: ``step`` is below 1, has more than 18 digits, or is below that of the last
+                save or of the checkpoint that was resumed from.
         """
-        step = plain_index("step", step)
-        if not 0 <= step < _MOST_STEPS:
-            raise ValueError(f"step is {step}; expected at least 0 and below {_MOST_STEPS}")
-        return self._save(step, loss=plain_loss(loss))
+        step = at_least("step", step, max(1, self._step))
+        if step >= _MOST_STEPS:
+            raise ValueError(f"step is {step}; expected at most {_MOST_STEPS - 1}")
+        path = self._save(step, loss=plain_loss(loss))
+        self._step = step
+        return path
 
     def _save(self, step: int, *, loss: float | None) -> Path:
         self._constants.require_unchanged()
@@ -257,12 +259,7 @@ class CheckpointManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         with suppress(*([] if error is None else [CheckpointError])):  # it was logged
             self.close()
 

@@ -76,6 +76,12 @@ class HashedConstants:
     """
 
     def __init__(self, groups: Mapping[str, Tensors]) -> None:
+        for name, group in groups.items():
+            if not isinstance(group, TensorPart | Mapping):
+                raise TypeError(
+                    f"constants {name} is a {type(group).__name__}; expected tensors by name, such "
+                    "as split_module(module)[1]"
+                )
         self.parts = {
             name: group if isinstance(group, TensorPart) else TensorPart(group)
             for name, group in groups.items()
