@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -38,12 +40,27 @@ def extensions(group: str) -> tuple[Extension, ...]:
 
 def _loaded(entry: metadata.EntryPoint) -> Extension:
     origin = f"package {_package(entry)}, entry point {entry.group}: {entry.name} = {entry.value}"
-    try:
+    with blaming(f"{origin}: cannot be imported"):
         return Extension(entry.name, origin, entry.load())
-    except (Exception, SystemExit) as error:  # code of another package raises anything
-        raise ExtensionError(
-            f"{origin}: cannot be imported: {told(error)}; repair or uninstall the package"
-        ) from error
+
+
+@contextmanager
+def blaming(what: str, *, may_raise: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Report in one line what code of another package raises within the ``with`` block.
+
+    Args:
+        what: The package and what failed, the start of the message.
+        may_raise: Errors that the code is entitled to: they are raised as they are.
+
+    Raises:
+        ExtensionError: It raised another error, of any kind.
+    """
+    try:
+        yield
+    except may_raise:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExtensionError(f"{what}: {told(error)}; repair or uninstall the package") from error
 
 
 def told(error: BaseException) -> str:

@@ -115,30 +115,41 @@ def test_its_setting_may_be_called_what_another_flag_stands_for(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+YIELDS = "contradictions=lambda s: [{}], strength"
+EXPECTED = "; expected a tuple of names of settings, at least one"
+
+
 @pytest.mark.parametrize(
-    ("factory", "reason"),
+    ("functions", "reason"),
     [
-        ("mine:build", "AttributeError: module 'mine' has no attribute 'build'"),
-        ("no_such_module:build", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("contradictions=lambda s: s.no_such, strength", "its contradictions: AttributeError: "),
+        ("contradictions=lambda s: None, strength", "its contradictions: TypeError: 'NoneType'"),
+        (YIELDS.format("'no'"), "its contradictions yield 'no'; expected plora_cl.technique.Contr"),
+        (YIELDS.format("Contradiction((), 'no')"), "(settings=(), text='no')" + EXPECTED),
+        (YIELDS.format("Contradiction('shared', 'no')"), "text='no')" + EXPECTED),
+        (YIELDS.format("Contradiction(('share',), 'no')"), "text='no')" + EXPECTED),
+        (YIELDS.format("Contradiction(('shared',), 3)"), "text=3); expected plora_cl.technique."),
+        (
+            "effectless=(Effectless(lambda s: 1 / 0, 'it is Monday', ('lambda_mine',)),), strength",
+            "its rule on settings without effect (it is Monday): ZeroDivisionError: division by",
+        ),
+        ("require_inputs=lambda s: open(s.missing), strength", "its require_inputs: AttributeErr"),
     ],
 )
-def test_a_factory_that_is_missing_is_named_in_one_line(
-    tmp_path: Path, factory: str, reason: str
+def test_a_function_of_a_package_that_fails_is_named_in_one_line(
+    tmp_path: Path, functions: str, reason: str
 ) -> None:
-    install(tmp_path, GOOD.replace("mine:build", factory))
-    code = (
-        "from plora_cl.methods.registry import added, factory_of\n"
-        "from plora_cl.errors import ExtensionError\n"
-        "try: factory_of(added()[0])\n"
-        "except ExtensionError as error: print(error)\n"
-    )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    argv = [sys.executable, "-c", code]
-    shown = subprocess.check_output(argv, env={**os.environ, "PYTHONPATH": path}, text=True)
-    assert shown == (
-        "package cl-mine, entry point plora_cl.methods: mine = mine:TECHNIQUE: its factory "
-        f"{factory!r} cannot be imported: {reason}; repair or uninstall the package\n"
-    )
+    code = GOOD.replace("strength", functions).replace("import Technique", "import *")
+    argv = ("train", "--experiment-name", "x", "--lambda-mine", "2", "--tasks", "./none")
+    install(tmp_path, code)
+    done = command(tmp_path, *argv, "--use-mine")
+    assert done.returncode == 2
+    *_, told = done.stderr.splitlines()
+    assert "package cl-mine, entry point plora_cl.methods: mine = mine:TECHNIQUE: " in told
+    assert reason in told
+    assert "Traceback" not in done.stderr
+    if "rule" not in reason:
+        assert reason not in command(tmp_path, *argv).stderr
 
 
 def test_a_setting_of_a_technique_that_is_off_gets_a_note(tmp_path: Path) -> None:
@@ -166,6 +177,12 @@ def test_a_study_can_tune_its_strength(tmp_path: Path) -> None:
         (GOOD.replace('name="mine"', 'name="ewc"'), "'ewc' is taken"),
         (GOOD.replace("= False", "= True"), "use_mine has to be off by default"),
         (GOOD.replace("lambda_mine:", "lambda_ewc:"), "names lambda_mine, and"),
+        (
+            GOOD.replace(
+                "strength", "effectless=(Effectless(bool, 'x', ('no',)),), strength"
+            ).replace("import Technique", "import *"),
+            "mine names no, and its settings have no such field",
+        ),
         (GOOD.replace("lambda_mine", "lambda_ewc"), "'lambda_ewc' has the name of another one"),
         (GOOD.replace("lambda_mine", "overwrite"), "'overwrite' takes a flag that exists"),
         ("raise SystemExit(0)", "cannot be imported: SystemExit: 0"),

@@ -6,16 +6,15 @@ from collections.abc import Collection, Iterator
 
 from plora_cl.config.fields import SettingFields
 from plora_cl.data.sources.entry import task_name
-from plora_cl.methods.registry import techniques
+from plora_cl.methods.registry import active, techniques
 from plora_cl.setting_types import Refers, referring
 from plora_cl.technique import Contradiction, Effectless, Technique, no_flag
 
 
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
-    active = [technique for technique in techniques() if technique.is_on(settings)]
-    found = [problem for technique in active for problem in _of_technique(technique, settings)]
-    found += _in_joint_training(settings, [each for each in active if each.from_second_task])
+    found = [problem for each in active(settings) for problem in _of_technique(each, settings)]
+    found += _in_joint_training(settings)
     if settings.precision == "fp16" and settings.device == "cpu":
         found.append(
             Contradiction(
@@ -53,12 +52,10 @@ def _of_technique(technique: Technique, settings: SettingFields) -> Iterator[Con
     yield from technique.contradictions(settings)
 
 
-def _in_joint_training(
-    settings: SettingFields, active: Collection[Technique]
-) -> list[Contradiction]:
-    if not settings.joint or not active:
+def _in_joint_training(settings: SettingFields) -> list[Contradiction]:
+    names = [technique.switch for technique in active(settings) if technique.from_second_task]
+    if not settings.joint or not names:
         return []
-    names = [technique.switch for technique in active]
     return [
         Contradiction(
             ("joint", *names),

@@ -9,7 +9,7 @@ from plora_cl.config.fields import SettingFields
 from plora_cl.data.sources.base import TaskSource
 from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.errors import PloraError, SettingsError
-from plora_cl.methods.registry import techniques
+from plora_cl.methods.registry import active
 from plora_cl.model.locations import resolve_packaged
 from plora_cl.pretrained.folder import require_model_folder
 
@@ -29,11 +29,10 @@ def require_inputs(runs: Iterable[SettingFields]) -> None:
 
 def _problems(settings: SettingFields) -> Iterator[str]:
     sources: list[TaskSource] = []
-    active = [technique for technique in techniques() if technique.is_on(settings)]
     yield from _problem_of(lambda: sources.extend(parse_tasks(settings.tasks)))
     checks: list[Callable[[], None]] = [source.require_there for source in sources]
     checks.append(partial(_require_encoder, settings.model_name))
-    checks += [partial(technique.require_inputs, settings) for technique in active]
+    checks += [partial(technique.require_inputs, settings) for technique in active(settings)]
     for check in checks:
         yield from _problem_of(check)
 

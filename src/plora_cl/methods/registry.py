@@ -6,24 +6,23 @@ Loads no torch: what a technique computes is imported when a run is built.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cache
-from pkgutil import resolve_name
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from plora_cl.errors import ExtensionError
-from plora_cl.extensions import METHODS, Extension, extensions, told
+from plora_cl.extensions import METHODS, Extension, extensions
 from plora_cl.impact import Impact
 from plora_cl.methods.added_settings import group_problem, problem_of
+from plora_cl.methods.added_technique import held_to_contract
 from plora_cl.methods.ewc.settings import EWC, EwcSettings
 from plora_cl.methods.olora.settings import OLORA, OloraSettings
 from plora_cl.methods.replay.settings import REPLAY, ReplaySettings
 from plora_cl.model.lateral_settings import LATERAL, LateralSettings
-from plora_cl.setting_types import impact_of
+from plora_cl.setting_types import SettingsGroup, impact_of
 from plora_cl.technique import Technique
-from plora_cl.wording import short
 
 BUILT_IN = (EWC, OLORA, REPLAY, LATERAL)
 
@@ -54,37 +53,23 @@ def added() -> tuple[Technique, ...]:
         earlier = [*BUILT_IN, *found]
         if problem := _problem(extension, {technique.name for technique in earlier}):
             raise ExtensionError(f"{extension.origin}: {problem}")
-        found.append(extension.value)
+        found.append(held_to_contract(extension.value, extension.origin))
     return tuple(found)
+
+
+def active(settings: SettingsGroup) -> list[Technique]:
+    """Return the techniques that ``settings`` switch on.
+
+    Raises:
+        ExtensionError: A package declares a technique that cannot be used.
+    """
+    return [technique for technique in techniques() if technique.is_on(settings)]
 
 
 def origin(technique: Technique) -> str:
     """Return which package declares ``technique``, and where, for messages."""
-    origins = [each.origin for each in extensions(METHODS) if each.value is technique]
+    origins = [each.origin for each in extensions(METHODS) if each.value.name == technique.name]
     return next(iter(origins), technique.title)
-
-
-def factory_of(technique: Technique) -> Callable[..., Any] | None:
-    """Import what builds the method of ``technique``; None if the model itself implements it.
-
-    Raises:
-        ExtensionError: It cannot be imported.
-    """
-    if technique.factory is None:
-        return None
-    try:
-        found: Callable[..., Any] = resolve_name(technique.factory)
-    except (Exception, SystemExit) as error:  # code of another package raises anything
-        raise ExtensionError(
-            f"{origin(technique)}: its factory {technique.factory!r} cannot be imported: "
-            f"{told(error)}; repair or uninstall the package"
-        ) from error
-    if not callable(found):
-        raise ExtensionError(
-            f"{origin(technique)}: its factory {technique.factory!r} is {short(found)}; expected a "
-            "callable that takes the settings and a MethodSetup"
-        )
-    return found
 
 
 def _problem(extension: Extension, taken: Collection[str]) -> str | None:
@@ -101,6 +86,7 @@ def _problem(extension: Extension, taken: Collection[str]) -> str | None:
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or name in taken:
         return f"its name {name!r} is taken, or is not made of lower-case letters, digits, - and _"
     named = {switch, *technique.flags, *technique.shape_settings}
+    named |= {name for rule in technique.effectless for name in rule.settings}
     named |= {technique.strength} if technique.strength is not None else set()
     if unknown := sorted(named - {*technique.setting_names}):
         return f"{name} names {', '.join(unknown)}, and its settings have no such field"

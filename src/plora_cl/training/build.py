@@ -29,7 +29,7 @@ from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.methods.base import ContinualMethod, MethodSetup, MethodStack
-from plora_cl.methods.registry import factory_of, techniques
+from plora_cl.methods.building import methods_of
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import (
     configuration_digest,
@@ -99,6 +99,7 @@ def _built(
         stop.check()
 
     tokenizer = load_tokenizer(settings.model_name)
+    setup = _setup(settings, tokenizer, accelerator)
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
@@ -112,7 +113,7 @@ def _built(
         stages=stages_of(
             tasks, joint=settings.joint, batch_size=settings.batch_size, seed=settings.seed
         ),
-        methods=MethodStack([*_methods(settings, tokenizer, accelerator), *copies(methods)]),
+        methods=MethodStack([*methods_of(settings, setup), *copies(methods)]),
         accelerator=accelerator,
         plan=_plan(settings),
         early_stopping=EarlyStopping(
@@ -269,19 +270,13 @@ def _plan(settings: Settings) -> Plan:
     )
 
 
-def _methods(
+def _setup(
     settings: Settings, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
-) -> list[ContinualMethod]:
-    setup = MethodSetup(
+) -> MethodSetup:
+    return MethodSetup(
         seed=settings.seed,
         tokenizer=tokenizer,
         max_length=settings.max_length,
         accelerator=accelerator,
         cache_dir=Path(settings.cache_dir) if settings.cache_dir else default_cache_dir(),
     )
-    active = [technique for technique in techniques() if technique.is_on(settings)]
-    return [
-        factory(settings, setup)
-        for technique in sorted(active, key=lambda technique: technique.order)
-        if (factory := factory_of(technique)) is not None
-    ]
