@@ -108,7 +108,7 @@ def test_its_settings_count_for_nothing_while_it_is_off(
     here = ["--config", str(config), "--experiment-dir", str(tmp_path)]
     train(python, *here)
     first = min((tmp_path / "run/checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime)
-    assert "are already learned" in train(python, *here, "--resume")
+    assert "its task is already learned" in train(python, *here, "--resume")
     assert "Checkpoint loaded!" in train(python, *here, "--resume", str(first))
 
     del base["experiment_name"]

@@ -39,9 +39,9 @@ def finish_run(run: Run, settings: Settings, *, resumed: bool) -> StateDict:
         with recording(parts.run_log.path):
             parts.run_log.clear()
     if parts.finished:
-        run.reporter.message(
-            f"{folder}: all {len(parts.tasks)} tasks are already learned; nothing to train"
-        )
+        count = len(parts.tasks)
+        learned = "its task is" if count == 1 else f"all {count} tasks are"
+        run.reporter.message(f"{folder}: {learned} already learned; nothing to train")
     results = publish(run, folder, _scores_at_the_end(run, settings))
     run.forget_scores()
     return results
