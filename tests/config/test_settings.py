@@ -202,6 +202,13 @@ def test_ewc_without_shared_parameters_is_refused_and_both_ways_out_are_named() 
     assert validate({"shared": "none", "use_ewc": False}).shared == "none"
 
 
+def test_ewc_that_keeps_nothing_of_earlier_tasks_is_refused() -> None:
+    (line,) = problems(ewc_gamma=0)
+    assert line.startswith("settings: ewc_gamma: ewc_gamma is 0, so EWC would keep nothing")
+    assert all(way_out in line for way_out in ("ewc_mode: offline", "--no-ewc"))
+    assert validate({"ewc_gamma": 0, "ewc_mode": "offline"}).ewc_gamma == 0
+
+
 @pytest.mark.parametrize("shared", ["lora", "all"])
 def test_ewc_may_protect_a_shared_adapter_and_a_whole_encoder(shared: str) -> None:
     validate({"shared": shared, "task_adapters": False, "use_orthogonal": False})

@@ -13,7 +13,8 @@ from encoders import learn_something, some_batch, tiny_model
 from methods.conformance import assert_same_random_state
 from plora_cl.checkpoint.snapshot.staging import separate_copy
 from plora_cl.data.batches import Batch
-from plora_cl.methods.ewc.fisher import Estimator, FisherSums, diagonal_fisher
+from plora_cl.methods.ewc.fisher import FisherSums, diagonal_fisher
+from plora_cl.methods.ewc.settings import Estimator
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import RandomState
 from plora_cl.units import run_through

@@ -7,7 +7,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from encoders import learn_something, tiny_model
-from plora_cl.errors import MethodError
 from plora_cl.methods.base import MethodStack
 from plora_cl.methods.olora.penalty import OrthogonalLora
 from plora_cl.model.classifier import ContinualClassifier
@@ -134,11 +133,6 @@ def test_an_adapter_that_vanished_overlaps_with_nothing() -> None:
     assert method.overlap(model, 1) == 0.0
 
 
-def test_a_strength_of_zero_is_an_error_that_names_the_fix() -> None:
-    with pytest.raises(MethodError, match=r"lambda_ortho is 0, .*--no-orthogonal"):
-        OrthogonalLora(strength=0.0).check(learned(1))
-
-
 class Calls(TorchFunctionMode):
     """Counts every call of a function of PyTorch."""
 
@@ -208,12 +202,6 @@ def test_what_it_cannot_reach_in_the_isolated_composition_is_said() -> None:
         f"olora has no effect on predictions of earlier tasks: {reason}"
     ]
     assert stack.report(isolated)["olora"]["no_effect_on"] == method.no_effect_on(isolated)
-
-
-def test_without_adapters_of_tasks_it_is_an_error_that_names_both_ways_out() -> None:
-    model = tiny_model(tasks=(2,), task_adapters=False, shared="lora")
-    with pytest.raises(MethodError, match=r"task_adapters: true.*--no-orthogonal"):
-        OrthogonalLora(strength=1.0).check(model)
 
 
 def test_an_adapter_that_all_tasks_share_is_neither_new_nor_earlier() -> None:

@@ -222,17 +222,6 @@ def test_nothing_to_replay_at_all_is_an_error(tmp_path: Path) -> None:
         prepared(method, model_of(2), tmp_path)
 
 
-def test_what_could_have_no_effect_is_refused() -> None:
-    ways_out = r"shared: layernorm.*composition: cumulative.*--no-replay"
-    with pytest.raises(MethodError, match=ways_out):
-        replay().check(model_of(1, shared="none"))
-    with pytest.raises(MethodError, match=ways_out):
-        replay().check(model_of(1, shared="none", composition="cumulative", task_adapters=False))
-    with pytest.raises(MethodError, match="replay_ratio is 0"):
-        replay(ratio=0.0).check(model_of(1))
-    replay().check(model_of(1, shared="none", composition="cumulative"))
-
-
 def test_another_model_under_the_same_name_is_refused(tmp_path: Path) -> None:
     method, model = replay(), model_of(3)
     prepared(method, model, tmp_path)

@@ -111,11 +111,6 @@ def test_a_shared_set_that_matches_nothing_is_an_error_that_shows_names() -> Non
         shared_names(encoders.tiny_encoder("bert"), "layer_norms")
 
 
-def test_a_shared_set_that_is_no_pattern_is_an_error_that_says_where() -> None:
-    with pytest.raises(ModelError, match=r"shared: 'layer\(' is not a regular expression"):
-        shared_names(encoders.tiny_encoder("bert"), "layer(")
-
-
 def test_an_encoder_comes_from_a_folder_in_float32_and_without_a_pooler(tmp_path: Path) -> None:
     folder = tiny.make_encoder(tmp_path / "model")
     encoder = load_encoder(str(folder))

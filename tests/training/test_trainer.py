@@ -17,7 +17,6 @@ from plora_cl.errors import (
     ExperimentExistsError,
     ExperimentLockedError,
     IncompatibleCheckpointError,
-    MethodError,
 )
 from plora_cl.state_digest import state_digest
 from plora_cl.training.reporting import Reporter
@@ -301,14 +300,6 @@ def test_other_ways_to_train_resume_exactly_too(
         trainer(settings, tmp_path / "cut" / "run", **change, reporter=Cut()).train_sequence()
     trainer(settings, tmp_path / "cut" / "run", **change).train_sequence(resume=True)
     assert evidence(tmp_path / "cut" / "run") == evidence(tmp_path / "whole" / "run")
-
-
-def test_ewc_without_shared_parameters_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
-    run = trainer(settings, tmp_path / "run", use_ewc=False, shared="none").run
-    from plora_cl.methods.ewc.penalty import Ewc
-
-    with pytest.raises(MethodError, match="layernorm"):
-        Ewc(strength=1.0).check(run.model)
 
 
 def test_checkpoints_can_be_saved_and_loaded_by_hand(

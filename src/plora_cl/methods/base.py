@@ -72,6 +72,9 @@ class ContinualMethod:
     def check(self, model: ContinualClassifier) -> None:
         """Make sure that the method can have an effect on ``model``.
 
+        What follows from settings alone belongs into the contradictions of its `Technique`, which
+        are found before anything is loaded.
+
         Raises:
             MethodError: It cannot; the message names the setting that would change that.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from torch.func import functional_call
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import adapter_targets, shared_names
 from plora_cl.model.pooling import middle_layers, token_mean
+from plora_cl.model.settings import Pooling
 from plora_cl.state import SeedFor, derived_seed
-
-Pooling: TypeAlias = Literal["cls", "mean"]
 
 
 class AdaptedEncoder:

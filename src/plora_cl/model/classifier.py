@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from plora_cl.errors import ModelError
-from plora_cl.model.adapted_encoder import AdaptedEncoder, Pooling
+from plora_cl.model.adapted_encoder import AdaptedEncoder
 from plora_cl.model.adapters import AdapterBank
 from plora_cl.model.encoder import configuration_digest
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
+from plora_cl.model.settings import Composition, Pooling
 from plora_cl.state import SeedFor, TensorPart, derived_seed
-
-Composition: TypeAlias = Literal["isolated", "cumulative"]
 
 _HEAD_STD = 0.02  # the initializer_range of BERT
 

@@ -20,11 +20,6 @@ class LateralSettings(ModelSettings):
     """Inner size of the network of a lateral connection."""
 
 
-def rank(settings: LateralSettings) -> int | None:
-    """Return the inner size of lateral connections, None where they are off."""
-    return settings.lateral_rank if settings.use_lateral else None
-
-
 def _contradictions(settings: LateralSettings) -> Iterator[Contradiction]:
     if not settings.task_adapters:
         yield Contradiction(

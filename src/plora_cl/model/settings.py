@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -20,6 +20,9 @@ from plora_cl.setting_types import (
 
 _TRAJECTORY, _STRUCTURAL = Impact.TRAJECTORY, Impact.STRUCTURAL
 
+Pooling: TypeAlias = Literal["cls", "mean"]
+Composition: TypeAlias = Literal["isolated", "cumulative"]
+
 
 def _regular_expression(value: str) -> str:
     try:
@@ -32,9 +35,9 @@ def _regular_expression(value: str) -> str:
 class ModelSettings(SettingsGroup):
     """Structure and composition of the model. The settings of a technique inherit from these."""
 
-    pooling: Annotated[Literal["cls", "mean"], _TRAJECTORY] = "cls"
+    pooling: Annotated[Pooling, _TRAJECTORY] = "cls"
     """How tokens become one vector: cls takes the first, mean averages them."""
-    composition: Annotated[Literal["isolated", "cumulative"], _TRAJECTORY] = "isolated"
+    composition: Annotated[Composition, _TRAJECTORY] = "isolated"
     """Which adapters act: isolated takes the task's own, cumulative the sum of all so far."""
     task_adapters: Annotated[Switch, _STRUCTURAL] = True
     """Each task has its own LoRA adapter; off: only its head and what is shared."""

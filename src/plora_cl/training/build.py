@@ -37,7 +37,6 @@ from plora_cl.model.encoder import (
     load_tokenizer,
     require_positions,
 )
-from plora_cl.model.lateral_settings import rank as lateral_rank
 from plora_cl.state import StateDict
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
@@ -166,7 +165,7 @@ def _model(settings: Settings) -> ContinualClassifier:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         lora_target_modules=settings.lora_target_modules,
-        lateral_rank=lateral_rank(settings),
+        lateral_rank=settings.lateral_rank if settings.use_lateral else None,
         seed=settings.seed,
     )
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from plora_cl.data.batches import Batch
+from plora_cl.methods.ewc.settings import Estimator
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
 from plora_cl.units import Unit, Units
-
-Estimator: TypeAlias = Literal["exact", "sampled", "empirical", "batched"]
 
 
 def diagonal_fisher(

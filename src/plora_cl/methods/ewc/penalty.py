@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -11,16 +11,15 @@ from torch import Tensor
 
 from plora_cl.data.sampling import stratified_rows
 from plora_cl.data.task import Task
-from plora_cl.errors import IncompatibleCheckpointError, MethodError
+from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.methods.base import ContinualMethod, MethodSetup
-from plora_cl.methods.ewc.fisher import Estimator, FisherSums, diagonal_fisher
+from plora_cl.methods.ewc.fisher import FisherSums, diagonal_fisher
 from plora_cl.methods.ewc.scale import fisher_scale, with_laplace_lambdas
-from plora_cl.methods.ewc.settings import EwcSettings
+from plora_cl.methods.ewc.settings import Estimator, EwcSettings, Mode
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import SeedFor, StateDict, derived_seed
 from plora_cl.units import Units
 
-Mode: TypeAlias = Literal["offline", "online"]
 Group: TypeAlias = Mapping[str, Tensor]
 
 
@@ -91,29 +90,6 @@ class Ewc(ContinualMethod):
             gamma=settings.ewc_gamma,
             seed=setup.seed,
         )
-
-    def check(self, model: ContinualClassifier) -> None:
-        """Make sure that there is something to protect.
-
-        Raises:
-            MethodError: No parameter is shared between tasks, or the strength or the decay is not
-                positive.
-        """
-        if not model.shared_parameters():
-            raise MethodError(
-                "ewc has nothing to protect: no parameter is shared between tasks; set "
-                "`shared: layernorm`, or switch it off with --no-ewc"
-            )
-        if self._strength <= 0:
-            raise MethodError(
-                f"ewc: lambda_ewc is {self._strength:g}, so it has no effect; raise it, or switch "
-                "it off with --no-ewc"
-            )
-        if self._gamma <= 0:
-            raise MethodError(
-                f"ewc: ewc_gamma is {self._gamma:g}, so nothing of earlier tasks is kept and it "
-                "has no effect; raise it, or switch it off with --no-ewc"
-            )
 
     def penalty(self, model: ContinualClassifier, task: int) -> Tensor | None:
         """Return the weighted penalty; None before a task is finished."""

@@ -9,18 +9,15 @@ of the new matrices.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from plora_cl.errors import MethodError
 from plora_cl.methods.base import ContinualMethod, MethodSetup
-from plora_cl.methods.olora.settings import OloraSettings
+from plora_cl.methods.olora.settings import Form, OloraSettings
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
-
-Form: TypeAlias = Literal["absolute", "squared"]
 
 
 class OrthogonalLora(ContinualMethod):
@@ -54,23 +51,6 @@ class OrthogonalLora(ContinualMethod):
             form=settings.ortho_form,
             norm_strength=settings.lambda_ortho_norm,
         )
-
-    def check(self, model: ContinualClassifier) -> None:
-        """Make sure that the penalty counts.
-
-        Raises:
-            MethodError: Tasks have no adapters of their own, or the strength is not positive.
-        """
-        if not model.task_adapters:
-            raise MethodError(
-                "olora has no adapters to keep apart: tasks own none; set `task_adapters: true`, "
-                "or switch it off with --no-orthogonal"
-            )
-        if self._strength <= 0:
-            raise MethodError(
-                f"olora: lambda_ortho is {self._strength:g}, so it has no effect; raise it, or "
-                "switch it off with --no-orthogonal"
-            )
 
     def grow(self, model: ContinualClassifier, task: int) -> None:
         """Forget what was derived from the adapters that there were before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from plora_cl.impact import Impact
 from plora_cl.model.settings import ModelSettings
@@ -11,6 +11,8 @@ from plora_cl.setting_types import NotNegative, Switch
 from plora_cl.technique import Contradiction, Technique
 
 _TRAJECTORY, _STRUCTURAL = Impact.TRAJECTORY, Impact.STRUCTURAL
+
+Form: TypeAlias = Literal["absolute", "squared"]
 
 
 class OloraSettings(ModelSettings):
@@ -20,7 +22,7 @@ class OloraSettings(ModelSettings):
     """O-LoRA: keep each adapter orthogonal to earlier ones; protects only where they add up."""
     lambda_ortho: Annotated[NotNegative, _TRAJECTORY] = 0.01
     """Strength of the orthogonality penalty."""
-    ortho_form: Annotated[Literal["absolute", "squared"], _TRAJECTORY] = "absolute"
+    ortho_form: Annotated[Form, _TRAJECTORY] = "absolute"
     """Overlaps are summed as absolute values or squared."""
     lambda_ortho_norm: Annotated[NotNegative, _TRAJECTORY] = 0.0
     """Strength of the penalty on the norm of each new adapter; 0 leaves it free."""

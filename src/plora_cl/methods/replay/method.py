@@ -110,26 +110,6 @@ class GenerativeReplay(ContinualMethod):
         self._reports: StateDict = {}
         self._begin(None)
 
-    def check(self, model: ContinualClassifier) -> None:
-        """Make sure that learning from earlier tasks can change anything.
-
-        Raises:
-            MethodError: Predictions of earlier tasks depend on nothing that changes, or the ratio
-                is 0.
-        """
-        if self._ratio <= 0:
-            raise MethodError(
-                "replay: replay_ratio is 0, so nothing is replayed; raise it, or switch replay off "
-                "with --no-replay"
-            )
-        adapters_add_up = model.composition == "cumulative" and model.task_adapters
-        if not adapters_add_up and not model.shared_parameters():
-            raise MethodError(
-                "replay has nothing to teach: no earlier task depends on anything that still "
-                "changes; set `shared: layernorm`, or `composition: cumulative` with "
-                "`task_adapters: true`, or switch it off with --no-replay"
-            )
-
     def start_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
         """Have the examples of earlier tasks written; a unit is a chunk of texts.
 
