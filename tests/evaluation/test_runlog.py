@@ -288,6 +288,28 @@ def test_what_a_failed_flush_may_have_lost_is_written_again(
     assert path.read_bytes() == expected
 
 
+def test_repeated_records_whose_flush_failed_are_written_again_although_the_file_has_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = killed_after(path, 1, 4)
+    expected = path.read_bytes()
+    log = resumed(path, state)
+    for step in range(1, 4):
+        log.append({"step": step, "loss": 1 / (step + 3)})
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            log.sync()
+    os.utime(path, (0, 0))  # clean pages from now on: only a write makes the next flush store them
+    log.sync()
+    assert path.read_bytes() == expected
+    assert path.stat().st_mtime > 0
+
+
 def test_records_reach_the_file_once_a_second_for_whoever_watches_it(path: Path) -> None:
     now, jobs = [0.0], list[Callable[[], object]]()
     log = RunLog(path, submit=jobs.append, clock=lambda: now[0])

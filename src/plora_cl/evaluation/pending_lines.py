@@ -61,6 +61,7 @@ class PendingLines:
                 self._write(durably=durably)
             except OSError as error:
                 self._written, self._end = 0, self._durable
+                self._may_repeat = False  # equal bytes need not be on the disk any more
                 reason = error.strerror or str(error)
                 raise OSError(error.errno, reason, str(self._path)) from error
 
@@ -103,7 +104,6 @@ class PendingLines:
             return 0
         for there, line in enumerate(lines):
             if file.read(len(line)) != line:
-                # After a failure equal bytes need not be on the disk: compare no more
                 self._may_repeat = False
                 return there
         return len(lines)
