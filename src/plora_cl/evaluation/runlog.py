@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 1.0
 _PIECE = 1 << 20
-_POSITION = ("bytes", "records", "sha256")
+_START: StateDict = {"bytes": 0, "records": 0, "sha256": hashlib.sha256().hexdigest()}
+"""Position in an empty log."""
 _MOST_NOT_DURABLE = 10_000
 
 Submit = Callable[[Callable[[], object]], None]
@@ -59,11 +60,9 @@ class RunLog:
         self._pending = PendingLines(path)
         self._submitted = float("-inf")
         self._refused = False
-        self._bytes, self._records = 0, 0
-        self._digest = hashlib.sha256()
-        self._expected: StateDict | None = None
+        self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
+        self._expected: StateDict | None = _START  # what the next record follows; None: the end
         self._placing = threading.Lock()
-        self._in_place = False
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record.
@@ -80,8 +79,8 @@ class RunLog:
                 "the run has diverged, or its checkpoint was edited; lower learning_rate"
             ) from error
         with self._placing:
-            if not self._in_place:
-                self._go_to_end()
+            if self._expected is not None:
+                self._go_to_end(self._expected)
         self._add(line)
         if self._submit is not None and self._clock() - self._submitted >= _REFRESH_SECONDS:
             self._submitted = self._clock()
@@ -96,9 +95,8 @@ class RunLog:
             OSError: The disk refused; every record is kept for the next time.
         """
         with self._placing:
-            if not self._in_place:
-                if self._expected is not None:
-                    self._take_back(self._expected)
+            if self._expected is not None:
+                self._take_back(self._expected)
                 return
         self._pending.write(durably=True)
 
@@ -127,7 +125,7 @@ class RunLog:
         for path in (self.path, *self._copies()):
             path.unlink(missing_ok=True)
         self._bytes, self._records, self._digest = 0, 0, hashlib.sha256()
-        self._expected, self._in_place = None, True
+        self._expected = None
 
     def state_dict(self) -> StateDict:
         """Return length in bytes, number of records and SHA-256 of the log up to here."""
@@ -148,9 +146,9 @@ class RunLog:
         Raises:
             ValueError: ``state`` is not what `state_dict` returns.
         """
-        if tuple(type(state.get(name)) for name in _POSITION) != (int, int, str):
+        if [type(state.get(name)) for name in _START] != [int, int, str]:
             raise ValueError(f"{state} is no position in a run log")
-        self._expected, self._in_place = dict(state), False
+        self._expected = dict(state)
 
     def settle(self) -> None:
         """Cut the file after the last record, or after the restored state: no record follows.
@@ -175,8 +173,7 @@ class RunLog:
                 f"cannot read or mend {self.path}: {error.strerror or error}"
             ) from error
 
-    def _go_to_end(self) -> None:
-        expected = self._expected or RunLog(self.path).state_dict()
+    def _go_to_end(self, expected: StateDict) -> None:
         try:
             self._find_end(expected)
         except OSError as error:
@@ -185,7 +182,7 @@ class RunLog:
                 "make it readable, or remove it: training then continues without earlier records"
             ) from error
         self._pending.follow(self._bytes)
-        self._expected, self._in_place = None, True
+        self._expected = None
         if self._digest.hexdigest() != expected["sha256"]:
             self._report_gap(expected)
 
