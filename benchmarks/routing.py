@@ -13,6 +13,7 @@ import argparse
 import numpy as np
 
 from plora_cl.data.loading import load_tasks
+from plora_cl.data.tokens.cache import default_cache_dir
 from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.model.classifier import ContinualClassifier
@@ -38,7 +39,8 @@ def main() -> None:
         max_train_examples=chosen.train,
         max_eval_examples=chosen.test,
         seed=chosen.seed,
-        cache_dir=None,
+        cache_dir=default_cache_dir(),
+        progress=lambda _: None,
     )
     model = ContinualClassifier(load_encoder(chosen.model_name))
     router = Router(

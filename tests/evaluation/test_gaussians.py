@@ -110,11 +110,13 @@ def test_statistics_of_another_version_are_refused_with_the_ways_out() -> None:
 def test_covariance_and_shrinkage_are_those_of_scikit_learn(rows: int) -> None:
     tasks = [some_task(task, rows=rows) for task in range(2)]
     x = torch.cat([centred(task) for task in tasks])
-    covariance, shrinkage = shrunk_covariance([TaskStatistics.of(task) for task in tasks])
+    covariance = shrunk_covariance([TaskStatistics.of(task) for task in tasks])
     for layer in range(LAYERS):
         expected, expected_shrinkage = ledoit_wolf(x[:, layer].numpy(), assume_centered=True)
-        assert 0 < shrinkage[layer] < 1
-        assert float(shrinkage[layer]) == pytest.approx(expected_shrinkage, rel=1e-10)
+        scatter = float(x[:, layer, 0] @ x[:, layer, 1]) / len(x)
+        shrinkage = 1 - float(covariance[layer, 0, 1]) / scatter
+        assert 0 < shrinkage < 1
+        assert shrinkage == pytest.approx(expected_shrinkage, rel=1e-10)
         torch.testing.assert_close(
             covariance[layer], torch.from_numpy(expected), rtol=1e-9, atol=1e-12
         )
@@ -122,7 +124,7 @@ def test_covariance_and_shrinkage_are_those_of_scikit_learn(rows: int) -> None:
 
 def test_the_score_is_the_log_density_up_to_what_all_share() -> None:
     statistics = [TaskStatistics.of(some_task(task, rows=31 + 9 * task)) for task in range(3)]
-    covariance, _ = shrunk_covariance(statistics)
+    covariance = shrunk_covariance(statistics)
     x = some_task(5).double()
     densities = [
         sum(

@@ -111,9 +111,9 @@ def _with_and_without_task_id(matrix: ScoreMatrix, names: Sequence[str]) -> Stat
 
 
 def _plain(array: npt.NDArray[np.float64]) -> Any:
-    if array.ndim > 1:
-        return [_plain(row) for row in array]
-    return [None if np.isnan(value) else float(value) for value in array]
+    found = array.astype(object)
+    found[np.isnan(array)] = None
+    return found.tolist()
 
 
 def _json(value: StateDict) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -164,10 +163,7 @@ class Router:
     def _encoder(self) -> Callable[[Batch], Tensor]:
         """Return what encodes a batch: ``[examples, layers, hidden]``, float32, on the CPU."""
         model = self._model
-
-        @cache
-        def initial() -> dict[str, Tensor]:
-            return {name: value.to(model.device) for name, value in self._initial.items()}
+        initial = {name: value.to(model.device) for name, value in self._initial.items()}
 
         def encoded(cpu_batch: Batch) -> Tensor:
             training = model.training
@@ -177,7 +173,7 @@ class Router:
                 with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                     batch = cpu_batch.to(model.device)
                     features = model.adapted.plain_layers(
-                        batch.input_ids, batch.attention_mask, shared=initial()
+                        batch.input_ids, batch.attention_mask, shared=initial
                     )
                     return features.float().cpu()
             finally:

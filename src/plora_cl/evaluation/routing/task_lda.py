@@ -93,8 +93,7 @@ class TaskModel:
     """
 
     def __init__(self, tasks: Sequence[TaskStatistics]) -> None:
-        covariance, self.shrinkage = shrunk_covariance(tasks)
-        self._factors = torch.linalg.cholesky(covariance)
+        self._factors = torch.linalg.cholesky(shrunk_covariance(tasks))
         self._means = self._whitened(torch.stack([task.mean for task in tasks]))
         self._calibration = [task.calibration for task in tasks]
         self._known_thresholds: dict[float, tuple[Tensor, Tensor]] = {}
@@ -161,11 +160,11 @@ def _lead(scores: Tensor) -> Tensor:
     return best[:, 0] - best[:, 1]
 
 
-def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> tuple[Tensor, Tensor]:
-    """Return the covariance within tasks by layer ``[layers, hidden, hidden]``, and its shrinkage.
+def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> Tensor:
+    """Return the covariance within tasks by layer, shrunk: ``[layers, hidden, hidden]``.
 
-    ``(1 - a) S + a tr(S)/p I`` with ``S`` the pooled scatter over the number of examples and ``a``,
-    ``[layers]``, of Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
+    ``(1 - a) S + a tr(S)/p I`` with ``S`` the pooled scatter over the number of examples and ``a``
+    of Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
     covariance matrices", section 3.3; as `sklearn.covariance.ledoit_wolf` computes it of the
     centred features, but from sums: ``sum_n |x_n x_n^T - S|^2 = sum_n |x_n|^4 - n |S|^2``.
     """
@@ -176,20 +175,19 @@ def shrunk_covariance(tasks: Sequence[TaskStatistics]) -> tuple[Tensor, Tensor]:
     rows, columns = torch.tril_indices(hidden, hidden)
     s = torch.zeros(layers, hidden, hidden, dtype=torch.float64)
     s[:, rows, columns] = s[:, columns, rows] = scatters
-    shrunk = [_shrunk(*layer, examples) for layer in zip(s, fourths.tolist(), strict=True)]
-    shrinkage = torch.tensor([a for _, a in shrunk], dtype=torch.float64)
-    return torch.stack([covariance for covariance, _ in shrunk]), shrinkage
+    layers_of = zip(s, fourths.tolist(), strict=True)
+    return torch.stack([_shrunk(of_layer, fourth, examples) for of_layer, fourth in layers_of])
 
 
-def _shrunk(s: Tensor, fourth: float, examples: float) -> tuple[Tensor, float]:
+def _shrunk(s: Tensor, fourth: float, examples: float) -> Tensor:
     hidden = len(s)
     mu = float(s.trace()) / hidden
     identity = torch.eye(hidden, dtype=s.dtype)
     if mu == 0:  # one example a task at most: every direction is as good as any other
-        return identity, 1.0
+        return identity
     squared = float(s.square().sum())
     spread = max(squared - hidden * mu**2, 0.0)
     noise = min(max(fourth - squared, 0.0) / examples, spread)
     shrinkage = noise / spread if noise else 0.0
-    floor = max(shrinkage, 1e-10)  # a scatter without full rank stays solvable
-    return (1 - floor) * s + floor * mu * identity, shrinkage
+    shrinkage = max(shrinkage, 1e-10)  # a scatter without full rank stays solvable
+    return (1 - shrinkage) * s + shrinkage * mu * identity
