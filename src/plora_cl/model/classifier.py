@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from plora_cl.errors import ModelError
 from plora_cl.model.adapted_encoder import AdaptedEncoder
 from plora_cl.model.adapters import AdapterBank
-from plora_cl.model.encoder import configuration_digest
 from plora_cl.model.lateral import LateralConnection, as_at_test_time
 from plora_cl.model.settings import Composition, Pooling
+from plora_cl.pretrained.configuration_digest import configuration_digest
 from plora_cl.state import SeedFor, TensorPart, derived_seed
 
 _HEAD_STD = 0.02  # the initializer_range of BERT

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -91,25 +89,6 @@ def require_positions(encoder: nn.Module, max_length: int) -> None:
             f"max_length: {max_length} is more than the {limit} tokens that the encoder takes; set "
             f"it to {limit} at most, for instance with --set max_length={limit}"
         )
-
-
-def configuration_digest(encoder: nn.Module) -> str:
-    """Return the SHA-256 of the configuration that an encoder computes with.
-
-    Its origin and the version of the library that wrote it are excluded.
-
-    Args:
-        encoder: Encoder of transformers.
-    """
-    config: Any = encoder.config
-    plain = {
-        **config.to_dict(),
-        "attention": config._attn_implementation,
-        "dtype": str(next(encoder.parameters()).dtype),
-    }
-    for name in ("_name_or_path", "architectures", "torch_dtype", "transformers_version"):
-        plain.pop(name, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def adapter_targets(encoder: nn.Module, names: Sequence[str] | None = None) -> list[str]:

@@ -31,12 +31,8 @@ from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.methods.base import ContinualMethod, MethodSetup, MethodStack
 from plora_cl.methods.building import methods_of
 from plora_cl.model.classifier import ContinualClassifier
-from plora_cl.model.encoder import (
-    configuration_digest,
-    load_encoder,
-    load_tokenizer,
-    require_positions,
-)
+from plora_cl.model.encoder import load_encoder, load_tokenizer, require_positions
+from plora_cl.pretrained.configuration_digest import configuration_digest
 from plora_cl.state import StateDict
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
