@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,10 @@ def test_a_model_with_a_chat_template_is_asked_through_it(tmp_path: Path, folder
     chatting = generator(make_generator(tmp_path, [*WORDS, "user", "assistant", ":"], chat=True))
     assert chatting.instruction_tuned
     assert not generator(folder).instruction_tuned
-    ids = chatting._prompt_ids("word1 word2")
+    ids = chatting._prompt_ids(chatting._asked("word1 word2"))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.chat_template == CHAT_TEMPLATE
-    assert tokenizer.decode(ids[0]) == "user : word1 word2 assistant :"
+    assert tokenizer.decode(ids) == "user : word1 word2 assistant :"
 
 
 def test_the_digest_tells_weights_vocabulary_and_sampling_apart(
@@ -138,6 +139,32 @@ def test_the_digest_tells_weights_vocabulary_and_sampling_apart(
     assert generator(same).digest == digest
     model.save_pretrained(same)
     assert generator(same).digest != digest
+
+
+def test_defaults_of_sampling_that_come_with_a_model_change_no_text(
+    folder: Path, tmp_path: Path
+) -> None:
+    texts = generator(folder).generate("word1 word2", count=5, seed=0)
+    other = make_generator(tmp_path, WORDS)
+    file = other / "generation_config.json"
+    own = {"repetition_penalty": 90.0, "min_new_tokens": 6, "return_dict_in_generate": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    assert generator(other).generate("word1 word2", count=5, seed=0) == texts
+
+
+@pytest.mark.parametrize("change", [{"n_head": 8}, {"eos_token_id": [0, *range(5, 40)]}])
+def test_a_model_that_computes_differently_with_the_same_weights_has_another_digest(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    folder = make_generator(tmp_path, WORDS, spread=0.5)
+    mine = generator(folder)
+    texts = mine.generate("word1 word2 word3", count=5, seed=0)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    changed = generator(folder)
+    assert changed.generate("word1 word2 word3", count=5, seed=0) != texts
+    assert changed.digest != mine.digest
+    assert changed.weights_digest == mine.weights_digest
 
 
 def test_a_model_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:

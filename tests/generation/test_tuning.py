@@ -242,7 +242,7 @@ def test_rows_are_the_prompt_of_generation_and_the_text_after_it(
         (generator(folder, longest=3), "cat"),
         (chatting, "user : cat assistant :"),
     ):
-        prompt = mine._prompt_ids("cat")[0].tolist()
+        prompt = mine._prompt_ids(mine._asked("cat"))
         assert tokenizer.decode(prompt) == asked
         for text, learned in (
             ("a", "a <end>"),

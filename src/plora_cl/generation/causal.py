@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from transformers import (
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.generator import Generated
-from plora_cl.generation.generator_digest import tensor_bytes
+from plora_cl.generation.generator_digest import tensors_digest
 from plora_cl.generation.locations import place_of
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.lora_tuning import (
@@ -31,6 +30,7 @@ from plora_cl.generation.lora_tuning import (
     tune,
 )
 from plora_cl.generation.postprocess import cleaned
+from plora_cl.pretrained.configuration_digest import configuration_digest
 from plora_cl.pretrained.loading import first_line, load_pretrained, longest_input
 from plora_cl.units import Units
 
@@ -80,34 +80,30 @@ class CausalGenerator:
         self._place = place_of(name)
         self._tokenizer: PreTrainedTokenizerBase = self._load(AutoTokenizer)
         self._model: PreTrainedModel | None = None
-        self._digest: str | None = None
-        self._weights_digest: str | None = None
 
     @property
     def instruction_tuned(self) -> bool:
         """Whether the tokenizer has a chat template."""
         return self._tokenizer.chat_template is not None
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of weights, vocabulary, chat template and sampling; loads the model."""
-        if self._digest is None:
-            described = [self._vocabulary(), self._sampling]
-            self._digest = _digest(described, self._loaded().state_dict().items())
-        return self._digest
+        """SHA-256 of weights, configuration, vocabulary and sampling; loads the model."""
+        model = self._loaded()
+        described = [self._vocabulary(), self._sampling, configuration_digest(model)]
+        return tensors_digest(model.state_dict().items(), described)
 
-    @property
+    @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of weights, rounded to bfloat16, and vocabulary; loads the model."""
-        if self._weights_digest is None:
-            rounded = (  # one tensor at a time: a model may fill the memory
-                (name, tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
-                for name, tensor in self._loaded().state_dict().items()
-            )
-            self._weights_digest = _digest(self._vocabulary(), rounded)
-        return self._weights_digest
+        rounded = (  # one tensor at a time: a model may fill the memory
+            (name, tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
+            for name, tensor in self._loaded().state_dict().items()
+        )
+        return tensors_digest(rounded, self._vocabulary())
 
     def _vocabulary(self) -> list[Any]:
+        """Return the vocabulary and the chat template."""
         return [self._tokenizer.get_vocab(), self._tokenizer.chat_template]
 
     def generate(
@@ -115,9 +111,9 @@ class CausalGenerator:
     ) -> list[Generated]:
         """Return ``count`` texts sampled after ``prompt``, in one batch."""
         model = self._loaded()
-        prompt_ids = self._prompt_ids(prompt).to(self._device)
-        self._require_positions(model, prompt_ids.shape[1])
-        ends = self._ends(model)
+        ids = self._prompt_ids(self._asked(prompt))
+        prompt_ids = torch.tensor([ids], dtype=torch.int64, device=self._device)
+        ends = self._ends
         settings = GenerationConfig(
             do_sample=True,
             top_k=0,
@@ -139,9 +135,7 @@ class CausalGenerator:
                 attention_mask=torch.ones_like(prompt_ids),
                 generation_config=settings,
             )
-        return [
-            self._decoded(ids, ends) for ids in written[:, prompt_ids.shape[1] :].cpu().tolist()
-        ]
+        return [self._decoded(new) for new in written[:, len(ids) :].cpu().tolist()]
 
     def tune(
         self,
@@ -172,11 +166,6 @@ class CausalGenerator:
         """Drop the model."""
         self._model = None
 
-    def _prompt_ids(self, prompt: str) -> torch.Tensor:
-        """Return the token ids of the prompt, ``[1, tokens]``."""
-        ids = self._encoded(self._asked(prompt), special=not self.instruction_tuned)
-        return torch.tensor([ids], dtype=torch.int64)
-
     def _asked(self, prompt: str) -> str:
         """Return ``prompt``, inside the chat template if there is one."""
         if not self.instruction_tuned:
@@ -191,6 +180,22 @@ class CausalGenerator:
                 f"{first_line(error)}; choose another model"
             ) from error
 
+    def _prompt_ids(self, asked: str) -> list[int]:
+        """Return the token ids of a prompt as `_asked` returns it.
+
+        Raises:
+            ModelError: It leaves too little room for a text.
+        """
+        ids = self._encoded(asked, special=not self.instruction_tuned)
+        limit = self._longest_input
+        if limit is not None and len(ids) + self._max_new_tokens > limit:
+            raise ModelError(
+                f"max_gen_length: {self._max_new_tokens} after a prompt of {len(ids)} tokens is "
+                f"more than the {limit} tokens that {self.name!r} takes; set it to "
+                f"{limit - len(ids)} at most, or shorten replay_prompts"
+            )
+        return ids
+
     def _encoded(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special, verbose=False)[
             "input_ids"
@@ -199,31 +204,27 @@ class CausalGenerator:
 
     def _row(self, prompt: str, text: str) -> Row:
         """Return the tokens of the prompt as `generate` reads it, followed by those of the text."""
-        prompt_ids = self._prompt_ids(prompt)[0].tolist()
-        self._require_positions(self._loaded(), len(prompt_ids))
-        gap = "" if self._asked(prompt)[-1:].isspace() else " "
-        ends = self._ends(self._loaded())[:1]
+        asked = self._asked(prompt)
+        prompt_ids = self._prompt_ids(asked)
+        gap = "" if asked[-1:].isspace() else " "
+        ends = self._ends[:1]
         ids = [*self._encoded(gap + text, special=False), *ends]
         return Row([*prompt_ids, *ids[: self._max_new_tokens]], len(prompt_ids))
 
-    def _require_positions(self, model: PreTrainedModel, prompt: int) -> None:
-        limit = longest_input(model)
-        if limit is not None and prompt + self._max_new_tokens > limit:
-            raise ModelError(
-                f"max_gen_length: {self._max_new_tokens} after a prompt of {prompt} tokens is more "
-                f"than the {limit} tokens that {self.name!r} takes; set it to {limit - prompt} at "
-                "most, or shorten replay_prompts"
-            )
+    @cached_property
+    def _longest_input(self) -> int | None:
+        return longest_input(self._loaded())
 
-    def _ends(self, model: PreTrainedModel) -> list[int]:
-        """Return the end tokens: that of the tokenizer and those of the model."""
-        of_model = getattr(model.config, "eos_token_id", None)
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The end tokens: that of the tokenizer and those of the model."""
+        of_model = getattr(self._loaded().config, "eos_token_id", None)
         found = of_model if isinstance(of_model, list) else [of_model]
         own = self._tokenizer.eos_token_id
         return [end for end in dict.fromkeys([own, *found]) if end is not None]
 
-    def _decoded(self, ids: list[int], ends: Sequence[int]) -> Generated:
-        end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    def _decoded(self, ids: list[int]) -> Generated:
+        end = next((place for place, token in enumerate(ids) if token in self._ends), len(ids))
         text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
         return Generated(cleaned(str(text)), min(end + 1, len(ids)))
 
@@ -232,6 +233,7 @@ class CausalGenerator:
             with self._own_randomness():
                 model: PreTrainedModel = self._load(AutoModelForCausalLM, dtype=self._dtype)
             model.requires_grad_(False)
+            model.generation_config = GenerationConfig()  # the settings alone decide the sampling
             self._model = model.to(self._device).eval()  # type: ignore[arg-type]
         return self._model
 
@@ -245,15 +247,7 @@ class CausalGenerator:
             **options,
         )
 
-    @contextmanager
-    def _own_randomness(self) -> Iterator[None]:
+    def _own_randomness(self) -> AbstractContextManager[None]:
+        """Restore the process-wide random generators at the end of the ``with`` block."""
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            yield
-
-
-def _digest(described: Any, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    content = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for part in tensor_bytes(tensors):
-        content.update(part)
-    return content.hexdigest()
+        return torch.random.fork_rng(devices=devices)

@@ -1,16 +1,28 @@
-"""The bytes that a digest of tensors covers."""
+"""The digest of a language model, or of an adapter of one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def tensor_bytes(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[bytes]:
-    """Yield name, type, shape and every bit of each of ``tensors``, to be hashed."""
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]], described: Any = None) -> str:
+    """Return a SHA-256 over name, type, shape and every bit of each of ``tensors``.
+
+    Args:
+        tensors: In the order in which they count.
+        described: What else decides the digest, as JSON; None adds nothing.
+    """
+    content = hashlib.sha256()
+    if described is not None:
+        content.update(json.dumps(described, sort_keys=True).encode())
     for name, tensor in tensors:
-        yield f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
+        content.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         flat = tensor.detach().contiguous().cpu().view(-1)
-        yield flat.view(torch.uint8).numpy().tobytes()
+        content.update(flat.view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()

@@ -5,7 +5,6 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from plora_cl.errors import ModelError
-from plora_cl.generation.generator_digest import tensor_bytes
+from plora_cl.generation.generator_digest import tensors_digest
 from plora_cl.pretrained.lora_matrices import draw_a, lora_layers, lora_matrices
 from plora_cl.state import TensorPart
 
@@ -43,10 +42,7 @@ class Lora:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights."""
-        content = hashlib.sha256()
-        for part in tensor_bytes(sorted(self.weights.items())):
-            content.update(part)
-        return content.hexdigest()
+        return tensors_digest(sorted(self.weights.items()))
 
     @contextmanager
     def within(self, model: PreTrainedModel) -> Iterator[None]:
