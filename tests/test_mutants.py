@@ -224,10 +224,10 @@ MUTANTS = {
         "data/mixture.py", "epoch * self._share + turn", "turn", MIXTURE
     ),
     "the same order of tasks in every epoch": Mutant(
-        "data/mixture.py", "(self._seed, 0, epoch, ", "(self._seed, 0, 0, ", MIXTURE
+        "data/mixture.py", "(seed, 0, epoch, ", "(seed, 0, 0, ", MIXTURE
     ),
     "tasks one after the other within an epoch": Mutant(
-        "data/mixture.py", "generator.permutation(len(self))", "np.arange(len(self))", MIXTURE
+        "data/mixture.py", "generator.permutation(batches)", "np.arange(batches)", MIXTURE
     ),
     "heads of joint training taken for finished": Mutant(
         "training/run/components.py",

@@ -19,6 +19,10 @@ from plora_cl.units import Unit
 Load = Callable[..., list[Task]]
 
 
+def silent(unit: Unit) -> None:
+    """Show nothing."""
+
+
 @pytest.fixture
 def load(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Load:
     def load(*entries: object, **settings: object) -> list[Task]:
@@ -28,6 +32,7 @@ def load(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Load:
             "max_eval_examples": None,
             "seed": 0,
             "cache_dir": tmp_path / "cache",
+            "progress": silent,
         }
         return load_tasks(entries, tokenizer, **{**defaults, **settings})  # type: ignore[arg-type]
 
@@ -216,6 +221,7 @@ def test_the_task_digest_depends_on_content_alone(
         max_eval_examples=0,
         seed=0,
         cache_dir=tmp_path / "cache",
+        progress=silent,
     )
     tasks = (task, changed, classes, shorter, subset, other)
     assert len({each.digest for each in tasks}) == len(tasks)
@@ -299,6 +305,7 @@ def test_a_tokenizer_that_cannot_make_batches_is_refused(
             max_eval_examples=0,
             seed=0,
             cache_dir=tmp_path / "cache",
+            progress=silent,
         )
     with pytest.raises(DataError, match=r"max_length is 2, .* set it to 3 at least"):
         load(write_task(animals), max_length=2)

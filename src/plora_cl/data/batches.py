@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -74,10 +75,8 @@ class BatchStream:
     """
 
     def __init__(self, examples: Examples, *, task: int, batch_size: int, seed: int) -> None:
-        self._examples, self._task = examples, task
-        self._batch_size, self._seed = batch_size, seed
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
+        self._examples, self._batch_size = examples, batch_size
+        self._order = lru_cache(maxsize=1)(partial(_shuffled, len(examples), seed, task))
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -88,11 +87,8 @@ class BatchStream:
         if not 0 <= batch < len(self):
             raise IndexError(f"batch {batch} of an epoch that has {len(self)} batches")
         first = batch * self._batch_size
-        return self._examples.batch(self._shuffled(epoch)[first : first + self._batch_size])
+        return self._examples.batch(self._order(epoch)[first : first + self._batch_size])
 
-    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch != self._epoch:
-            generator = np.random.default_rng(derived_seed(self._seed, self._task, epoch))
-            self._order = generator.permutation(len(self._examples))
-            self._epoch = epoch
-        return self._order
+
+def _shuffled(count: int, *key: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(derived_seed(*key)).permutation(count)

@@ -15,9 +15,9 @@ from plora_cl.data.sources.base import SPLITS
 from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
-from plora_cl.data.tokens.cache import default_cache_dir, tokenised
+from plora_cl.data.tokens.cache import tokenised
 from plora_cl.data.tokens.tokenisation import check_tokenizer
-from plora_cl.units import Progress, Unit
+from plora_cl.units import Progress
 
 _EVALUATION_SEED = 0
 _logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def load_tasks(
     max_train_examples_per_class: int = 0,
     max_validation_examples_per_class: int = 0,
     hold_out: bool = True,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
+    cache_dir: Path,
+    progress: Progress,
 ) -> list[Task]:
     """Return the tasks of a stream, tokenised once and kept on disk.
 
@@ -54,7 +54,7 @@ def load_tasks(
         seed: Chooses the training subsets. Evaluation subsets do not depend on it: runs with
             different seeds are measured on the same examples.
         hold_out: Whether every task needs a validation split.
-        cache_dir: Folder of the token cache; `default_cache_dir` if None.
+        cache_dir: Folder of the token cache.
         progress: Receives the finished rows while texts are tokenised.
 
     Raises:
@@ -70,8 +70,8 @@ def load_tasks(
             source,
             tokenizer,
             max_length=max_length,
-            cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
-            progress=progress or _silent,
+            cache_dir=cache_dir,
+            progress=progress,
             hold_out=hold_out,
         )
         splits = {
@@ -136,7 +136,3 @@ def _report_duplicates(
                 second,
                 first,
             )
-
-
-def _silent(unit: Unit) -> None:
-    """Show nothing."""

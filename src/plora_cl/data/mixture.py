@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,8 @@ class MixtureStream:
             BatchStream(split, task=task, batch_size=batch_size, seed=seed)
             for task, split in enumerate(examples)
         ]
-        self._seed = seed
         self._share = -(-sum(map(len, self._streams)) // len(self._streams))
-        self._epoch = -1
-        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._turns = lru_cache(maxsize=1)(partial(_turns, len(self), self._share, seed))
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -46,18 +45,15 @@ class MixtureStream:
         """Return batch ``batch`` of epoch ``epoch``, both zero-based."""
         if not 0 <= batch < len(self):
             raise IndexError(f"batch {batch} of an epoch that has {len(self)} batches")
-        task, turn = divmod(int(self._shuffled(epoch)[batch]), self._share)
+        task, turn = divmod(int(self._turns(epoch)[batch]), self._share)
         stream = self._streams[task]
         return stream.at(*divmod(epoch * self._share + turn, len(stream)))
 
-    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return ``task * share + turn of the task`` of each batch of an epoch."""
-        if epoch != self._epoch:
-            key = (self._seed, 0, epoch, SeedFor.MIXTURE)
-            generator = np.random.default_rng(derived_seed(*key))
-            tasks = generator.permutation(len(self)) // self._share
-            # Stable: each task takes its turns in order
-            self._order = np.empty(len(self), dtype=np.int64)
-            self._order[np.argsort(tasks, kind="stable")] = np.arange(len(self))
-            self._epoch = epoch
-        return self._order
+
+def _turns(batches: int, share: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return ``task * share + turn of the task`` of each batch of an epoch."""
+    generator = np.random.default_rng(derived_seed(seed, 0, epoch, SeedFor.MIXTURE))
+    tasks = generator.permutation(batches) // share
+    turns = np.empty(batches, dtype=np.int64)
+    turns[np.argsort(tasks, kind="stable")] = np.arange(batches)  # each task's turns in order
+    return turns

@@ -184,9 +184,13 @@ def load_stream(
         max_validation_examples_per_class=settings.max_validation_examples_per_class,
         seed=settings.seed,
         hold_out=holds_out(settings),
-        cache_dir=Path(settings.cache_dir) if settings.cache_dir else None,
+        cache_dir=_cache_dir(settings),
         progress=progress,
     )
+
+
+def _cache_dir(settings: Settings) -> Path:
+    return Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
 
 
 def _router(settings: Settings, model: ContinualClassifier, under_way: UnderWay) -> Router:
@@ -273,5 +277,5 @@ def _setup(
         tokenizer=tokenizer,
         max_length=settings.max_length,
         accelerator=accelerator,
-        cache_dir=Path(settings.cache_dir) if settings.cache_dir else default_cache_dir(),
+        cache_dir=_cache_dir(settings),
     )

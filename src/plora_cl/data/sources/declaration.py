@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +84,7 @@ def parse_task(entry: str | Path | Mapping[str, Any]) -> TaskSource:
 def _known(entry: str | Path) -> dict[str, Any]:
     """Return an entry spelled out, if it says where its task is and can mean one task alone."""
     text = str(entry)
-    is_path = isinstance(entry, Path) or os.sep in text or "/" in text
+    is_path = isinstance(entry, Path) or "/" in text
     spelled = spelled_out(text)
     if is_path and split_place(text) is None:
         return {"path": text}
@@ -93,8 +92,7 @@ def _known(entry: str | Path) -> dict[str, Any]:
         if text in (*PACKAGED, *HUB_TASKS) and _is_folder(text):
             raise DataError(
                 f"tasks: {text!r} is both a known task and a folder here; write "
-                f"{os.curdir}{os.sep}{text} for the folder, or {{{place_of(spelled)}: {text}}} for "
-                "the known task"
+                f"./{text} for the folder, or {{{place_of(spelled)}: {text}}} for the known task"
             )
         return spelled
     if text and _is_folder(text):
@@ -102,8 +100,7 @@ def _known(entry: str | Path) -> dict[str, Any]:
     names = (*PACKAGED, *HUB_TASKS)
     raise DataError(
         f"tasks: no task is called {text!r}{_nearest(text, names)}; the names are "
-        f"{', '.join(names)}, and a local folder is a path such as "
-        f"{os.curdir}{os.sep}{text}"
+        f"{', '.join(names)}, and a local folder is a path such as ./{text}"
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,19 +148,13 @@ def _election_tweets(folder: Path) -> Mapping[str, _Placed]:
 
 
 def _tab(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield the records of a tab-separated file with three header rows: names, types, roles."""
-    roles = 2
-    for line, record in read_csv(path, columns, delimiter="\t"):
-        if roles:
-            roles -= 1
-        else:
-            yield line, record
+    """Return the records of a tab-separated file with three header rows: names, types, roles."""
+    return islice(read_csv(path, columns, delimiter="\t"), 2, None)
 
 
 def _with_test_split(place: str, rows: list[Row]) -> Mapping[str, _Placed]:
     hashes = text_hashes(row.text for row in rows)
-    classes = sorted({row.label for row in rows})
-    labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
+    _, labels = np.unique([row.label for row in rows], return_inverse=True)
     test = held_out(hashes, labels, TEST_FRACTION).tolist()
     return {
         "train": _Placed(place, [row for row, out in zip(rows, test, strict=True) if not out]),

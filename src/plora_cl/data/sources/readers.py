@@ -100,11 +100,10 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
     try:
         with pq.ParquetFile(path) as file:
             columns.check(list(file.schema_arrow.names), str(path))
-            row = 0
+            first = 1
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns.names):
-                for record in _parquet_records(batch, path, row):
-                    row += 1
-                    yield row, record
+                yield from _parquet_records(batch, path, first)
+                first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a Parquet file ({reason}); write it again") from None
@@ -183,16 +182,16 @@ def _csv_record(header: list[str], fields: list[str], path: Path, line: int) -> 
     return dict(zip(header, fields, strict=True))
 
 
-def _parquet_records(batch: pa.RecordBatch, path: Path, before: int) -> Iterator[Record]:
-    for index in range(batch.num_rows):
+def _parquet_records(batch: pa.RecordBatch, path: Path, first: int) -> Iterator[tuple[int, Record]]:
+    for row in range(first, first + batch.num_rows):
         try:
-            yield {name: batch[name][index].as_py() for name in batch.schema.names}
+            yield row, {name: batch[name][row - first].as_py() for name in batch.schema.names}
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, before + index + 1, error) from None
+            raise _not_utf8(path, row, error) from None
         except (OverflowError, ValueError) as error:  # a date after the year 9999, for instance
             reason = " ".join(str(error).split())
             raise DataError(
-                f"{path}:{before + index + 1}: a value that Python cannot hold ({reason}); texts "
+                f"{path}:{row}: a value that Python cannot hold ({reason}); texts "
                 "are strings, and labels class names (strings) or integers"
             ) from None
 
