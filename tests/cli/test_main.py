@@ -75,9 +75,10 @@ def test_flags_after_the_command_belong_to_the_command(capsys: pytest.CaptureFix
     assert "usage: plora-cl train" in capsys.readouterr().out
 
 
-def test_the_module_is_the_same_command() -> None:
+@pytest.mark.parametrize("module", ["plora_cl.cli.train", "plora_cl.cli.train.command"])
+def test_the_module_is_the_same_command(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "plora_cl.cli.train.command", "--set", "lora.r=3"],
+        [sys.executable, "-m", module, "--set", "lora.r=3"],
         capture_output=True,
         text=True,
         check=False,
