@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -136,7 +137,7 @@ class TestPlainLines:
         assert out.getvalue().splitlines() == [
             "Accuracy",
             "task  news    x",
-            "----  ----  ---",
+            "───────────────",
             "news  91.3    1",
             "a        -  100",
         ]
@@ -148,8 +149,9 @@ class TestPlainLines:
             def flush(self) -> None:
                 flushed.append(self.getvalue())
 
-        PlainReporter(Log(), clock=clock).message("Checkpoint saved: a.pt")
-        assert flushed == ["Checkpoint saved: a.pt\n"]
+        position = "step 8, task 1 in training"
+        PlainReporter(Log(), clock=clock).checkpoint_saved(Path("runs/a.pt"), position)
+        assert flushed == ["Checkpoint saved: a.pt (step 8, task 1 in training)\n"]
 
 
 class TestBar:
@@ -250,7 +252,7 @@ class TestBar:
         lines = visible_lines(self.draw(clock))
         (line,) = (line for line in lines if line.startswith("Task 1 of 5 learned. Accuracy"))
         assert line.endswith(": news [a] 50.0% (25.0%; 50.0%)")
-        assert "│ news [a] │ 50.0 │" in lines
+        assert "news [a]  50.0" in lines
 
     def test_a_task_that_goes_on_begins_a_new_bar(self, clock: FakeClock) -> None:
         out = StringIO()

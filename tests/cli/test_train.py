@@ -16,6 +16,7 @@ import pytest
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.cli.train.command import main
 from plora_cl.cli.train.flags import flag_of, flag_settings, train_parser
+from plora_cl.config.presets import preset_names, preset_title
 from plora_cl.config.schema import Settings
 from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
 from plora_cl.training.reporting import Reporter, StepReport, TaskScore
@@ -165,6 +166,19 @@ def test_a_typed_flag_beats_the_file_and_an_untyped_one_does_not(
 def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:
     settings = train(trainer, "--preset", "quickstart", "--seed", "3")
     assert (settings.model_name, settings.seed) == ("packaged:minilm-l6", 3)
+
+
+def test_a_preset_says_what_it_is_and_how_long_it_takes(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(trainer, "--preset", "quickstart")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("Preset quickstart: Three real tasks")
+    assert "minutes on two CPU cores" in first
+    train(trainer, "--preset", "quickstart", "--quiet", "--overwrite")
+    assert capsys.readouterr().out == ""
+    shown = train_parser().format_help()
+    assert all(f"\n  {name}: {preset_title(name)}\n" in shown for name in preset_names())
 
 
 @pytest.mark.parametrize(
@@ -374,7 +388,7 @@ def test_quiet_hides_progress_and_shows_results(
     reporter.task_started(0, 1, "news", 1)
     reporter.step(StepReport(0, 0, 1, 0, 1, 0.5, 8))
     reporter.activity(Unit("evaluation", 1, 1))
-    reporter.message("Checkpoint saved: a.pt")
+    reporter.checkpoint_saved(Path("a.pt"), "step 1, task 1 in training")
     reporter.task_finished({"news": TaskScore(0.5, 0.5, 0.5)})
     assert capsys.readouterr().out == ""
     reporter.message("Note: a note")
@@ -415,7 +429,8 @@ def test_what_is_loaded_is_told_at_once_unless_quiet(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = train(trainer)
-    loading = f"Loading {settings.model_name} and {len(settings.tasks)} tasks ...\n"
+    loading = f"Loading {settings.model_name} and {len(settings.tasks)} tasks for "
+    loading += "experiments/default ...\n"
     assert capsys.readouterr().out == loading
     train(trainer, "--quiet")
     assert capsys.readouterr().out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from plora_cl.training.reporting import TaskScore
 
@@ -47,6 +48,11 @@ class Pace:
     def seconds_left(self) -> float:
         """Until the last epoch ends, at the current pace."""
         return self._left * self._seconds / self._steps if self._steps else 0.0
+
+
+def saved_line(path: Path, position: str) -> str:
+    """Return that a checkpoint is durable, without its folder, which stays the same in a run."""
+    return f"Checkpoint saved: {path.name} ({position})"
 
 
 def score_line(scores: Mapping[str, TaskScore]) -> str:

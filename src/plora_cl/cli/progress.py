@@ -6,27 +6,30 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TextIO
 
-from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
-from plora_cl.config.fields import SettingFields
-from plora_cl.training.reporting import SAVED, Reporter, StepReport, TaskScore
+from rich.console import Console
+
+from plora_cl.cli.pace import Clock, Pace, clock_time, saved_line, score_line
+from plora_cl.cli.tables import Table, show
+from plora_cl.config.schema import Settings, experiment_folder
+from plora_cl.training.reporting import Reporter, StepReport, TaskScore
 from plora_cl.units import Unit
 from plora_cl.wording import counted
 
 
-def announce(settings: SettingFields) -> None:
-    """Print what is about to be loaded: libraries and models take a while."""
+def announce(settings: Settings) -> None:
+    """Print what is about to be loaded, and for which experiment; libraries take a while."""
     tasks = counted(len(settings.tasks), "task")
-    print(f"Loading {settings.model_name} and {tasks} ...", flush=True)
+    folder = experiment_folder(settings)
+    print(f"Loading {settings.model_name} and {tasks} for {folder} ...", flush=True)
 
 
 def reporter_for(*, quiet: bool = False) -> AbstractContextManager[Reporter]:
     """Return the reporter that suits stdout."""
     if quiet:
         return nullcontext(QuietReporter(sys.stdout))
-    from rich.console import Console
-
     console = Console()
     if console.is_terminal and not console.is_dumb_terminal:
         from plora_cl.cli.progress_bar import BarReporter, Terminal
@@ -55,6 +58,10 @@ class PlainReporter(Reporter):
     def message(self, text: str, /) -> None:
         """Write ``text`` as it is."""
         print(text, file=self._out, flush=True)
+
+    def checkpoint_saved(self, path: Path, position: str, /) -> None:
+        """Write the name of the checkpoint; the line before training has the folder."""
+        self.message(saved_line(path, position))
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Write which task begins or is resumed."""
@@ -87,13 +94,8 @@ class PlainReporter(Reporter):
         self.message(f"Task {self._position} learned. {score_line(scores)}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
-        """Write the table in aligned columns."""
-        widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-        self.message(title)
-        for cells in (columns, ["-" * width for width in widths], *rows):
-            first = cells[0].ljust(widths[0])
-            others = (c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))
-            self.message("  ".join((first, *others)).rstrip())
+        """Write the table; every column but the first has numbers."""
+        show([Table(title, columns, rows, numbers=columns[1:])], Console(file=self._out))
 
     def _due(self) -> bool:
         return self._clock() - self._last_line >= self._interval
@@ -104,12 +106,10 @@ class PlainReporter(Reporter):
 
 
 class QuietReporter(PlainReporter):
-    """Writes messages and tables, no progress; that a checkpoint was saved is progress."""
+    """Writes messages and tables, no progress."""
 
     task_started, step = Reporter.task_started, Reporter.step
     activity, task_finished = Reporter.activity, Reporter.task_finished
 
-    def message(self, text: str, /) -> None:
-        """Write ``text``, unless it is progress."""
-        if not text.startswith(SAVED):
-            super().message(text)
+    def checkpoint_saved(self, path: Path, position: str, /) -> None:
+        """Write nothing."""

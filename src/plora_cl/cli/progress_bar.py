@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Column
 
-from plora_cl.cli.pace import Clock, Pace, clock_time, score_line
+from plora_cl.cli.pace import Clock, Pace, clock_time, saved_line, score_line
+from plora_cl.cli.tables import Table, show
 from plora_cl.training.reporting import Reporter, StepReport, TaskScore
 from plora_cl.units import Unit
 
@@ -66,6 +67,10 @@ class BarReporter(Reporter):
     def message(self, text: str, /) -> None:
         """Print ``text`` above the bars, unbroken."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def checkpoint_saved(self, path: Path, position: str, /) -> None:
+        """Print the name of the checkpoint; the line before training has the folder."""
+        self.message(saved_line(path, position))
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Begin a bar over all steps of the task, at those that are done."""
@@ -136,13 +141,8 @@ class BarReporter(Reporter):
         self._progress.console.print(line, markup=False, highlight=False)  # broken at blanks
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
-        """Print a table."""
-        table = Table(title=Text(title), title_justify="left")
-        for number, column in enumerate(columns):
-            table.add_column(Text(column), justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._progress.console.print(table)
+        """Print a table; every column but the first has numbers."""
+        show([Table(title, columns, rows, numbers=columns[1:])], self._progress.console)
 
     def _end_training(self) -> None:
         if self._training is not None:

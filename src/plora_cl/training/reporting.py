@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from plora_cl.units import Unit
@@ -54,11 +55,6 @@ class StepReport(NamedTuple):
     examples: int
 
 
-SAVED = "Checkpoint saved: "
-"""Start of the message that a checkpoint is durable; its path and, in brackets, its position
-follow."""
-
-
 def standing(cursor: Mapping[str, Any]) -> str:
     """Return what a checkpoint has done, which tells it from an earlier one of the same name.
 
@@ -71,11 +67,21 @@ def standing(cursor: Mapping[str, Any]) -> str:
 class Reporter:
     """Receives the progress of a run and never changes it.
 
-    Every method does nothing: override those whose news are to be shown.
+    Override the methods whose news are to be shown. By default `checkpoint_saved` is a message, and
+    the others do nothing.
     """
 
     def message(self, text: str, /) -> None:
         """Show one line."""
+
+    def checkpoint_saved(self, path: Path, position: str, /) -> None:
+        """A checkpoint is durable.
+
+        Args:
+            path: Its file.
+            position: What it has done, see `standing`.
+        """
+        self.message(f"Checkpoint saved: {path} ({position})")
 
     def task_started(self, index: int, count: int, name: str, steps: int, done: int = 0, /) -> None:
         """Task ``index`` of ``count`` begins or is resumed.

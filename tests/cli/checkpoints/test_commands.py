@@ -99,8 +99,9 @@ def test_a_folder_without_checkpoints_has_nothing_to_inspect(call: Calls) -> Non
 
 
 def test_list_tells_what_each_checkpoint_is_and_costs(
-    call: Calls, experiment: CheckpointStore
+    call: Calls, experiment: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     now = time.time()
     os.utime(experiment.directory / FIRST, (now, now - 7200))
     first, last = call.json("list", DEMO)["checkpoints"]
@@ -171,6 +172,25 @@ def test_inspect_shows_the_anatomy(call: Calls, experiment: CheckpointStore) -> 
     assert all(text in call.out for text in ("0.weight", "[4, 5]", "80 B"))
 
 
+def test_inspect_shows_the_settings_that_have_an_effect(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    document = call.json("inspect", DEMO)
+    assert document["settings"]["use_replay"] is False
+    assert "top_p" in document["settings"]
+    assert call("inspect", DEMO) == 0
+    assert re.search(r"^use_replay +False$", call.out, re.MULTILINE)
+    assert "lambda_ewc" in call.out
+    assert "top_p" not in call.out
+    assert re.search(r"^[0-9]+ settings without effect hidden; --json", call.out, re.MULTILINE)
+    snapshot = decode(experiment.read(experiment.entries()[1]))
+    facts = replace(snapshot.facts, settings={**snapshot.facts.settings, "of_a_package": 1})
+    experiment.commit(LAST, encode(replace(snapshot, facts=facts)))
+    assert call("inspect", DEMO) == 0
+    assert "top_p" in call.out
+    assert "of_a_package" in call.out
+
+
 def test_inspect_says_where_the_run_stands_and_what_it_scored(call: Calls) -> None:
     document = call.json("inspect", f"{DEMO}@{FIRST}")
     assert document["scores"] == {
@@ -199,24 +219,37 @@ class TestNarrowTerminals:
     @pytest.fixture(params=[60, 80, 200])
     def columns(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
         monkeypatch.setenv("COLUMNS", str(request.param))
-        monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stdout for a terminal
-        monkeypatch.setenv("TERM", "xterm")
         return int(request.param)
 
-    def test_list_leaves_the_names_whole(self, columns: int, call: Calls) -> None:
+    @pytest.fixture
+    def terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stdout for a terminal
+        monkeypatch.setenv("TERM", "xterm")
+
+    @pytest.mark.parametrize("is_terminal", [True, False])
+    def test_list_leaves_the_names_whole(
+        self, columns: int, is_terminal: bool, call: Calls, request: pytest.FixtureRequest
+    ) -> None:
+        if is_terminal:
+            request.getfixturevalue("terminal")
         assert call("list", DEMO) == 0
         lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in call.out.splitlines()]
         rows = [line for line in lines if FIRST in line or LAST in line]
         assert len(rows) == 2
         assert max(len(line.rstrip()) for line in rows) <= columns
-        assert ("Hidden (terminal too narrow): shared" in call.out) == (columns < 200)
+        hidden = f"Hidden ({columns} columns are too few): shared"
+        assert (hidden in call.out) == (columns < 200)
+        assert "ok, final" in call.out
+        assert "unique" in lines[1]
+        assert ("loss" in lines[1]) == (columns >= 80)
 
+    @pytest.mark.usefixtures("terminal")
     @pytest.mark.parametrize("command", ["inspect", "diff"])
     def test_what_a_checkpoint_is_fits(self, columns: int, command: str, call: Calls) -> None:
         targets = [f"{DEMO}@{FIRST}"] + [DEMO] * (command == "diff")
         call(command, *targets)
         lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in call.out.splitlines()]
-        assert max(len(line.rstrip()) for line in lines if "Not shown" not in line) <= columns
+        assert max(len(line.rstrip()) for line in lines) <= columns
 
 
 def test_inspect_refuses_damage(call: Calls, experiment: CheckpointStore) -> None:

@@ -20,7 +20,9 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
-from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, resume_hint
+from plora_cl.cli.checkpoints.command import Answer, argument, command, locate
+from plora_cl.cli.checkpoints.contents import shown_bytes
+from plora_cl.cli.train.resume_path import resume_hint
 from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.precedence import dump, validate
 from plora_cl.config.record import manifest_with_settings
@@ -87,7 +89,7 @@ def fork(arguments: Namespace) -> Answer:
         },
         [
             f"Forked {source.path} to {made.entry.path}",
-            f"Objects: {made.linked} shared by hard links, {made.copied_bytes} bytes copied",
+            f"Objects: {made.linked} shared by hard links, {shown_bytes(made.copied_bytes)} copied",
             *(f"Changed from here on: {change.difference}" for change in accepted),
             resume_hint(folder),
         ],
@@ -119,7 +121,7 @@ def export(arguments: Namespace) -> Answer:
     )
     return Answer(
         {"checkpoint": str(source.path), "file": str(arguments.out), "bytes": size},
-        [f"Exported {source.path} to {arguments.out} ({size} bytes)"],
+        [f"Exported {source.path} to {arguments.out} ({shown_bytes(size)})"],
     )
 
 

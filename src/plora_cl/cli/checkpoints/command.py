@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
 from plora_cl.cli.exit import OK, error_line, exit_code
 from plora_cl.cli.parser import Parser
+from plora_cl.cli.tables import Table, show
 from plora_cl.config.fields import SettingFields
 from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
 from plora_cl.wording import nearest
@@ -27,28 +27,6 @@ RESUMED_FROM = "; a folder stands for the checkpoint a run would resume from"
 
 Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
 """Names and options of an argument, for `argparse.ArgumentParser.add_argument`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table for people.
-
-    Attributes:
-        title: The line above it.
-        columns: Their names; a name that ends in a blank is that of a column of numbers.
-        rows: One text for each column. The first column is never broken into lines.
-        spare: Columns to hide, one after the other, where the terminal is too narrow.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    spare: Sequence[str] = ()
-
-    @classmethod
-    def of_values(cls, title: str, values: Mapping[str, object]) -> Table:
-        """Return a table of names and values."""
-        return cls(title, ("", ""), [(name, str(value)) for name, value in values.items()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +76,6 @@ class Command:
                 if arguments.json:
                     print(_json(answer.document))
                 else:
-                    from plora_cl.cli.checkpoints.tables import show
-
                     show(answer.shown)
             except CorruptCheckpointError as error:
                 print(error_line(error), file=sys.stderr)
@@ -217,12 +193,6 @@ def _experiments(parent: Path) -> list[str]:
         return sorted(path.parent.name for path in parent.glob("*/checkpoints") if path.is_dir())
     except OSError:
         return []
-
-
-def resume_hint(folder: Path) -> str:
-    """Return how to resume a new experiment."""
-    config = str(folder / "config.yaml")
-    return f"Resume with: {shlex.join(['plora-cl', 'train', '--config', config, '--resume'])}"
 
 
 def _folder(path: Path) -> Target | None:

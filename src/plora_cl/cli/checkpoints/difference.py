@@ -14,7 +14,6 @@ from plora_cl.cli.checkpoints.command import (
     FOUND,
     RESUMED_FROM,
     Answer,
-    Table,
     argument,
     command,
     locate,
@@ -22,6 +21,7 @@ from plora_cl.cli.checkpoints.command import (
 )
 from plora_cl.cli.checkpoints.contents import named, standing, task_names
 from plora_cl.cli.exit import OK
+from plora_cl.cli.tables import Table
 from plora_cl.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _shown(
             (which, standing(s.cursor, s.facts.settings), str(s.cursor["step"]))
             for which, s in zip(("first", "second"), snapshots, strict=True)
         ]
-        yield Table("Checkpoints", ("", "stands at", "step "), stand)
+        yield Table("Checkpoints", ("", "stands at", "step"), stand, ["step"])
     for name in _SECTIONS:
         changes = getattr(found, name)
         if name == "metrics":
@@ -94,7 +94,8 @@ def _shown(
             yield Table(name.capitalize(), ("", "first", "second"), rows)
     parts = _parts(found)
     if parts and not found.is_same:
-        yield Table("Parts that differ", ("part", "tensors ", "max abs ", "other values "), parts)
+        numbers = ("tensors", "max abs", "other values")
+        yield Table("Parts that differ", ("part", *numbers), parts, numbers)
         yield "--tensors lists every tensor and value"
     elif parts:  # of the same checkpoints nothing but times can differ
         only = "" if found.environment or found.settings else "Only "
@@ -109,8 +110,8 @@ def _shown(
             )
             for t in found.tensors
         ]
-        columns = ("component", "tensor", "max abs ", "elements ", "bits ")
-        yield Table("Tensors", columns, listed)
+        numbers = ("max abs", "elements", "bits")
+        yield Table("Tensors", ("component", "tensor", *numbers), listed, numbers)
     yield "The checkpoints are the same" if found.is_same else "The checkpoints differ"
 
 

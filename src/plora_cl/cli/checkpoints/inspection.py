@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,6 @@ from plora_cl.checkpoint.tools.new_experiment import lineage_of
 from plora_cl.cli.checkpoints.command import (
     RESUMED_FROM,
     Answer,
-    Table,
     argument,
     command,
     locate,
@@ -34,6 +33,11 @@ from plora_cl.cli.checkpoints.contents import (
     standing,
     task_names,
 )
+from plora_cl.cli.tables import Table
+from plora_cl.config.consistency import effectless
+from plora_cl.config.precedence import validate
+from plora_cl.errors import SettingsError
+from plora_cl.wording import counted
 
 
 @command(
@@ -103,8 +107,8 @@ def _shown(document: dict[str, Any], *, tensors: bool) -> Iterator[str | Table]:
     }
     yield Table.of_values(document["path"], facts)
     if measured := score_rows(document["scores"], task_names(settings)):
-        columns = ("measured", "on", "accuracy ", "macro-F1 ")
-        yield Table("Scores on the test splits", columns, measured)
+        numbers = ("accuracy", "macro-F1")
+        yield Table("Scores on the test splits", ("measured", "on", *numbers), measured, numbers)
     else:
         yield "Nothing was measured yet"
     parts = [
@@ -121,16 +125,29 @@ def _shown(document: dict[str, Any], *, tensors: bool) -> Iterator[str | Table]:
         )
         for kind, name, part in parts
     ]
-    yield Table("Parts", ("name", "kind", "tensors ", "bytes ", "sha256"), rows, ("sha256",))
+    columns = ("name", "kind", "tensors", "bytes", "sha256")
+    yield Table("Parts", columns, rows, ("tensors", "bytes"), spare=["sha256"])
     if tensors:
         rows = [
             (name, tensor, t["dtype"], str([*t["shape"]]), shown_bytes(t["bytes"]))
             for _, name, part in parts
             for tensor, t in part["tensors"].items()
         ]
-        yield Table("Tensors", ("component", "tensor", "type", "shape", "bytes "), rows)
+        columns = ("component", "tensor", "type", "shape", "bytes")
+        yield Table("Tensors", columns, rows, ["bytes"])
+    idle = _without_effect(settings)
+    shown = {**document, "settings": {k: v for k, v in settings.items() if k not in idle}}
     for title in ("settings", "identity", "environment", "lineage"):
-        if document.get(title):
-            yield Table.of_values(title.capitalize(), document[title])
+        if shown.get(title):
+            yield Table.of_values(title.capitalize(), shown[title])
+    if idle:
+        yield f"{counted(len(idle), 'setting')} without effect hidden; --json has them"
     if not tensors:
         yield "--tensors lists every tensor"
+
+
+def _without_effect(settings: Mapping[str, Any]) -> Collection[str]:
+    try:
+        return settings.keys() & effectless(validate(settings))
+    except SettingsError:
+        return ()  # of a package that is not installed, or of a file that no run has written

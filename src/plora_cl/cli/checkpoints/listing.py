@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Summary, summaries
-from plora_cl.cli.checkpoints.command import FOUND, Answer, Table, Target, command, locate, target
+from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
 from plora_cl.cli.checkpoints.contents import shown_age, shown_bytes, status
 from plora_cl.cli.exit import OK
+from plora_cl.cli.tables import Table
 from plora_cl.wording import counted
 
-_COLUMNS = ("checkpoint", "next", "step ", "loss ", "age ", "unique ", "shared ", "state")
-_SPARE = ("shared ", "loss ", "step ", "age ", "unique ")
+_NUMBERS = ("step", "loss", "age", "unique", "shared")
+_SPARE = ("shared", "next", "loss", "step", "age", "unique")
 
 
 @command(
@@ -65,7 +66,8 @@ def _shown(asked: Target, found: Sequence[Summary]) -> Iterator[str | Table]:
     if not found:
         yield f"No checkpoint in {asked.store.directory}"
         return
-    yield Table(str(asked.store.directory), _COLUMNS, [*map(_row, found)], _SPARE)
+    columns = ("checkpoint", "next", *_NUMBERS, "state")
+    yield Table(str(asked.store.directory), columns, [*map(_row, found)], _NUMBERS, _SPARE)
     files = sum(summary.status.st_size for summary in found)
     refs = {ref for s in found if s.manifest for ref in s.manifest.objects.values()}
     yield (

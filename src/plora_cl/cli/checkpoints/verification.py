@@ -6,9 +6,10 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from plora_cl.checkpoint.tools.verification import Verification, verify
-from plora_cl.cli.checkpoints.command import FOUND, Answer, Table, Target, command, locate, target
+from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
 from plora_cl.cli.checkpoints.contents import shown_bytes, status
 from plora_cl.cli.exit import OK
+from plora_cl.cli.tables import Table
 
 
 @command(

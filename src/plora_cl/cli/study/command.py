@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from plora_cl.cli.exit import OK, exit_code
 from plora_cl.cli.output import ending_without_output, going_on_without_output
 from plora_cl.cli.parser import Parser
 from plora_cl.cli.signals import stopping
-from plora_cl.cli.study.overview import overview
+from plora_cl.cli.tables import Table, show
 from plora_cl.config.inputs import require_inputs
 from plora_cl.errors import ExperimentLockedError, StudyError
 from plora_cl.study.child import Child
@@ -24,7 +25,7 @@ from plora_cl.study.plan import (
     planned_runs,
     study_folder,
 )
-from plora_cl.study.run_folder import State, results_of, status_of
+from plora_cl.study.run_folder import State, Status, results_of, status_of
 from plora_cl.study.same_texts import check_same_sources
 from plora_cl.study.strength_search import Choice, choose, write_choice
 from plora_cl.study.supervisor import Supervisor
@@ -79,14 +80,22 @@ def _command(arguments: argparse.Namespace) -> bool:
     if not looks_only:
         study.work()
     runs, choice, notes = study.so_far()
-    trials = choice.runs()
-    statuses = [status_of(run) for run in runs]
-    print(overview([*trials, *runs], [*map(status_of, trials), *statuses]))
+    status = {run.name: status_of(run) for run in (*choice.runs(), *runs)}
+    show(_overview(status))
     for note in notes:
         print(f"Note: {note}")
     if not arguments.status:
         _summarise(study.file, runs, choice)
-    return looks_only or all(status.state is State.DONE for status in statuses)
+    return looks_only or all(status[run.name].state is State.DONE for run in runs)
+
+
+def _overview(status: Mapping[str, Status]) -> Iterator[str | Table]:
+    """Return the state of every run by its name, and the number of runs in each state."""
+    rows = [(name, found.state, found.detail) for name, found in status.items()]
+    yield Table("Runs", ("run", "state", "details"), rows)
+    by_state = Counter(found.state for found in status.values())
+    parts = (f"{by_state[state]} {state}" for state in State if by_state[state])
+    yield f"{counted(len(status), 'run')}: {', '.join(parts)}"
 
 
 class _Study:

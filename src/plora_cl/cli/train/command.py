@@ -1,8 +1,7 @@
-"""``plora-cl train``, also as ``python -m plora_cl.cli.train.command``."""
+"""``plora-cl train``, also as ``python -m plora_cl.cli.train``."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from plora_cl.cli.output import going_on_without_output
 from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.train.flags import resolved, train_parser
-from plora_cl.cli.train.resume_path import checkpoint_path
+from plora_cl.cli.train.resume_path import checkpoint_path, resume_hint
 from plora_cl.config.consistency import ineffective
 from plora_cl.config.inputs import require_inputs
 from plora_cl.config.locations import RECORD
+from plora_cl.config.presets import preset_title
 from plora_cl.config.schema import Settings, experiment_folder
 from plora_cl.errors import RunStoppedError
 from plora_cl.training.stopping import StopRequest
@@ -51,11 +51,14 @@ def _train(typed: dict[str, Any]) -> None:
     require_inputs([asked.settings])
     request["accept_changes"] = "accept_changes" in typed
 
+    quiet = "quiet" in typed
+    if "preset" in typed and not quiet:
+        print(f"Preset {typed['preset']}: {preset_title(typed['preset'])}")
     stop = StopRequest()
     with stopping(stop):
         if "max_time" in typed:
             stop.limit(typed["max_time"], "--max-time")
-        _learn(asked.settings, folder, request, stop, quiet="quiet" in typed)
+        _learn(asked.settings, folder, request, stop, quiet=quiet)
 
 
 def _learn(
@@ -70,14 +73,14 @@ def _learn(
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
-            reporter.message(_next_command(folder.absolute() / RECORD, undone=trainer.undone))
+            reporter.message(_next_command(folder.absolute(), undone=trainer.undone))
             raise
 
 
-def _next_command(record: Path, *, undone: bool) -> str:
-    if undone or not record.is_file():  # the record may belong to an earlier run
+def _next_command(folder: Path, *, undone: bool) -> str:
+    if undone or not (folder / RECORD).is_file():  # the record may belong to an earlier run
         return "Nothing was learned yet; start the same command again"
-    return f"Resume with: plora-cl train --config {shlex.quote(str(record))} --resume auto"
+    return resume_hint(folder)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from plora_cl.cli.parser import Parser
 from plora_cl.config.errors import setting_names
 from plora_cl.config.fields import setting_fields
 from plora_cl.config.precedence import Resolved, resolve
-from plora_cl.config.presets import preset_names
+from plora_cl.config.presets import preset_names, preset_title
 from plora_cl.config.yaml_file import parse
 from plora_cl.errors import ExtensionError
 from plora_cl.methods.registry import origin, techniques
@@ -31,7 +32,8 @@ def _whole(text: str) -> int | str:
 
 def _tasks(text: str) -> object:
     """Return a name or folder as it is, and what is a YAML mapping, or list, as its value."""
-    if not text.startswith(("{", "[")) or _is_there(text):
+    # `Path.exists` raises for what is longer than a name can be.
+    if not text.startswith(("{", "[")) or os.path.exists(text):  # noqa: PTH110
         return text
     try:
         return parse(text)
@@ -40,13 +42,6 @@ def _tasks(text: str) -> object:
             f"{text!r} is not YAML: {error}; expected, quoted as one argument, for instance "
             "'{path: data/reviews, text_column: body}'"
         ) from error
-
-
-def _is_there(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except OSError:  # longer than a name can be
-        return False
 
 
 def _seconds(text: str) -> float:
@@ -112,7 +107,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="plora-cl train",
         description="Learn a stream of text-classification tasks; stop any time, resume exactly.",
-        epilog=_EXAMPLE + _other_settings(),
+        epilog=_EXAMPLE + _presets() + _other_settings(),
         argument_default=argparse.SUPPRESS,
     )
     parser.settings = setting_names()
@@ -271,6 +266,11 @@ def _as_yaml(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return yaml.safe_dump(to_jsonable_python(value)).removesuffix("...\n").strip()
+
+
+def _presets() -> str:
+    lines = [f"  {name}: {preset_title(name)}" for name in preset_names()]
+    return "\npresets:\n" + "\n".join(lines) + "\n"
 
 
 def _other_settings() -> str:

@@ -1,7 +1,8 @@
-"""The checkpoint that ``--resume PATH`` names, in every form in which checkpoints are shown."""
+"""What ``--resume PATH`` names, in every form in which checkpoints are shown, and how to resume."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,12 @@ from plora_cl.checkpoint.format.naming import is_checkpoint
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.locations import RECORD
 from plora_cl.errors import CheckpointNotFoundError
+
+
+def resume_hint(folder: Path) -> str:
+    """Return the command that resumes the experiment in ``folder``."""
+    record = shlex.quote(str(folder / RECORD))
+    return f"Resume with: plora-cl train --config {record} --resume auto"
 
 
 def checkpoint_path(text: str, experiment: Callable[[], Path]) -> str:
@@ -26,17 +33,18 @@ def checkpoint_path(text: str, experiment: Callable[[], Path]) -> str:
     Raises:
         CheckpointNotFoundError: ``text`` names an experiment.
     """
-    if _is_file(Path(text)):
+    # `Path.is_file` and `Path.is_dir` raise for what is longer than a name can be.
+    if os.path.isfile(text):  # noqa: PTH113
         return text
     folder, at, name = text.rpartition("@")
     if at and is_checkpoint(name):
         return str(Path(folder) / "checkpoints" / name)
     if is_checkpoint(text):
         path = experiment() / "checkpoints" / text
-        return str(path) if _is_file(path) else text
+        return str(path) if path.is_file() else text
     default = SettingFields().experiment_dir
     for found in (Path(text), Path(default) / text):
-        if _is_folder(found / "checkpoints"):
+        if os.path.isdir(found / "checkpoints"):  # noqa: PTH112
             flags = (
                 ["--experiment-name", found.name]
                 if found.parent == Path(default)
@@ -47,17 +55,3 @@ def checkpoint_path(text: str, experiment: Callable[[], Path]) -> str:
                 f"experiment: {shlex.join(flags)} --resume"
             )
     return text
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # longer than a name can be
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

@@ -27,5 +27,13 @@ def read_preset(name: str, *, source: str = "--preset") -> dict[str, Any]:
         text = unknown(name, names, kind="preset")
         listed = "" if "there are" in text else f" (there are {', '.join(names)})"
         raise SettingsError([f"{source}: {name!r}: {text}{listed}"])
-    text = resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_mapping(text, f"preset {name}")
+    return parse_mapping(_content(name), f"preset {name}")
+
+
+def preset_title(name: str) -> str:
+    """Return the first line of the file of a preset: what it is, and how long it takes."""
+    return _content(name).partition("\n")[0].removeprefix("# ")
+
+
+def _content(name: str) -> str:
+    return resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.compute.environment import deciding
 from plora_cl.errors import CheckpointError
 from plora_cl.state import Cursor, Phase, StateDict, Stateful, TensorPart
-from plora_cl.training.reporting import SAVED, Reporter, standing
+from plora_cl.training.reporting import Reporter, standing
 
 
 class Checkpointer:
@@ -187,7 +187,7 @@ class _Announcements:
 
     def saved(self, entry: CheckpointEntry, cursor: StateDict, /) -> None:
         """See `SaveListener`."""
-        self._reporter.message(f"{SAVED}{entry.path} ({standing(cursor)})")
+        self._reporter.checkpoint_saved(entry.path, standing(cursor))
 
     def warn(self, text: str, /) -> None:
         """See `SaveListener`."""
