@@ -28,6 +28,13 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
     return names[close[0]] if close else None
 
 
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """Return ``did you mean X?``, or every valid name where none is close."""
+    valid = list(valid)
+    meant = nearest(name, valid)
+    return f"did you mean {meant}?" if meant else f"there are {', '.join(valid)}"
+
+
 def counted(number: int, what: str) -> str:
     """Return ``1 checkpoint``, ``2 checkpoints``.
 

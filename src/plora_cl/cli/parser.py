@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
 from collections.abc import Collection, Mapping
@@ -11,14 +10,13 @@ from pkgutil import resolve_name
 from typing import Any, NoReturn, TypeAlias
 
 from plora_cl.cli.exit import REFUSED
-from plora_cl.wording import nearest
+from plora_cl.wording import nearest, suggestion
 
 Commands: TypeAlias = Mapping[str, tuple[str, str]]
 """By name: a module or ``module:object`` that has ``main(argv) -> int``, and a one-line purpose."""
 
 _WIDTH = 79
 _UNKNOWN = "unrecognized arguments: "
-_CHOICE = re.compile(r"argument (\S+): invalid choice: (.+) \(choose from (.+)\)")
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,19 +44,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` as one line, with a suggestion, and exit."""
-        text = self._choice(message) or message + self._hint(message)
-        print(f"Error: {text} (see {self.prog} --help)", file=sys.stderr)
+        hint = self._hint(message)
+        print(f"Error: {message}{hint} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(REFUSED)
-
-    def _choice(self, message: str) -> str | None:
-        found = _CHOICE.fullmatch(message)
-        if found is None:
-            return None
-        what, given = found[1].lower(), found[2]
-        choices = re.findall(r"[^\s',]+", found[3])
-        meant = nearest(given.strip("'"), choices)
-        ways = f"did you mean {meant}?" if meant else f"there are {', '.join(choices)}"
-        return f"unknown {what} {given}; {ways}"
 
     def _hint(self, message: str) -> str:
         stray = message.removeprefix(_UNKNOWN)
@@ -93,7 +81,7 @@ def commands_parser(prog: str, description: str, commands: Commands) -> Parser:
     listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in commands.items())
     epilog = f"commands:\n{listed}\n\n{prog} COMMAND --help explains a command."
     parser = Parser(prog=prog, description=description, epilog=epilog)
-    parser.add_argument("command", nargs="?", choices=list(commands), metavar="COMMAND")
+    parser.add_argument("command", nargs="?", metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
@@ -106,5 +94,8 @@ def run_command(parser: Parser, parsed: argparse.Namespace, commands: Commands) 
     if parsed.command is None:
         parser.print_help()
         return REFUSED
+    if parsed.command not in commands:
+        way_out = suggestion(parsed.command, commands)
+        parser.error(f"unknown command {parsed.command!r}; {way_out}")
     code: int = resolve_name(commands[parsed.command][0]).main(parsed.arguments)
     return code

@@ -10,6 +10,17 @@ from plora_cl.methods.registry import active, techniques
 from plora_cl.setting_types import Refers, referring
 from plora_cl.technique import Contradiction, Effectless, Technique, no_flag
 
+_LIMITED_TWICE = (
+    (
+        ("max_train_examples_per_class", "max_train_examples"),
+        "examples are limited per class and per task",
+    ),
+    (
+        ("max_validation_examples_per_class", "max_eval_examples"),
+        "validation examples are limited per class and per split",
+    ),
+)
+
 
 def contradictions(settings: SettingFields) -> list[Contradiction]:
     """Return everything that no run can satisfy."""
@@ -22,22 +33,11 @@ def contradictions(settings: SettingFields) -> list[Contradiction]:
                 "fp16 needs a GPU and device is cpu; use precision bf16 or fp32, or another device",
             )
         )
-    if settings.max_train_examples and settings.max_train_examples_per_class:
-        found.append(
-            Contradiction(
-                ("max_train_examples_per_class", "max_train_examples"),
-                "examples are limited per class and per task; keep one of "
-                "max_train_examples_per_class and max_train_examples",
-            )
-        )
-    if settings.max_eval_examples and settings.max_validation_examples_per_class:
-        found.append(
-            Contradiction(
-                ("max_validation_examples_per_class", "max_eval_examples"),
-                "validation examples are limited per class and per split; keep one of "
-                "max_validation_examples_per_class and max_eval_examples",
-            )
-        )
+    found += (
+        Contradiction(limits, f"{what}; keep one of {' and '.join(limits)}")
+        for limits, what in _LIMITED_TWICE
+        if all(getattr(settings, limit) for limit in limits)
+    )
     return found + _names(settings)
 
 

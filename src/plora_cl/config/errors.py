@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from plora_cl.config.fields import setting_fields
 from plora_cl.data.sources.entry import entry_keys
 from plora_cl.setting_types import TAGS
-from plora_cl.wording import nearest, short
+from plora_cl.wording import nearest, short, suggestion
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -54,10 +54,7 @@ def shown(value: object) -> str:
 
 def unknown(name: str, valid: Iterable[str], *, kind: str = "setting") -> str:
     """Say that there is no ``kind`` of this name, and which one may have been meant."""
-    valid = list(valid)
-    meant = nearest(name, valid)
-    way_out = f"did you mean {meant}?" if meant else f"there are {', '.join(valid)}"
-    return f"unknown {kind}; {way_out}"
+    return f"unknown {kind}; {suggestion(name, valid)}"
 
 
 def located(source: str, path: str, text: str) -> str:

@@ -212,14 +212,11 @@ _Dumper.add_representer(str, _represent_text)
 def _add_recorded(layers: _Layers, folder: Path | None, recorded: _Recorded) -> None:
     if folder is None:
         return
-    source = str(folder / RECORD)
-
-    def read() -> Mapping[Any, Any]:
-        nonlocal source
+    source, values = str(folder / RECORD), dict[Any, Any]()
+    try:
         source, values = recorded(folder)
-        return values
-
-    values = layers.read(read)
+    except SettingsError as error:
+        layers.problems += error.problems
     before = len(layers.problems)
     layers.add(source, values or found_again({}, folder))
     layers.problems[before:] = map(_of_missing_package, layers.problems[before:])
