@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from plora_cl.errors import TrainingError
+from plora_cl.errors import CheckpointError, TrainingError
 from plora_cl.state_digest import state_digest
 from plora_cl.training.trainer import CLTrainer
 
@@ -101,3 +101,20 @@ def test_joint_training_begins_all_tasks_at_once(tmp_path: Path, settings: dict[
     assert trainer.model.tasks == 3
     with pytest.raises(TrainingError, match="every task has begun"):
         trainer.begin_task()
+
+
+def test_a_checkpoint_of_a_task_before_the_one_in_training_is_refused(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    trainer = CLTrainer(**{**settings, "experiment_dir": str(tmp_path)})
+    trainer.begin_task()
+    trainer.begin_task()
+    before = trainer.cursor
+    optimizer = torch.optim.SGD(trainer.model.trainable().values(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    with pytest.raises(CheckpointError, match=r"task 0 has no place for task 1, .* save one of"):
+        trainer.save_checkpoint(
+            task_idx=0, epoch=0, batch_idx=0, optimizer=optimizer, scheduler=scheduler
+        )
+    assert trainer.cursor == before
+    assert trainer.get_latest_checkpoint() is None

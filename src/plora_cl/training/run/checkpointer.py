@@ -135,7 +135,9 @@ class Checkpointer:
             CheckpointError: Checkpoints are disabled.
         """
         if self._saver is None:
-            raise CheckpointError("checkpoints are disabled by checkpoint_every: 0")
+            raise CheckpointError(
+                "checkpoints are disabled (checkpoint_every: 0); set it to 1 or more to save"
+            )
         phase = (cursor.task, cursor.phase)
         if self._constants is None or phase != self._constant_in:
             self._constants, self._constant_in = Constants.noted(constant()), phase

@@ -169,9 +169,15 @@ class Components:
         """Grow the structure that a snapshot at ``cursor`` was taken of.
 
         Raises:
-            IncompatibleCheckpointError: The cursor points at no batch of these stages.
+            IncompatibleCheckpointError: The cursor points at no batch of these stages, or a later
+                task has begun.
         """
         self.require_position(cursor)
+        if self.model.tasks > cursor.task + 1:
+            raise IncompatibleCheckpointError(
+                f"a checkpoint of task {cursor.task} has no place for task {self.model.tasks - 1}, "
+                "which this run has begun; save one of that task, or use a new trainer"
+            )
         self.cursor = cursor
         self._grow()
 
@@ -224,12 +230,6 @@ class Components:
         snapshot, objects = resumable.snapshot, resumable.objects
         cursor = Cursor()
         cursor.load_state_dict(snapshot.cursor)
-        self.require_position(cursor)
-        if self.model.tasks > cursor.task + 1:
-            raise IncompatibleCheckpointError(
-                f"a checkpoint of task {cursor.task} cannot be put into a run that has begun task "
-                f"{self.model.tasks - 1}: load it into a new one"
-            )
         self.rebuild(cursor)
         device = self.model.device
         for name, tensors in objects.items():
