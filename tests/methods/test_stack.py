@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from encoders import tiny_model
+from encoders import some_batch, tiny_model, token_task
+from plora_cl.data.batches import Batch
 from plora_cl.errors import MethodError
 from plora_cl.methods.base import ContinualMethod, MethodStack
 from plora_cl.model.classifier import ContinualClassifier
@@ -55,3 +57,36 @@ def test_a_method_without_a_report_still_says_that_nothing_is_out_of_its_reach()
     model = tiny_model(tasks=(2,))
     assert MethodStack([Attached()]).report(model) == {"attached": {"no_effect_on": {}}}
     assert MethodStack([Attached()]).notes(model) == []
+
+
+@pytest.mark.parametrize("report", [{"norm": torch.ones(1)}, {1: 2}, None])
+def test_a_report_that_is_no_json_is_an_error_that_names_the_method(report: Any) -> None:
+    class Wrong(Attached):
+        def report(self, model: ContinualClassifier) -> dict[str, Any]:
+            found: dict[str, Any] = report
+            return found
+
+    with pytest.raises(
+        MethodError, match=r"attached: report returned .*; expected a dict of plain"
+    ):
+        MethodStack([Wrong()]).report(tiny_model(tasks=(2,)))
+
+
+def test_a_batch_in_place_of_a_list_of_batches_is_an_error_that_names_the_method() -> None:
+    class Wrong(Attached):
+        def draw_extra_batches(self, batch: Batch) -> Any:
+            return batch
+
+    with pytest.raises(MethodError, match="attached: draw_extra_batches returned a Tensor among"):
+        MethodStack([Wrong()]).draw_extra_batches(some_batch(0))
+
+
+@pytest.mark.parametrize("hook", ["start_task", "finish_task"])
+def test_a_hook_that_returns_nothing_in_place_of_units_is_an_error_that_names_it(
+    hook: str, tmp_path: Path
+) -> None:
+    wrong = Attached()
+    setattr(wrong, hook, lambda model, task: None)
+    stack = MethodStack([wrong])
+    with pytest.raises(MethodError, match=rf"attached: {hook} returned None; expected units, or"):
+        list(getattr(stack, hook)(tiny_model(tasks=(2,)), token_task(tmp_path, 0)))

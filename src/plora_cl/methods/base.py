@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
 from plora_cl.units import Unit as Unit
 from plora_cl.units import Units
+from plora_cl.wording import short
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,27 @@ class MethodStack:
         """Let every method prepare for ``task``; return whether there was any unit."""
         found = False
         for method in self.methods.values():
-            for unit in method.start_task(model, task):
+            for unit in _units(method.start_task(model, task), f"{method.name}: start_task"):
                 found = True
                 yield unit
         return found
 
     def draw_extra_batches(self, batch: Batch) -> list[Batch]:
-        """Draw the further batches of every method."""
-        return [extra for m in self.methods.values() for extra in m.draw_extra_batches(batch)]
+        """Draw the further batches of every method.
+
+        Raises:
+            MethodError: Something that is drawn is no batch.
+        """
+        found = []
+        for name, method in self.methods.items():
+            for extra in method.draw_extra_batches(batch):
+                if not isinstance(extra, Batch):
+                    raise MethodError(
+                        f"{name}: draw_extra_batches returned a {type(extra).__name__} among its "
+                        "batches; expected a list of Batch"
+                    )
+                found.append(extra)
+        return found
 
     def penalties(self, model: ContinualClassifier, task: int) -> dict[str, Tensor]:
         """Return the penalty of each method that has one, by method name.
@@ -202,14 +217,26 @@ class MethodStack:
     def finish_task(self, model: ContinualClassifier, task: Task) -> Units[None]:
         """Let every method consolidate ``task``."""
         for method in self.methods.values():
-            yield from method.finish_task(model, task)
+            yield from _units(method.finish_task(model, task), f"{method.name}: finish_task")
 
     def report(self, model: ContinualClassifier) -> StateDict:
-        """Return the report of each method and what it has ``no_effect_on``, by method name."""
-        return {
-            name: {**method.report(model), "no_effect_on": dict(method.no_effect_on(model))}
-            for name, method in self.methods.items()
-        }
+        """Return the report of each method and what it has ``no_effect_on``, by method name.
+
+        Raises:
+            MethodError: A report is not plain JSON.
+        """
+        found = {}
+        for name, method in self.methods.items():
+            report, out_of_reach = method.report(model), method.no_effect_on(model)
+            try:
+                found[name] = {**report, "no_effect_on": dict(out_of_reach)}
+                json.dumps(found[name], sort_keys=True)
+            except TypeError as error:
+                raise MethodError(
+                    f"{name}: report returned {short(report)}; expected a dict of plain JSON: "
+                    f"{error}"
+                ) from error
+        return found
 
     def notes(self, model: ContinualClassifier) -> list[str]:
         """Return a line for each thing that a method has no effect on."""
@@ -247,3 +274,10 @@ class MethodStack:
             method.load_memory(
                 {g.removeprefix(prefix): t for g, t in groups.items() if g.startswith(prefix)}
             )
+
+
+def _units(found: Iterable[Unit] | None, source: str) -> Iterable[Unit]:
+    """Return ``found``, what the hook of a method that ``source`` names has returned."""
+    if found is None:
+        raise MethodError(f"{source} returned None; expected units, or () if there are none")
+    return found
