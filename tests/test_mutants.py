@@ -77,7 +77,9 @@ MUTANTS = {
     "batched Fisher forgets the last mini-batch": Mutant(
         "methods/ewc/fisher.py", "        if not rest:\n", "        if True:\n", FISHER
     ),
-    "Fisher with dropout": Mutant("methods/ewc/fisher.py", "model.eval()\n", "pass\n", FISHER),
+    "Fisher with dropout": Mutant(
+        "model/evaluation_mode.py", "        module.eval()\n", "        pass\n", FISHER
+    ),
     "Fisher under autocast": Mutant(
         "methods/ewc/fisher.py", "enabled=False", "enabled=True", FISHER
     ),
@@ -167,10 +169,13 @@ MUTANTS = {
     ),
     "gate that starts open": Mutant("model/lateral.py", "torch.zeros(1)", "torch.ones(1)", LATERAL),
     "gradient into earlier features": Mutant(
-        "model/lateral.py", "with torch.no_grad():", "with torch.enable_grad():", LATERAL
+        "model/evaluation_mode.py",
+        "torch.set_grad_enabled(gradients)",
+        "torch.enable_grad()",
+        LATERAL,
     ),
     "dropout in earlier features": Mutant(
-        "model/lateral.py", "    module.eval()\n", "    pass\n", LATERAL
+        "model/evaluation_mode.py", "        module.eval()\n", "        pass\n", LATERAL
     ),
     "sum of earlier features": Mutant(
         "model/classifier.py",

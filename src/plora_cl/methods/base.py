@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +20,8 @@ from plora_cl.state import StateDict
 from plora_cl.units import Unit as Unit
 from plora_cl.units import Units
 from plora_cl.wording import short
+
+_Group = TypeVar("_Group")
 
 
 @dataclass(frozen=True)
@@ -270,10 +272,12 @@ class MethodStack:
     def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore what `memory` returned."""
         for name, method in self.methods.items():
-            prefix = f"{name}/"
-            method.load_memory(
-                {g.removeprefix(prefix): t for g, t in groups.items() if g.startswith(prefix)}
-            )
+            method.load_memory(below(f"{name}/", groups))
+
+
+def below(prefix: str, groups: Mapping[str, _Group]) -> dict[str, _Group]:
+    """Return the groups whose names begin with ``prefix``, by what follows it."""
+    return {n.removeprefix(prefix): g for n, g in groups.items() if n.startswith(prefix)}
 
 
 def _units(found: Iterable[Unit] | None, source: str) -> Iterable[Unit]:

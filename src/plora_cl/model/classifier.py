@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from plora_cl.errors import ModelError
 from plora_cl.model.adapted_encoder import AdaptedEncoder
 from plora_cl.model.adapters import AdapterBank
-from plora_cl.model.lateral import LateralConnection, as_at_test_time
+from plora_cl.model.evaluation_mode import evaluation_mode
+from plora_cl.model.lateral import LateralConnection
 from plora_cl.model.settings import Composition, Pooling
 from plora_cl.pretrained.configuration_digest import configuration_digest
 from plora_cl.state import SeedFor, TensorPart, derived_seed
@@ -172,7 +173,7 @@ class ContinualClassifier(nn.Module):
         own = self.adapted.features(input_ids, attention_mask, self.adapters_for(task))
         if str(task) not in self.laterals:
             return own
-        with as_at_test_time(self.encoder):
+        with evaluation_mode(self.encoder):
             earlier = [
                 self.adapted.features(input_ids, attention_mask, self._adapters_then(j))
                 for j in range(task)

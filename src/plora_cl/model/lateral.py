@@ -7,8 +7,6 @@ column reads the features of the frozen earlier ones through a small adapter net
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -58,16 +56,3 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-@contextmanager
-def as_at_test_time(module: nn.Module) -> Iterator[None]:
-    """Compute with ``module`` without gradients and dropout; restore the modes afterwards."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part in training:
-            part.training = True

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from plora_cl.data.batches import Batch
 from plora_cl.methods.ewc.settings import Estimator
 from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.model.evaluation_mode import evaluation_mode
 from plora_cl.state import StateDict
 from plora_cl.units import Unit, Units
 
@@ -59,7 +60,7 @@ def diagonal_fisher(
     shared = model.shared_parameters()
     parameters = list(shared.values())
     for ids, label, task in _one_by_one(batches):
-        with _undisturbed(model):
+        with _exact_gradients(model):
             log_p = _log_probabilities(model, ids, task)
             gradients = (
                 (
@@ -197,18 +198,11 @@ def _one_by_one(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, int, int]]:
 
 
 @contextmanager
-def _undisturbed(model: ContinualClassifier) -> Iterator[None]:
+def _exact_gradients(model: ContinualClassifier) -> Iterator[None]:
     """Make gradients of ``model`` exact and repeatable, and leave its mode as it was."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        with (
-            torch.enable_grad(),
-            torch.autocast(model.device.type, enabled=False),
-            sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
-        ):
-            yield
-    finally:
-        if training:
-            model.train()
+    with (
+        evaluation_mode(model, gradients=True),
+        torch.autocast(model.device.type, enabled=False),
+        sdpa_kernel(SDPBackend.MATH),  # fused attention is not deterministic on CUDA
+    ):
+        yield

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from plora_cl.methods.base import below
+
 Group: TypeAlias = Mapping[str, Tensor]
 
 
@@ -17,9 +19,4 @@ def named(prefix: str, groups: Mapping[int, Group]) -> dict[str, Group]:
 
 def by_task(prefix: str, groups: Mapping[str, Group]) -> dict[int, Group]:
     """Return what `named` was given, in the order of tasks, whatever else is among ``groups``."""
-    found = {
-        int(name.removeprefix(prefix)): group
-        for name, group in groups.items()
-        if name.startswith(prefix)
-    }
-    return dict(sorted(found.items()))
+    return dict(sorted((int(task), group) for task, group in below(prefix, groups).items()))

@@ -15,6 +15,7 @@ from plora_cl.generation.prompts import Prompts
 from plora_cl.methods.replay.draft import Draft
 from plora_cl.methods.replay.pool import padded
 from plora_cl.model.classifier import ContinualClassifier
+from plora_cl.model.evaluation_mode import evaluation_mode
 from plora_cl.state import SeedFor, StateDict, derived_seed
 
 Encode = Callable[[list[str]], list[list[int]]]
@@ -146,20 +147,10 @@ class ReplayWriter:
         if not self._filtered:
             return [True] * len(ids)
         labels = torch.zeros(len(ids), dtype=torch.int64)
-        batch = padded(ids, labels, earlier, self._pad_token_id)
-        return _predicted(model, batch.input_ids, batch.attention_mask, earlier).eq(label).tolist()
-
-
-def _predicted(model: ContinualClassifier, ids: Tensor, mask: Tensor, task: int) -> Tensor:
-    """Return the classes ``[texts]`` that ``task``'s own adapter and head predict."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            logits: Tensor = model(ids.to(model.device), mask.to(model.device), task)
-            return logits.argmax(-1).cpu()
-    finally:
-        model.train(training)
+        batch = padded(ids, labels, earlier, self._pad_token_id).to(model.device)
+        with evaluation_mode(model), torch.autocast(model.device.type, enabled=False):
+            logits: Tensor = model(batch.input_ids, batch.attention_mask, earlier)
+        return logits.argmax(-1).eq(label).tolist()
 
 
 def _fate(draft: Draft, label: int, text: Generated, digest: bytes, *, agrees: bool) -> str:

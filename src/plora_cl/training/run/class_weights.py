@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 
@@ -19,11 +20,8 @@ def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
         labels: Of the training split, ``[n]``, class indices.
         classes: Classes of the task.
 
-    Source: King and Zeng 2001, "Logistic Regression in Rare Events Data", and
-    ``sklearn.utils.class_weight.compute_class_weight`` with ``balanced``.
+    Source: King and Zeng 2001, "Logistic Regression in Rare Events Data".
     """
-    counts = np.bincount(labels, minlength=classes)
-    present = counts > 0
-    weights = np.ones(classes)
-    weights[present] = len(labels) / (present.sum() * counts[present])
+    weights, present = np.ones(classes), np.unique(labels)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
     return torch.from_numpy(weights).float()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.compute.devices import Accelerator
 from plora_cl.compute.random_state import Generators
@@ -18,7 +16,7 @@ from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.runlog import RunLog
 from plora_cl.evaluation.under_way import UnderWay
-from plora_cl.methods.base import MethodStack
+from plora_cl.methods.base import MethodStack, below
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import Cursor, Phase, Stateful, TensorPart
 from plora_cl.training.run.class_weights import balanced_weights
@@ -27,7 +25,7 @@ from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.optimizer_state import require_usable
 from plora_cl.training.run.stage import Stage
 
-_MEMORY, _ROUTER = "memory/", "router/"
+_MODEL, _MEMORY, _ROUTER = "model/", "memory/", "router/"
 UNDER_WAY = "under_way"
 """The component of results of measuring or routing that is not finished; absent without any."""
 
@@ -199,7 +197,7 @@ class Components:
         }
         learning = range(self._done, self.cursor.task + 1)
         names = [name for task in learning for name in self.model.parts_of(task)]
-        live |= {f"model/{name}": self.model.part(name) for name in names}
+        live |= {_MODEL + name: self.model.part(name) for name in names}
         if self.under_way:
             live[UNDER_WAY] = self.under_way
         return {**live, "random": self.random}  # restored last: nothing may draw after it
@@ -209,7 +207,7 @@ class Components:
         routes = self.router.memory() if self.router is not None else {}
         names = ["base", *(name for k in range(self._done) for name in self.model.parts_of(k))]
         return {
-            **{f"model/{name}": self.model.part(name) for name in names},
+            **{_MODEL + name: self.model.part(name) for name in names},
             **{_MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
             **{_ROUTER + name: TensorPart(g) for name, g in routes.items()},
         }
@@ -232,17 +230,16 @@ class Components:
         cursor.load_state_dict(snapshot.cursor)
         self.rebuild(cursor)
         device = self.model.device
-        for name, tensors in objects.items():
-            if name.startswith("model/"):
-                self.model.part(name.removeprefix("model/")).load_state_dict(dict(tensors))
+        for name, tensors in below(_MODEL, objects).items():
+            self.model.part(name).load_state_dict(dict(tensors))
         self.methods.load_memory(
             {
                 group: {name: tensor.to(device) for name, tensor in tensors.items()}
-                for group, tensors in _below(_MEMORY, objects).items()
+                for group, tensors in below(_MEMORY, objects).items()
             }
         )
         if self.router is not None:
-            self.router.load_memory(_below(_ROUTER, objects))
+            self.router.load_memory(below(_ROUTER, objects))
         self.under_way.clear()
         under_way = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
         snapshot.restore({**under_way, **self.live(), **(in_place_of or {})})
@@ -269,13 +266,3 @@ class Components:
                 for task in (stage.tasks if plan.balanced else ())
             },
         )
-
-
-def _below(
-    prefix: str, objects: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, Mapping[str, Tensor]]:
-    return {
-        name.removeprefix(prefix): tensors
-        for name, tensors in objects.items()
-        if name.startswith(prefix)
-    }
