@@ -59,6 +59,8 @@ def as_text(value: object) -> object:
 def not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     """Return ``values``.
 
+    ``Field(min_length=1)`` would also complain about values that are there and of a wrong type.
+
     Raises:
         ValueError: There are none.
     """

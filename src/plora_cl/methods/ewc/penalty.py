@@ -40,7 +40,7 @@ class Ewc(ContinualMethod):
     ``theta*``; the penalty is ``strength / 2 * sum_i gamma F*_i (theta_i - theta*_i)^2``. So a
     task counts ``gamma`` while the next one is learned, ``gamma^2`` during the one after that.
 
-    What it remembers stays on the CPU. A step costs the same whatever the number of tasks: the sum
+    What it remembers stays on the CPU. A step costs the same for any number of tasks: the sum
     of their parabolas is one parabola.
 
     Args:

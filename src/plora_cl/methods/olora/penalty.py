@@ -53,7 +53,7 @@ class OrthogonalLora(ContinualMethod):
         )
 
     def grow(self, model: ContinualClassifier, task: int) -> None:
-        """Forget what was derived from the adapters that there were before."""
+        """Forget what was derived from the adapters before this task."""
         self._task = -1
 
     def load_state_dict(self, state: StateDict, /) -> None:

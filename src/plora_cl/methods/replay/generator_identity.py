@@ -1,4 +1,4 @@
-"""Notices that a run goes on with another language model than it began with."""
+"""Refuses to resume with another language model than the run began with."""
 
 from __future__ import annotations
 

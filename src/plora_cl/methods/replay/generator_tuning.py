@@ -16,7 +16,7 @@ from plora_cl.generation.generator import TextGenerator
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.lora_tuning import TuningExample, TuningPlan, TuningState
 from plora_cl.generation.postprocess import in_one_line
-from plora_cl.generation.prompts import Prompts, Templates
+from plora_cl.generation.prompts import Prompts
 from plora_cl.methods.replay.memory import Group, by_task, named
 from plora_cl.state import SeedFor, StateDict, derived_seed
 from plora_cl.units import Units
@@ -28,21 +28,21 @@ class GeneratorTuning:
     Args:
         generator: What is tuned; its own weights never change.
         plan: How.
-        templates: Prompts; None for those that suit the generator.
         seed: Of the run.
     """
 
-    def __init__(
-        self, generator: TextGenerator, plan: TuningPlan, *, templates: Templates, seed: int
-    ) -> None:
-        self._generator, self._plan = generator, plan
-        self._templates, self._seed = templates, seed
+    def __init__(self, generator: TextGenerator, plan: TuningPlan, *, seed: int) -> None:
+        self._generator, self._plan, self._seed = generator, plan, seed
         self._loras: dict[int, Lora] = {}
         self._reports: StateDict = {}
         self._under_way: tuple[StateDict, TuningState] | None = None  # what decides it, and it
 
-    def tune(self, task: Task) -> Units[None]:
+    def tune(self, task: Task, prompts: Prompts) -> Units[None]:
         """Tune on ``task``, a batch at a time; `memory` is changed at the very end.
+
+        Args:
+            task: Its training texts are learned.
+            prompts: What the language model is asked for texts of the task with.
 
         Raises:
             MethodError: All texts are empty, or tuning has no effect.
@@ -52,12 +52,6 @@ class GeneratorTuning:
         seed = derived_seed(self._seed, task.index, SeedFor.GENERATOR_TUNING)
         rows = stratified_rows(task.train.labels, self._plan.examples, derived_seed(seed, 0))
         chosen = task.train.subset(rows)
-        prompts = Prompts.of(
-            task.name,
-            task.classes,
-            self._templates,
-            instruction_tuned=self._generator.instruction_tuned,
-        )
         examples = tuning_examples(chosen.texts(), chosen.labels.tolist(), prompts)
         if not examples:
             raise MethodError(
@@ -105,7 +99,7 @@ class GeneratorTuning:
         return state
 
     def load_state_dict(self, state: StateDict, /) -> None:
-        """Restore `state_dict`, whatever else is in ``state``."""
+        """Restore `state_dict`; ``state`` may hold more."""
         self._reports = copy.deepcopy(state["tuning"])
         self._under_way = None
         if "tuning_under_way" in state:

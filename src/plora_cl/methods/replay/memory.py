@@ -18,5 +18,5 @@ def named(prefix: str, groups: Mapping[int, Group]) -> dict[str, Group]:
 
 
 def by_task(prefix: str, groups: Mapping[str, Group]) -> dict[int, Group]:
-    """Return what `named` was given, in the order of tasks, whatever else is among ``groups``."""
+    """Return what `named` was given, in the order of tasks; ``groups`` may hold others."""
     return dict(sorted((int(task), group) for task, group in below(prefix, groups).items()))

@@ -87,11 +87,7 @@ class GenerativeReplay(ContinualMethod):
     ) -> None:
         self._generator = generator
         self._identity = GeneratorIdentity(lasting=tuning is not None)
-        self._tuning = (
-            None
-            if tuning is None
-            else GeneratorTuning(generator, tuning, templates=templates, seed=seed)
-        )
+        self._tuning = None if tuning is None else GeneratorTuning(generator, tuning, seed=seed)
         self._writer = ReplayWriter(
             generator,
             encode=encode,
@@ -157,7 +153,7 @@ class GenerativeReplay(ContinualMethod):
             return
         if self._tuning is not None:
             self._identity.require_same(self._generator)
-            yield from self._tuning.tune(task)
+            yield from self._tuning.tune(task, self._prompts(task.name, task.classes))
             self._generator.release()
         digests = [normalised_digest(text) for text in task.train.texts()]
         self._known_texts[task.index] = as_tensor(digests)
@@ -201,13 +197,13 @@ class GenerativeReplay(ContinualMethod):
         self._writing = None
 
     def _begun(self, earlier: int, of_classes: Sequence[int]) -> Writing:
-        prompts = Prompts.of(
-            *self._finished[earlier],
-            self._templates,
-            instruction_tuned=self._generator.instruction_tuned,
-        )
         assert self._task is not None
+        prompts = self._prompts(*self._finished[earlier])
         return Writing(self._task, earlier, prompts, Draft(of_classes))
+
+    def _prompts(self, task: str, classes: Sequence[str]) -> Prompts:
+        is_tuned = self._generator.instruction_tuned
+        return Prompts.of(task, classes, self._templates, instruction_tuned=is_tuned)
 
     def _tell(self, writing: Writing) -> None:
         """Keep the counts of a finished draft, and say so where it fell short."""
@@ -251,7 +247,7 @@ class GenerativeReplay(ContinualMethod):
         """Restore `state_dict`."""
         self._task = state["task"]
         self._finished = [(name, tuple(classes)) for name, classes in state["finished"]]
-        # Earlier states have a digest of other things beside the name.
+        # Earlier states have the digest of something else after the name.
         self._identity.load(state.get("generator_weights", state.get("generator", ())[:1]))
         self._schedule.load_state_dict(state["schedule"])
         self._writing = Writing.from_state(state["writing"]) if state["writing"] else None
