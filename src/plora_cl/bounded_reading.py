@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 MOST_JSON_MEMORY = 64 << 20
 """Bytes that a parsed document may take. One kilobyte goes to an entry of a manifest that names an
@@ -45,7 +46,7 @@ def json_memory(data: bytes) -> int:
     return 2 * len(data) + sum(cost * data.count(mark) for mark, cost in _COSTS.items())
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; it never waits for whoever has the other end of a pipe.
 
     Raises:

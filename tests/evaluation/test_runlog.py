@@ -140,6 +140,13 @@ def test_a_log_that_only_a_copy_holds_is_put_in_place_before_a_checkpoint_commit
     assert not caplog.records
 
 
+def test_a_pipe_in_place_of_the_log_is_refused_and_does_not_block(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a regular file"):
+        RunLog(path).set_aside(1)
+
+
 def test_a_run_that_ends_earlier_than_another_branch_leaves_no_line_of_that(path: Path) -> None:
     log = RunLog(path)
     states = []

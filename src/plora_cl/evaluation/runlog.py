@@ -110,7 +110,7 @@ class RunLog:
         """
         if not self.path.exists():
             return
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         if holder_of(self._copies(), size, digest) is None:
             _copy(self.path, copy_of(self.path, branch=branch, sha256=digest))
