@@ -66,9 +66,8 @@ class Measurement:
             with self.costs.measure(task.name, "untrained"):
                 what = f"untrained on {task.name}"
                 predictions = yield from self.scorer.predict(task, task.test, what, key="start")
-            accuracy, f1 = scores(*predictions, classes=len(task.classes))
-            digest = self._digest(task)
-            self.matrix.record(UNTRAINED, task.index, accuracy, f1, digest)
+            found = _scores(task, predictions)
+            self.matrix.record(UNTRAINED, task.index, *found, self._digest(task))
             self.scorer.forget()
 
     def test(self, row: int, task: Task, *, step: int) -> Units[None]:
@@ -80,9 +79,7 @@ class Measurement:
         if not is_known:
             known = self.matrix.reusable(task.index, digest)
             if known is None:
-                known = scores(
-                    *(yield from self._predictions(task, digest)), classes=len(task.classes)
-                )
+                known = _scores(task, (yield from self._predictions(task, digest)))
             self.matrix.record(row, task.index, *known, digest)
             self.run_log.append(
                 {
@@ -137,8 +134,7 @@ class Measurement:
         of another machine.
         """
         predictions = yield from self._predictions(task, digest, "classes of")
-        found = scores(*predictions, classes=len(task.classes))
-        if found != self.matrix.scores(row, task.index):
+        if _scores(task, predictions) != self.matrix.scores(row, task.index):
             return None
         return scores_by_class(*predictions, classes=task.classes)
 
@@ -159,7 +155,7 @@ class Measurement:
                 continue
             what = f"validation on {task.name}"
             predictions = yield from self.scorer.predict(task, task.validation, what, key=key)
-            accuracy, f1 = scores(*predictions, classes=len(task.classes))
+            accuracy, f1 = _scores(task, predictions)
             found[task.index] = key, (accuracy, f1)
             self.scorer.forget()
             if event is not None:
@@ -202,3 +198,7 @@ class Measurement:
             )
             known = self._predicted[task.index] = digest, predictions
         return known[1]
+
+
+def _scores(task: Task, predictions: Predictions) -> Scores:
+    return scores(*predictions, classes=len(task.classes))

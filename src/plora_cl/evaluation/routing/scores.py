@@ -106,11 +106,10 @@ def _with_abstention(cell: Routed) -> StateDict:
 
 
 def _averaged(names: Sequence[str], tasks: Sequence[StateDict | None]) -> StateDict:
-    found = [task for task in tasks if task is not None]
 
     def mean(key: str) -> float | None:
-        complete = len(found) == len(tasks) and found
-        return float(np.mean([task[key] for task in found])) if complete else None
+        found = [task[key] for task in tasks if task is not None]
+        return float(np.mean(found)) if len(found) == len(tasks) else None
 
     rows: list[dict[str, Any]] = [
         {"name": name, **(task or {"accuracy": None, "f1": None})}

@@ -133,12 +133,12 @@ class TaskModel:
         lowest = torch.full((known + 1,), -torch.inf, dtype=torch.float64)
         if quantile == 0:
             return lowest[:known], lowest[known]
-        scores = [self.scores(features) for features in self._calibration if len(features)]
-        tasks = [task for task, features in enumerate(self._calibration) if len(features)]
-        for task, of_task in zip(tasks, scores, strict=True):
+        held_out = {task: x for task, x in enumerate(self._calibration) if len(x)}
+        scores = {task: self.scores(x) for task, x in held_out.items()}
+        for task, of_task in scores.items():
             lowest[task] = of_task[:, task].quantile(quantile)
         if scores and known > 1:
-            lowest[known] = _lead(torch.cat(scores)).quantile(quantile)
+            lowest[known] = _lead(torch.cat([*scores.values()])).quantile(quantile)
         return lowest[:known], lowest[known]
 
     def _block(self, features: Tensor) -> Tensor:
