@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from plora_cl.impact import Impact
+from plora_cl.wording import half_character
 
 _Entry = TypeVar("_Entry")
 
@@ -70,11 +71,8 @@ def not_empty(values: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
 
 
 def _writable(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ValueError(f"has {half!r}, half of a surrogate pair; expected text") from None
+    if half := half_character(value):
+        raise ValueError(f"has {half!r}, half of a surrogate pair; expected text")
     return value
 
 

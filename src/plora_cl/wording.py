@@ -35,6 +35,15 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
     return f"did you mean {meant}?" if meant else f"there are {', '.join(valid)}"
 
 
+def half_character(text: str) -> str | None:
+    """Return the first half of a surrogate pair in ``text``, which UTF-8 cannot hold, if any."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return text[error.start]
+    return None
+
+
 def counted(number: int, what: str) -> str:
     """Return ``1 checkpoint``, ``2 checkpoints``.
 

@@ -10,7 +10,7 @@ from typing import Any
 from plora_cl.data.sources.base import LONGEST_TEXT, SPLITS, Row, TaskSource, rows_digest
 from plora_cl.errors import DataError, PloraError
 from plora_cl.extensions import told
-from plora_cl.wording import short
+from plora_cl.wording import half_character, short
 
 _OFFERED = ("splits", "rows", "require_there", "place", "content_digest", "class_order")
 
@@ -160,8 +160,5 @@ def _problem_of_text(value: object) -> str | None:
         return "is blank; fill it in or leave the row out"
     if len(value) > LONGEST_TEXT:
         return f"has {len(value)} characters; expected at most {LONGEST_TEXT}"
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        return f"has {error.object[error.start]!r}, half of a surrogate pair; expected text"
-    return None
+    half = half_character(value)
+    return half and f"has {half!r}, half of a surrogate pair; expected text"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from plora_cl.errors import DataError
-from plora_cl.wording import LONGEST, nearest, short
+from plora_cl.wording import LONGEST, half_character, nearest, short
 
 SPLITS = ("train", "validation", "test")
 
@@ -146,13 +146,11 @@ class Columns:
                 f"{place}:{line}: label {short(label)} is a {type(label).__name__}; labels are "
                 "class names (strings) or integers"
             )
-        try:
-            f"{text}{label}".encode()
-        except UnicodeEncodeError as error:
+        if half := half_character(f"{text}{label}"):
             raise DataError(
-                f"{place}:{line}: half of a surrogate pair, {error.object[error.start]!r}, is not "
-                "text; repair or remove the row"
-            ) from None
+                f"{place}:{line}: half of a surrogate pair, {half!r}, is not text; repair or "
+                "remove the row"
+            )
         return Row(line, text, str(label))
 
     def _text(self, values: list[object], place: str, line: int) -> str:
