@@ -205,7 +205,7 @@ def test_a_data_set_that_is_a_script_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "news"
     folder.mkdir()
     (folder / "news.py").write_text(touching(tmp_path / "marker"))
-    source = HubSource("news", str(folder), download_dir=tmp_path / "downloads")
+    source = HubSource("news", str(folder))
     with pytest.raises(DataError, match="never runs code that comes with data"):
         source.splits()
     assert not (tmp_path / "marker").exists()

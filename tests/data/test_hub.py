@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -32,16 +33,12 @@ def save(folder: Path, split: str, labels: list[int], start: int = 0) -> None:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> HubSource:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubSource:
     """What ``load_dataset`` reads: it takes a folder for a hub id."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "downloads")
     save(tmp_path / "news", "train", [0, 1, 2] * 20)
     save(tmp_path / "news", "test", [2, 0, 1] * 4, start=100)
-    return HubSource(
-        "news",
-        str(tmp_path / "news"),
-        Columns(("title", "content")),
-        download_dir=tmp_path / "downloads",
-    )
+    return HubSource("news", str(tmp_path / "news"), Columns(("title", "content")))
 
 
 def test_class_labels_get_their_names_in_the_order_of_the_data_set(hub: HubSource) -> None:
@@ -55,9 +52,7 @@ def test_class_labels_get_their_names_in_the_order_of_the_data_set(hub: HubSourc
 
 def test_splits_are_mapped_and_a_missing_one_is_named_with_those_found(hub: HubSource) -> None:
     def mapped(**split_names: str) -> HubSource:
-        return HubSource(
-            "news", hub.dataset, hub.columns, split_names, download_dir=hub.download_dir
-        )
+        return HubSource("news", hub.dataset, hub.columns, split_names)
 
     swapped = mapped(train="test", validation="train", test="test")
     assert swapped.splits() == ("train", "validation", "test")
@@ -67,7 +62,7 @@ def test_splits_are_mapped_and_a_missing_one_is_named_with_those_found(hub: HubS
 
 
 def test_a_missing_column_is_named_with_those_found(hub: HubSource) -> None:
-    other = HubSource("news", hub.dataset, download_dir=hub.download_dir)
+    other = HubSource("news", hub.dataset)
     with pytest.raises(DataError, match=r"\[train\]: no column 'text'; it has title, content"):
         list(other.rows("train"))
 
@@ -83,16 +78,12 @@ def test_the_content_digest_depends_on_rows_and_columns_and_not_on_the_place(
 ) -> None:
     save(tmp_path / "copy", "train", [0, 1, 2] * 20)
     save(tmp_path / "copy", "test", [2, 0, 1] * 4, start=100)
-    copy = HubSource(
-        "other", str(tmp_path / "copy"), hub.columns, download_dir=tmp_path / "downloads2"
-    )
+    copy = HubSource("other", str(tmp_path / "copy"), hub.columns)
     assert copy.content_digest() == hub.content_digest()
-    titles = HubSource("news", hub.dataset, Columns(("title",)), download_dir=hub.download_dir)
+    titles = HubSource("news", hub.dataset, Columns(("title",)))
     assert titles.content_digest() != hub.content_digest()
     save(tmp_path / "copy", "test", [2, 0, 0] * 4, start=100)
-    changed = HubSource(
-        "other", str(tmp_path / "copy"), hub.columns, download_dir=tmp_path / "downloads3"
-    )
+    changed = HubSource("other", str(tmp_path / "copy"), hub.columns)
     assert changed.content_digest() != hub.content_digest()
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from plora_cl.data.batches import Batch
-from plora_cl.data.tokens.token_file import ContentDigest, TokenFile
+from plora_cl.data.tokens.token_file import ContentDigest, TokenFile, read_only
 
 _DIGEST_BLOCK = 4096
 
@@ -49,16 +49,12 @@ class Split:
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the task's classes, ``[examples]``; read-only."""
-        labels = self._file.labels[self._rows]
-        labels.flags.writeable = False
-        return labels
+        return read_only(self._file.labels[self._rows])
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens per example, special tokens included, ``[examples]``; read-only."""
-        lengths = self._file.lengths[self._rows]
-        lengths.flags.writeable = False
-        return lengths
+        return read_only(self._file.lengths[self._rows])
 
     @cached_property
     def digest(self) -> str:
@@ -111,9 +107,7 @@ class Split:
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
         """Rows by length, shortest first, ties in row order: little padding; read-only."""
-        order = np.argsort(self.lengths, kind="stable")
-        order.flags.writeable = False
-        return order
+        return read_only(np.argsort(self.lengths, kind="stable"))
 
     def in_order(self, batch_size: int, *, first: int = 0) -> Iterator[Batch]:
         """Yield batches of the examples in `order`, starting at position ``first``."""

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from plora_cl.errors import ModelError
 from plora_cl.generation.generator_digest import tensors_digest
+from plora_cl.pretrained.loading import first_line
 from plora_cl.pretrained.lora_matrices import draw_a, lora_layers, lora_matrices
 from plora_cl.state import TensorPart
 
@@ -84,10 +85,10 @@ def _injected(model: PreTrainedModel, r: int) -> Iterator[dict[str, nn.Parameter
     try:
         tuner = LoraModel(model, config, _NAME)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"generation_model: no LoRA can be put into a {type(model).__name__}: {reason} Switch "
-            "tuning off (replay_tuning: false) or choose another generation_model"
+            f"generation_model: no LoRA can be put into a {type(model).__name__}: "
+            f"{first_line(error)} Switch tuning off (replay_tuning: false) or choose another "
+            "generation_model"
         ) from error
     try:
         cast_adapter_dtype(model, _NAME)  # small steps would be lost in half precision

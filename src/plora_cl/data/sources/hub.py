@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from plora_cl.data.sources.base import SPLITS, Columns, Row, rows_digest
@@ -25,14 +24,12 @@ class HubSource:
         dataset: Hub id such as ``fancyzhx/ag_news``, or a folder that ``load_dataset`` reads.
         columns: Columns that make a row.
         split_names: The data set's name of each split with an unusual name.
-        download_dir: Folder where `datasets` keeps its files; its default if None.
     """
 
     name: str
     dataset: str
     columns: Columns = field(default_factory=Columns)
     split_names: Mapping[str, str] = field(default_factory=dict)
-    download_dir: Path | None = None
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits that the data set has.
@@ -110,9 +107,8 @@ class HubSource:
         # Importing `datasets` takes seconds, and most runs read local files.
         import datasets
 
-        directory = None if self.download_dir is None else str(self.download_dir)
         try:
-            return datasets.load_dataset(self.dataset, cache_dir=directory)
+            return datasets.load_dataset(self.dataset)
         except MemoryError:
             raise
         except Exception as error:  # readers of a dozen formats raise errors of any type

@@ -108,21 +108,25 @@ def tokenised(
     for path in _files(folder):
         if (entry := _open(path, content)) is not None:
             return entry
-    with _locked(folder):
-        for path in _files(folder):
-            if (entry := _open(path, content)) is not None:
-                return entry
-            _logger.warning("%s is damaged; tokenising %s again", path, source.name)
-        try:
+    try:
+        with _locked(folder):
+            for path in _files(folder):
+                if (entry := _open(path, content)) is not None:
+                    return entry
+                _logger.warning("%s is damaged; tokenising %s again", path, source.name)
             path = _build(folder, source, content, tokenizer, max_length, progress, hold_out)
-        except OSError as error:
-            raise _refused(error) from error
-        if (entry := _open(path, content)) is None:
-            raise DataError(
-                f"{path} reads back differently from what was just written; the disk may be "
-                "failing: choose another with the environment variable PLORA_CL_CACHE"
-            )
-        return entry
+            entry = _open(path, content)
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache of tokenised texts: {error}; choose another folder with "
+            "the environment variable PLORA_CL_CACHE"
+        ) from error
+    if entry is None:
+        raise DataError(
+            f"{path} reads back differently from what was just written; the disk may be failing: "
+            "choose another with the environment variable PLORA_CL_CACHE"
+        )
+    return entry
 
 
 def _files(folder: Path) -> list[Path]:
@@ -144,21 +148,10 @@ def _open(path: Path, source: str) -> TokenisedTask | None:
         return None
 
 
-def _refused(error: OSError) -> DataError:
-    return DataError(
-        f"cannot write to the cache of tokenised texts: {error}; choose another folder with the "
-        "environment variable PLORA_CL_CACHE"
-    )
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a")
-    except OSError as error:
-        raise _refused(error) from error
-    with lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
         with suppress(OSError):  # NFS without lockd, Lustre without -o flock
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

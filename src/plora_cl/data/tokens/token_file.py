@@ -217,6 +217,10 @@ class TokenFile:
 
 
 def _joined(columns: Iterable[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    joined = np.concatenate([np.empty(0, dtype), *map(np.asarray, columns)])
-    joined.flags.writeable = False
-    return joined
+    return read_only(np.concatenate([np.empty(0, dtype), *map(np.asarray, columns)]))
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Refuse writes to ``array`` from now on; return it."""
+    array.flags.writeable = False
+    return array
