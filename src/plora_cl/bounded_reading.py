@@ -6,13 +6,18 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
+
+from plora_cl.errors import CorruptCheckpointError
 
 MOST_JSON_MEMORY = 64 << 20
 """Bytes that a parsed document may take. One kilobyte goes to an entry of a manifest that names an
 object: ten of them for each of a thousand tasks take a sixth of it."""
+
+_CHUNK = 1 << 20
 
 # Bytes of memory in CPython on 64 bits that a character of JSON stands for at most: a dict of up to
 # five entries, a list, a place in either, a key, one of the two ends of a string.
@@ -46,13 +51,18 @@ def json_memory(data: bytes) -> int:
     return 2 * len(data) + sum(cost * data.count(mark) for mark, cost in _COSTS.items())
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading; it never waits for whoever has the other end of a pipe.
+def open_regular(path: Path, *, follow_links: bool = True) -> BufferedReader:
+    """Open a regular file for reading; it never waits for the other end of a pipe.
+
+    Args:
+        path: The file.
+        follow_links: Whether ``path`` may be a symbolic link.
 
     Raises:
-        OSError: It cannot be read, or is a pipe, a device or a directory.
+        OSError: It cannot be read, is a pipe, a device or a directory, or a link that is refused.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    links = 0 if follow_links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -70,6 +80,20 @@ def read_small(path: Path, most_bytes: int) -> bytes:
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))
     return data
+
+
+def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
+    """Yield the next ``count`` bytes of ``file`` in pieces of bounded size.
+
+    Raises:
+        CorruptCheckpointError: The file ends earlier; the message names ``what``.
+    """
+    while count:
+        chunk = file.read(min(count, _CHUNK))
+        if not chunk:
+            raise CorruptCheckpointError(f"{what} ends {count} bytes too early")
+        count -= len(chunk)
+        yield chunk
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -15,7 +15,6 @@ import torch
 from checkpoint.components import Holder, capture
 from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools import bundle
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.bundle_archive import with_digest
 from plora_cl.errors import (
@@ -199,7 +198,9 @@ def test_an_import_that_was_stopped_is_completed_by_the_next(
     tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(bundle, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            CheckpointStore, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             read_back(exported, tmp_path / "b")
     assert not CheckpointStore(tmp_path / "b" / "checkpoints").entries()

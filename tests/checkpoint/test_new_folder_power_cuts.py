@@ -18,10 +18,10 @@ from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools import bundle
-from plora_cl.checkpoint.tools import fork as forking
+from plora_cl.checkpoint.tools import new_experiment
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import fork
+from plora_cl.checkpoint.tools.new_experiment import put
 from plora_cl.errors import CheckpointError, ExperimentExistsError
 from plora_cl.state import Stateful
 
@@ -200,17 +200,10 @@ def test_a_file_that_is_not_flushed_before_the_checkpoint_is_caught(
     def without_flush(filesystem: Filesystem, path: Path, data: Any) -> None:
         filesystem.write(path, data if isinstance(data, bytes) else b"".join(data))
 
-    for module in (bundle, forking):
+    def lazy(filesystem: Filesystem, path: Path, data: Any) -> None:
+        lazily = path.is_relative_to(CHILD) and str(path).endswith(late)
+        (without_flush if lazily else put)(filesystem, path, data)
 
-        def lazy(
-            filesystem: Filesystem,
-            path: Path,
-            data: Any,
-            real: Callable[..., None] = module.put,
-        ) -> None:
-            lazily = path.is_relative_to(CHILD) and str(path).endswith(late)
-            (without_flush if lazily else real)(filesystem, path, data)
-
-        monkeypatch.setattr(module, "put", lazy)
+    monkeypatch.setattr(new_experiment, "put", lazy)
     with pytest.raises(LostCheckpointError):
         make_durably(begin())

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from plora_cl.bounded_reading import open_regular
+
 ReadableBytes: TypeAlias = bytes | bytearray | memoryview
 
 _PARTIAL_PREFIX, _PARTIAL_SUFFIX = ".", ".partial"
@@ -104,12 +106,7 @@ class Filesystem:
 
     def open(self, path: Path) -> BinaryIO:
         """Open the regular file ``path`` for reading; a symbolic link is refused."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
+        return open_regular(path, follow_links=False)
 
     def names(self, path: Path) -> tuple[str, ...]:
         """Return the names in directory ``path``, sorted; none where there is no directory."""

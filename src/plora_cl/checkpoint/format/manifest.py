@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,20 @@ class ObjectRef:
         if not isinstance(plain, Mapping) or plain.keys() != {"sha256", "bytes"}:
             raise CorruptCheckpointError(f"{plain!r} is not a reference to an object")
         return cls(plain["sha256"], plain["bytes"])
+
+
+def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[bytes]:
+    """Yield ``chunks`` and make sure at the end that they are the object ``ref``.
+
+    Raises:
+        CorruptCheckpointError: They are not; the message names ``what``.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != ref.sha256:
+        raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from plora_cl.bounded_reading import chunks_of
 from plora_cl.checkpoint.disk.errors import reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
@@ -14,8 +16,8 @@ from plora_cl.checkpoint.disk.filesystem import (
     is_partial,
     write_unsynced,
 )
-from plora_cl.checkpoint.format.manifest import ObjectRef
-from plora_cl.checkpoint.store.hard_links import holds, link_from_sibling
+from plora_cl.checkpoint.format.manifest import ObjectRef, verified
+from plora_cl.checkpoint.store.hard_links import link_from_sibling
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
 log = logging.getLogger(__name__)
@@ -66,8 +68,7 @@ class ObjectFolder:
         path = self.path(ref)
         self._uncommitted.add(ref.sha256)
         with writing(path, ref.bytes):
-            if self.has(ref) and (ref.sha256 in self._intact or self._holds(path, ref)):
-                self._intact.add(ref.sha256)
+            if self.has(ref) and (ref.sha256 in self._intact or self._is_intact(ref)):
                 return
             self.make_directories()
             self._synced = False
@@ -88,18 +89,20 @@ class ObjectFolder:
             CorruptCheckpointError: It is missing or damaged.
             CheckpointError: The disk refused.
         """
-        path = self.path(ref)
-        self._intact.discard(ref.sha256)
-        with reading(path):
-            size = self._fs.size(path)
-            if size not in (None, ref.bytes):
-                raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
-            with self._fs.open(path) as file:
-                data = file.read()
-        if hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise CorruptCheckpointError(f"{path} is damaged: it does not match its digest")
-        self._intact.add(ref.sha256)
+        with self._opened(ref) as file:
+            (data,) = verified([file.read()], ref, str(self.path(ref)))
         return data
+
+    def chunks(self, ref: ObjectRef) -> Iterator[bytes]:
+        """Yield the bytes of an object in pieces; they are verified once the last one was taken.
+
+        Raises:
+            CorruptCheckpointError: It is missing or damaged.
+            CheckpointError: The disk refused.
+        """
+        what = str(self.path(ref))
+        with self._opened(ref) as file:
+            yield from verified(chunks_of(file, ref.bytes, what), ref, what)
 
     def verify(self, ref: ObjectRef) -> None:
         """Make sure that every byte of an object is what was written, in constant memory.
@@ -108,13 +111,8 @@ class ObjectFolder:
             CorruptCheckpointError: It is missing or damaged.
             CheckpointError: The disk refused.
         """
-        path = self.path(ref)
-        self._intact.discard(ref.sha256)
-        with reading(path), self._fs.open(path) as file:
-            is_intact = holds(file, ref)
-        if not is_intact:
-            raise CorruptCheckpointError(f"{path} is damaged: it does not match its digest")
-        self._intact.add(ref.sha256)
+        for _ in self.chunks(ref):
+            pass
 
     def path(self, ref: ObjectRef) -> Path:
         """Return where an object is, or would be."""
@@ -193,13 +191,25 @@ class ObjectFolder:
         self._sought.add(ref.sha256)
         return link_from_sibling(self._fs, path, ref)
 
-    def _holds(self, path: Path, ref: ObjectRef) -> bool:
+    @contextmanager
+    def _opened(self, ref: ObjectRef) -> Iterator[BinaryIO]:
+        """Open an object of the right size; it counts as intact where the caller raises nothing."""
+        path = self.path(ref)
+        self._intact.discard(ref.sha256)
+        with reading(path), self._fs.open(path) as file:
+            size = self._fs.size(path)
+            if size != ref.bytes:
+                raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
+            yield file
+        self._intact.add(ref.sha256)
+
+    def _is_intact(self, ref: ObjectRef) -> bool:
         try:
-            with self._fs.open(path) as file:
-                return holds(file, ref)
-        except OSError as error:
-            log.warning("%s is unreadable and will be written again: %s", path, error)
+            self.verify(ref)
+        except CheckpointError as error:
+            log.warning("%s; it is written again", error)
             return False
+        return True
 
 
 def _digest_in(name: str) -> str | None:

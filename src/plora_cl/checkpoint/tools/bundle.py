@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from plora_cl.checkpoint.disk.errors import naming, reading, writing
-from plora_cl.checkpoint.disk.filesystem import Filesystem, partial_path
-from plora_cl.checkpoint.format.manifest import Manifest
-from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
+from plora_cl.checkpoint.disk.errors import naming, reading
+from plora_cl.checkpoint.disk.filesystem import Filesystem
+from plora_cl.checkpoint.format.manifest import Manifest, ObjectRef, verified
+from plora_cl.checkpoint.format.sealed_zip import open_sealed
+from plora_cl.checkpoint.store.object_store import ObjectFolder
 from plora_cl.checkpoint.store.run_log import RUN_LOG
-from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointEntry
 from plora_cl.checkpoint.tools.bundle_archive import (
-    CONFIG,
     LONGEST_CONFIG,
     BundleReader,
     Contents,
@@ -22,12 +21,12 @@ from plora_cl.checkpoint.tools.bundle_archive import (
     object_name,
 )
 from plora_cl.checkpoint.tools.new_experiment import (
+    CONFIG,
     CompleteCheckpoint,
-    claim,
-    committing,
+    Verified,
+    create_experiment,
     put,
     require_new_file,
-    verified,
 )
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
@@ -64,13 +63,13 @@ def export_bundle(
         )
     contents = Contents(
         checkpoint=source.name,
-        checkpoint_bytes=len(whole.data),
+        checkpoint_bytes=len(whole.checkpoint.data),
         config_bytes=len(text),
         run_log_bytes=whole.run_log_bytes,
-        objects=[ref.to_plain() for ref in whole.refs],
+        objects=[ref.to_plain() for ref in whole.checkpoint.refs],
     )
-    objects = (whole.object_chunks(ref) for ref in whole.refs)
-    members = [[text], whole.run_log_chunks(), *objects, [whole.data]]
+    objects = map(whole.objects.chunks, whole.checkpoint.refs)
+    members = [[text], whole.run_log_chunks(), *objects, [whole.checkpoint.data]]
     put(_disk, out, archived(contents, members))
     return out.stat().st_size
 
@@ -93,39 +92,24 @@ def import_bundle(
         CheckpointError: The disk refused.
     """
     disk = filesystem or _disk
-    with reading(file), _disk.open(file) as opened:
-        with naming(file):
-            bundle = BundleReader(opened)
-        claim(disk, folder, {"bundle": str(file.resolve()), "sha256": bundle.digest})
-        with naming(file):
-            put(disk, folder / RUN_LOG, bundle.chunks(RUN_LOG))
-            store = CheckpointStore(folder / "checkpoints", disk)
-            with writing(store.objects.directory):
-                store.objects.make_directories()
-            for ref in bundle.contents.refs:
-                name = object_name(ref)
-                put(disk, store.objects.path(ref), verified(bundle.chunks(name), ref, name))
-            return _commit(bundle, store, folder, config)
-
-
-def _commit(
-    bundle: BundleReader, store: CheckpointStore, folder: Path, config: ConfigWriter
-) -> CheckpointEntry:
-    disk, name = store.filesystem, bundle.contents.checkpoint
-    entry = CheckpointEntry.at(store.directory / name)
-    waiting = partial_path(entry.path)
-    try:
-        put(disk, waiting, bundle.chunks(f"checkpoints/{name}"))
-        with reading(waiting), disk.open(waiting) as file:
-            manifest = verified_manifest_of(file)
-        if set(manifest.objects.values()) != set(bundle.contents.refs):
+    with reading(file), _disk.open(file) as opened, naming(file):
+        bundle = BundleReader(opened)
+        name = bundle.contents.checkpoint
+        data = b"".join(bundle.chunks(f"checkpoints/{name}"))
+        checkpoint = Verified(name, data, open_sealed(data))
+        if checkpoint.refs != bundle.contents.refs:
             raise CorruptCheckpointError("its objects are not those of its checkpoint")
-        put(disk, folder / CONFIG, config(manifest).encode())
-        with committing(disk, entry.path), writing(entry.path):
-            store.objects.sync()
-            disk.rename(waiting, entry.path)
-            disk.sync_directory(store.directory)
-    finally:
-        with suppress(OSError):
-            disk.remove(waiting)
-    return entry
+
+        def copy_object(objects: ObjectFolder, ref: ObjectRef) -> None:
+            member = object_name(ref)
+            put(disk, objects.path(ref), verified(bundle.chunks(member), ref, member))
+
+        return create_experiment(
+            folder,
+            disk,
+            checkpoint,
+            lineage={"bundle": str(file.resolve()), "sha256": bundle.digest},
+            config=config(checkpoint.manifest),
+            run_log=bundle.chunks(RUN_LOG),
+            add_object=copy_object,
+        )

@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
-from plora_cl.bounded_reading import parse_json
+from plora_cl.bounded_reading import chunks_of, parse_json
 from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
 from plora_cl.checkpoint.store.run_log import RUN_LOG
-from plora_cl.checkpoint.tools.new_experiment import chunks_of
+from plora_cl.checkpoint.tools.new_experiment import CONFIG
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
 FORMAT = "plora_cl.bundle"
-CONTENTS, CONFIG = "bundle.json", "config.yaml"
+CONTENTS = "bundle.json"
 LONGEST_CONFIG = 1 << 20
 
 _DIGEST = "sha256"

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plora_cl.checkpoint.disk.errors import writing
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store.hard_links import link_verified
-from plora_cl.checkpoint.store.run_log import RUN_LOG
+from plora_cl.checkpoint.store.object_store import ObjectFolder
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import (
     CompleteCheckpoint,
-    claim,
-    committing,
+    create_experiment,
     lineage_of,
     put,
 )
@@ -71,13 +69,13 @@ def fork(
     """
     disk = filesystem or Filesystem()
     whole = CompleteCheckpoint(source, disk)
-    for ref in whole.refs:
-        whole.store.objects.verify(ref)
-    saved = whole.manifest.settings
+    for ref in whole.checkpoint.refs:
+        whole.objects.verify(ref)
+    saved = whole.checkpoint.manifest.settings
     lineage = {
         "parent": str(source.path.parent.parent.resolve()),
         "checkpoint": source.name,
-        "sha256": hashlib.sha256(whole.data).hexdigest(),
+        "sha256": hashlib.sha256(whole.checkpoint.data).hexdigest(),
         "changed": {
             name: {"parent": saved.get(name), "here": value}
             for name, value in settings.items()
@@ -85,16 +83,27 @@ def fork(
         },
         "accepted": sorted(accepted),
     }
-    claim(disk, folder, lineage)
-    put(disk, folder / "config.yaml", config.encode())
-    put(disk, folder / RUN_LOG, whole.run_log_chunks())
-    store = CheckpointStore(folder / "checkpoints", disk)
-    with writing(store.objects.directory):
-        store.objects.make_directories()
-    copied = [ref for ref in whole.refs if not _link(store, whole, ref)]
-    with committing(disk, store.directory / source.name):
-        entry = store.commit(source.name, whole.data)
-    return Fork(entry, len(whole.refs) - len(copied), sum(ref.bytes for ref in copied))
+    copied: list[int] = []
+
+    def link_or_copy(objects: ObjectFolder, ref: ObjectRef) -> None:
+        with suppress(CorruptCheckpointError):  # or missing
+            objects.verify(ref)
+            return
+        target = objects.path(ref)
+        if not link_verified(disk, whole.objects.path(ref), target, ref):
+            put(disk, target, whole.objects.chunks(ref))
+            copied.append(ref.bytes)
+
+    entry = create_experiment(
+        folder,
+        disk,
+        whole.checkpoint,
+        lineage=lineage,
+        config=config,
+        run_log=whole.run_log_chunks(),
+        add_object=link_or_copy,
+    )
+    return Fork(entry, len(whole.checkpoint.refs) - len(copied), sum(copied))
 
 
 def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:
@@ -129,15 +138,3 @@ def _lineage_from(folder: Path, entry: CheckpointEntry) -> Mapping[str, Any]:
         return {}
     digest = hashlib.sha256(CheckpointStore(entry.path.parent).read(entry)).hexdigest()
     return lineage if lineage.get("sha256") == digest else {}
-
-
-def _link(store: CheckpointStore, whole: CompleteCheckpoint, ref: ObjectRef) -> bool:
-    """Give ``store`` an object; where the disk cannot link, copy it and return False."""
-    target = store.objects.path(ref)
-    with suppress(CorruptCheckpointError):  # or missing
-        store.objects.verify(ref)
-        return True
-    if link_verified(store.filesystem, whole.store.objects.path(ref), target, ref):
-        return True
-    put(store.filesystem, target, whole.object_chunks(ref))
-    return False

@@ -10,12 +10,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
-from plora_cl.bounded_reading import parse_json, read_small
+from plora_cl.bounded_reading import chunks_of, parse_json, read_small
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
     Filesystem,
@@ -24,10 +24,13 @@ from plora_cl.checkpoint.disk.filesystem import (
     write_durably,
 )
 from plora_cl.checkpoint.disk.lock import LOCK_NAME
-from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, ObjectRef
+from plora_cl.checkpoint.format.manifest import MAX_MANIFEST_BYTES, Manifest, ObjectRef
 from plora_cl.checkpoint.format.naming import parse_name
+from plora_cl.checkpoint.format.sealed_zip import open_sealed
+from plora_cl.checkpoint.store.object_store import ObjectFolder
 from plora_cl.checkpoint.store.run_log import (
     LINEAGE,
+    RUN_LOG,
     run_log_at,
     run_log_position,
 )
@@ -36,20 +39,77 @@ from plora_cl.checkpoint.tools.inventory import distinct
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 from plora_cl.wording import counted
 
-_CHUNK = 1 << 20
-_RECORDS = ("config.yaml", LINEAGE, LOCK_NAME)
+CONFIG = "config.yaml"
+_RECORDS = (CONFIG, LINEAGE, LOCK_NAME)
 log = logging.getLogger(__name__)
 
 
-def claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
-    """Make ``folder``, or take over one that an earlier try left unfinished; write its lineage.
+class Verified(NamedTuple):
+    """A checkpoint file whose every byte was verified.
 
-    The caller holds its lock: two processes in one folder would leave the files of both.
+    Attributes:
+        name: Of the file.
+        data: Its bytes.
+        manifest: The manifest in them.
+    """
+
+    name: str
+    data: bytes
+    manifest: Manifest
+
+    @property
+    def refs(self) -> list[ObjectRef]:
+        """The objects it refers to, without repetitions."""
+        return distinct(self.manifest.objects.values())
+
+
+def create_experiment(
+    folder: Path,
+    filesystem: Filesystem,
+    checkpoint: Verified,
+    *,
+    lineage: Mapping[str, Any],
+    config: str,
+    run_log: Iterable[bytes],
+    add_object: Callable[[ObjectFolder, ObjectRef], object],
+) -> CheckpointEntry:
+    """Make ``folder`` an experiment that resumes from ``checkpoint``, or complete an earlier try.
+
+    The caller holds the lock of ``folder``: two processes in it would leave the files of both.
+
+    Args:
+        folder: Of the experiment.
+        filesystem: What performs the operations in it.
+        checkpoint: What it resumes from.
+        lineage: Content of ``lineage.json``.
+        config: Content of ``config.yaml``.
+        run_log: The run log up to the checkpoint, in pieces.
+        add_object: Puts an object that the checkpoint refers to into a folder, durably.
 
     Raises:
-        ExperimentExistsError: It holds checkpoints, or files of something else.
-        CheckpointError: The disk refused.
+        ExperimentExistsError: ``folder`` holds checkpoints, or files of something else.
+        CheckpointError: The disk refused; or what ``run_log`` and ``add_object`` raise.
     """
+    _claim(filesystem, folder, lineage)
+    put(filesystem, folder / CONFIG, config.encode())
+    put(filesystem, folder / RUN_LOG, run_log)
+    store = CheckpointStore(folder / "checkpoints", filesystem)
+    with writing(store.objects.directory):
+        store.objects.make_directories()
+    for ref in checkpoint.refs:
+        add_object(store.objects, ref)
+    try:
+        return store.commit(checkpoint.name, checkpoint.data, checkpoint.manifest)
+    except CheckpointError:
+        # Where only its last flush failed, the file is there. No run has resumed from it: the
+        # caller holds the lock.
+        with suppress(OSError):
+            filesystem.remove(store.directory / checkpoint.name)
+        raise
+
+
+def _claim(filesystem: Filesystem, folder: Path, lineage: Mapping[str, Any]) -> None:
+    """Make ``folder``, or take over one that an earlier try left unfinished; write its lineage."""
     with reading(folder):
         checkpoints = [n for n in filesystem.names(folder / "checkpoints") if parse_name(n)]
         names = [
@@ -133,48 +193,6 @@ def put(filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[Reada
         write_durably(filesystem, path, data)
 
 
-@contextmanager
-def committing(filesystem: Filesystem, checkpoint: Path) -> Iterator[None]:
-    """Remove ``checkpoint`` where making it durable fails, so that the command can be retried.
-
-    Only its last flush failed; while the lock is held no run has resumed from it.
-    """
-    try:
-        yield
-    except CheckpointError:
-        with suppress(OSError):
-            filesystem.remove(checkpoint)
-        raise
-
-
-def chunks_of(file: BinaryIO, count: int, what: str) -> Iterator[bytes]:
-    """Yield the next ``count`` bytes of ``file`` in pieces of bounded size.
-
-    Raises:
-        CorruptCheckpointError: The file ends earlier; the message names ``what``.
-    """
-    while count:
-        chunk = file.read(min(count, _CHUNK))
-        if not chunk:
-            raise CorruptCheckpointError(f"{what} ends {count} bytes too early")
-        count -= len(chunk)
-        yield chunk
-
-
-def verified(chunks: Iterable[bytes], ref: ObjectRef, what: str) -> Iterator[bytes]:
-    """Yield ``chunks`` and make sure at the end that they are the object ``ref``.
-
-    Raises:
-        CorruptCheckpointError: They are not; the message names ``what``.
-    """
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
-    if digest.hexdigest() != ref.sha256:
-        raise CorruptCheckpointError(f"{what} is damaged: it does not match its digest")
-
-
 class CompleteCheckpoint:
     """A checkpoint with all that an experiment needs to resume from it.
 
@@ -188,37 +206,21 @@ class CompleteCheckpoint:
         CheckpointError: The disk refused.
 
     Attributes:
-        store: Its store.
-        data: The bytes of its file.
-        manifest: Its manifest.
-        refs: The objects it refers to, without repetitions.
+        checkpoint: Its file.
+        objects: Where the objects are that it refers to.
         run_log_bytes: Length of the run log as it stands for this checkpoint.
     """
 
     def __init__(self, entry: CheckpointEntry, disk: Filesystem) -> None:
         self._disk = disk
-        self.store = CheckpointStore(entry.path.parent, disk)
-        self.data = self.store.read(entry)
+        store = CheckpointStore(entry.path.parent, disk)
+        self.objects = store.objects
+        data = store.read_unverified(entry)
         with naming(entry.path):
-            self._position = run_log_position(self.data)
-        self.manifest = self.store.manifest(entry)
-        self.refs = distinct(self.manifest.objects.values())
+            self.checkpoint = Verified(entry.name, data, open_sealed(data))
+            self._position = run_log_position(data)
         self._run_log = run_log_at(disk, entry.path.parent.parent, self._position)
-        self.run_log_bytes = min(self._position["bytes"], self.store.size(self._run_log) or 0)
-
-    def object_chunks(self, ref: ObjectRef) -> Iterator[bytes]:
-        """Yield the bytes of an object, verified once the last one was taken.
-
-        Raises:
-            CorruptCheckpointError: It is missing or damaged.
-            CheckpointError: The disk refused.
-        """
-        path = self.store.objects.path(ref)
-        with reading(path), self._disk.open(path) as file:
-            size = self._disk.size(path)
-            if size != ref.bytes:
-                raise CorruptCheckpointError(f"{path} has {size} bytes, expected {ref.bytes}")
-            yield from verified(chunks_of(file, ref.bytes, str(path)), ref, str(path))
+        self.run_log_bytes = min(self._position["bytes"], store.size(self._run_log) or 0)
 
     def run_log_chunks(self) -> Iterator[bytes]:
         """Yield the run log up to the checkpoint.
