@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.trajectory import UNKNOWN
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
+from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.state import Cursor, Phase, RandomState, StateDict, Stateful, TensorPart
 
 
@@ -82,9 +85,9 @@ def capture(
     loss: float | None = 0.25,
     settings: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    return Snapshot.capture(
+    staging = HostStaging()
+    snapshot = Snapshot.capture(
         components,
-        objects=objects or {},
         cursor=Cursor(task=1, phase=Phase.TRAIN, epoch=2, batch=3, step=4).state_dict(),
         trained_tasks=["news"],
         loss=loss,
@@ -94,4 +97,8 @@ def capture(
             identity={"data": "abc"},
             environment={"torch": "2"},
         ),
+        trajectory=UNKNOWN,
+        staging=staging,
     )
+    staging.complete()
+    return replace(snapshot, objects=objects or {})

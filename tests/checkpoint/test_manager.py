@@ -279,7 +279,7 @@ def test_what_cannot_be_saved_is_refused_with_its_place(tmp_path: Path) -> None:
     [
         ({"keep_last": 0}, "keep_last is 0"),
         ({"components": {"random": Holder(1)}}, "'random': the name is taken"),
-        ({"identity": {"lr": float("nan")}}, "JSON compliant"),
+        ({"identity": {"lr": float("nan")}}, r"identity/lr is nan; expected a finite number"),
     ],
 )
 def test_wrong_arguments_are_refused_and_lock_nothing(
@@ -288,6 +288,23 @@ def test_wrong_arguments_are_refused_and_lock_nothing(
     components = options.pop("components", {})
     with pytest.raises(ValueError, match=message):
         CheckpointManager(tmp_path, components, **options)
+    CheckpointManager(tmp_path, {}).close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"identity": {"a": [object()]}}, r"identity/a/0 is a object; expected .*str, int"),
+        ({"identity": {"a": {1: 2}}}, "the key 1 of identity/a is a int; .*pass '1'"),
+        ({"identity": []}, "identity is a list; expected a dict"),
+        ({"constants": [torch.zeros(1)]}, "constants is a list; expected a dict"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_with_their_place_and_lock_nothing(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        CheckpointManager(tmp_path, {}, **options)
     CheckpointManager(tmp_path, {}).close()
 
 

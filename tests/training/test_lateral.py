@@ -123,7 +123,7 @@ def test_a_run_goes_on_with_the_connections_that_it_has(
 def test_a_checkpoint_from_before_there_was_the_setting_is_gone_on_from(
     tmp_path: Path, settings: dict[str, Any], whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_then(recorded: dict[str, Any]) -> dict[str, Any]:
+    def as_then(recorded: dict[str, Any], _: str) -> dict[str, Any]:
         return {name: value for name, value in recorded.items() if name != "lateral_rank"}
 
     with monkeypatch.context() as patch:

@@ -99,11 +99,11 @@ class CheckpointManager:
         disk_budget = None if disk_budget is None else at_least("disk_budget", disk_budget, 1)
         self.folder = Path(folder)
         self._components: dict[str, Stateful] = {**components, _RANDOM: RandomState()}
-        self._constants = HashedConstants(constants or {})
+        self._constants = HashedConstants({} if constants is None else constants)
         self._facts = RunFacts.recorded(
             seed=0,
             settings={},
-            identity=identity or {},
+            identity={} if identity is None else identity,
             environment=environment(
                 device=device_of([*components.values(), *self._constants.parts.values()])
             ),

@@ -115,7 +115,7 @@ def method_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list
 def _plain(method: ContinualMethod) -> Hyperparameters:
     values = method.hyperparameters()
     try:
-        return json_copy(values)
+        return json_copy(values, "hyperparameters")
     except (TypeError, ValueError) as error:
         raise MethodError(
             f"methods: hyperparameters() of {method.name} returned {values!r}; expected plain JSON "

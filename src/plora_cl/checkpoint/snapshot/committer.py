@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +51,25 @@ class LogsSaves:
         log.warning("%s", text)
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One save, as the training thread has noted it.
+
+    Attributes:
+        number: From 1; greater than those of the saves before.
+        path: Of the checkpoint, in the store.
+        snapshot: Without references to objects.
+        constants: What it refers to.
+        staging: The memory that ``snapshot`` is in.
+    """
+
+    number: int
+    path: Path
+    snapshot: Snapshot
+    constants: Constants
+    staging: HostStaging
+
+
 class Committer:
     """Makes snapshots durable, one after the other: nothing but jobs of the writer calls `write`.
 
@@ -89,36 +108,23 @@ class Committer:
         self._retired_for: Trajectory | None = None
         self._warned_of_shortage_in: int | None = None
 
-    def write(
-        self,
-        staging: HostStaging,
-        snapshot: Snapshot,
-        constants: Constants,
-        path: Path,
-        *,
-        number: int,
-        release: Callable[[], object],
-    ) -> None:
-        """Do the work of one save. A refusal by the disk is reported, and not raised.
+    def write(self, save: Save, *, release: Callable[[], object]) -> None:
+        """Do the work of ``save``. A refusal by the disk is reported, and not raised.
 
         Args:
-            staging: The memory that ``snapshot`` is in.
-            snapshot: Without references to objects.
-            constants: What it refers to.
-            path: In the store.
-            number: Of the save, greater than those before.
-            release: Called when ``staging`` is not needed any more.
+            save: What to write.
+            release: Called when ``save.staging`` is not needed any more.
         """
         try:
-            manifest = self._commit(staging, snapshot, constants, path, number)
+            manifest = self._commit(save)
         except BaseException as error:
-            if self.durable < number:
-                self.failure = error if isinstance(error, Exception) else _interrupted(path, error)
+            if self.durable < save.number:
+                self.failure = error if isinstance(error, Exception) else _interrupted(save, error)
             raise
         finally:
             release()
         if manifest is not None:
-            self._clean_up(snapshot.trajectory, manifest)
+            self._clean_up(save.snapshot.trajectory, manifest)
 
     def tidy(self, entry: CheckpointEntry) -> None:
         """Do for ``entry`` what the process that saved it may have been killed before.
@@ -132,29 +138,22 @@ class Committer:
             tidy(self.store, entry, self._keep_last)
             self.newest = entry
 
-    def _commit(
-        self,
-        staging: HostStaging,
-        snapshot: Snapshot,
-        constants: Constants,
-        path: Path,
-        number: int,
-    ) -> Manifest | None:
+    def _commit(self, save: Save) -> Manifest | None:
         try:
-            staging.complete()
-            staging.wait()
+            save.staging.complete()
+            save.staging.wait()
             self._before_commit()
-            self._store(constants)
-            data, manifest = encode_with_manifest(replace(snapshot, objects=self._refs))
-            self._warn_of_shortage(snapshot.cursor["task"], len(data))
-            entry = commit(self.store, path.name, data, manifest)
+            self._store_constants(save.constants)
+            data, manifest = encode_with_manifest(replace(save.snapshot, objects=self._refs))
+            self._warn_of_shortage(save.snapshot.cursor["task"], len(data))
+            entry = commit(self.store, save.path.name, data, manifest)
         except (CheckpointError, OSError, MemoryError) as error:
             self._stored, self._refs = None, {}  # what is gone is stored again next time
-            self.failure = CheckpointError(f"no checkpoint {path}: {error}")
+            self.failure = CheckpointError(f"no checkpoint {save.path}: {error}")
             self._listener.warn(f"{self.failure}; the next save, if any, tries again")
             return None
-        self.failure, self.newest, self.durable = None, entry, number
-        self._listener.saved(entry, snapshot.cursor)
+        self.failure, self.newest, self.durable = None, entry, save.number
+        self._listener.saved(entry, save.snapshot.cursor)
         return manifest
 
     def _clean_up(self, trajectory: Trajectory, manifest: Manifest) -> None:
@@ -181,7 +180,7 @@ class Committer:
         if line is not None:
             self._listener.warn(line)
 
-    def _store(self, constants: Constants) -> None:
+    def _store_constants(self, constants: Constants) -> None:
         stored = self._stored
         if constants is stored:
             return
@@ -202,5 +201,5 @@ class Committer:
         return ref
 
 
-def _interrupted(path: Path, by: BaseException) -> CheckpointError:
-    return CheckpointError(f"no checkpoint {path}: {type(by).__name__} interrupted the save")
+def _interrupted(save: Save, by: BaseException) -> CheckpointError:
+    return CheckpointError(f"no checkpoint {save.path}: {type(by).__name__} interrupted the save")

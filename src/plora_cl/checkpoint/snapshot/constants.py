@@ -76,6 +76,11 @@ class HashedConstants:
     """
 
     def __init__(self, groups: Mapping[str, Tensors]) -> None:
+        if not isinstance(groups, Mapping):
+            raise TypeError(
+                f"constants is a {type(groups).__name__}; expected a dict, such as "
+                "{'base': split_module(module)[1]}"
+            )
         for name, group in groups.items():
             if not isinstance(group, TensorPart | Mapping):
                 raise TypeError(

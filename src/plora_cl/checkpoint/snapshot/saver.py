@@ -11,7 +11,7 @@ from typing import Any
 
 from plora_cl.checkpoint.format.naming import checkpoint_name
 from plora_cl.checkpoint.format.trajectory import Trajectory, begun
-from plora_cl.checkpoint.snapshot.committer import Committer
+from plora_cl.checkpoint.snapshot.committer import Committer, Save
 from plora_cl.checkpoint.snapshot.constants import Constants
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
 from plora_cl.checkpoint.snapshot.staging import HostStaging
@@ -115,15 +115,13 @@ class Saver:
 
         def write() -> None:
             if lease.is_taken():
-                self._committer.write(
-                    lease.staging, snapshot, constants, path, number=number, release=release
-                )
+                noted = Save(number, path, snapshot, constants, lease.staging)
+                self._committer.write(noted, release=release)
 
         try:
             self._leases.add(lease)
             snapshot = Snapshot.capture(
                 live,
-                objects={},
                 cursor=cursor,
                 trained_tasks=trained_tasks,
                 loss=loss,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,12 @@ class RunFacts:
             ValueError: A number is not finite.
             TypeError: Something in them is not plain JSON, or a key is not a str.
         """
-        return cls(seed, json_copy(settings), json_copy(identity), json_copy(environment))
+        return cls(
+            seed,
+            settings=json_copy(settings, "settings"),
+            identity=json_copy(identity, "identity"),
+            environment=json_copy(environment, "environment"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +87,19 @@ class Snapshot:
         cls,
         components: Mapping[str, Stateful],
         *,
-        objects: Mapping[str, ObjectRef],
         cursor: StateDict,
         trained_tasks: Sequence[str],
         loss: float | None,
         facts: RunFacts,
-        trajectory: Trajectory = UNKNOWN,
-        staging: HostStaging | None = None,
+        trajectory: Trajectory,
+        staging: HostStaging,
     ) -> Self:
-        """Copy every state to host memory; training may continue as soon as this returns.
+        """Note every state, without references to objects; draws no random number.
 
-        With ``staging`` the tensors may change, and the snapshot may be read, only after
-        `HostStaging.complete`. Draws no random number.
+        The tensors may change, and the snapshot may be read, after `HostStaging.complete`.
 
         Args:
             components: What changes from step to step, by name.
-            objects: References to what does not, by name.
             cursor: What runs next.
             trained_tasks: Names of the tasks that are complete.
             loss: Of the last optimizer step.
@@ -110,13 +113,13 @@ class Snapshot:
         """
         states = {name: part.state_dict() for name, part in components.items()}
         try:
-            state = HostStaging().copy(states) if staging is None else staging.begin(states)
+            state = staging.begin(states)
         except RecursionError:
             require_readable(states)
             raise
         return cls(
             state=state,
-            objects=dict(objects),
+            objects={},
             cursor=dict(cursor),
             trained_tasks=tuple(trained_tasks),
             loss=loss,
@@ -183,29 +186,43 @@ def _loadable(state: StateDict, part: Stateful) -> StateDict:
     return copy
 
 
-def json_copy(plain: Mapping[str, Any]) -> dict[str, Any]:
+def json_copy(plain: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a copy of ``plain`` as JSON would give it back.
 
+    Args:
+        plain: Dicts, lists, strings, numbers, booleans and None.
+        name: Of ``plain`` in messages.
+
     Raises:
-        ValueError: A number is not finite.
-        TypeError: Something in it is not plain JSON, or a key is not a str.
+        ValueError: A number is not finite, or it is nested endlessly.
+        TypeError: It is no dict, something in it is not plain JSON, or a key is not a str.
     """
-    text = json.dumps(dict(plain), allow_nan=False)
-    _require_text_keys(plain, "")
-    copy: dict[str, Any] = json.loads(text)
+    if not isinstance(plain, Mapping):
+        raise TypeError(f"{name} is a {type(plain).__qualname__}; expected a dict")
+    try:
+        _require_json(plain, name)
+    except RecursionError as error:
+        raise ValueError(f"{name} is nested endlessly; expected plain JSON") from error
+    copy: dict[str, Any] = json.loads(json.dumps(dict(plain), allow_nan=False))
     return copy
 
 
-def _require_text_keys(node: Any, path: str) -> None:
-    """Refuse what JSON writes as text: the keys 1 and "1" would become one."""
+def _require_json(node: Any, path: str) -> None:
     if isinstance(node, Mapping):
         for key, value in node.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str):  # as text, the keys 1 and "1" would become one
                 raise TypeError(
-                    f"the key {key!r} at {path or '/'!r} is a {type(key).__qualname__}; JSON has "
-                    f"only str keys: pass {str(key)!r}"
+                    f"the key {key!r} of {path} is a {type(key).__qualname__}; JSON has only str "
+                    f"keys: pass {str(key)!r}"
                 )
-            _require_text_keys(value, f"{path}/{key}")
+            _require_json(value, f"{path}/{key}")
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            _require_text_keys(value, f"{path}/{index}")
+            _require_json(value, f"{path}/{index}")
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise ValueError(f"{path} is {node}; expected a finite number")
+    elif not isinstance(node, str | int | float | None):
+        raise TypeError(
+            f"{path} is a {type(node).__qualname__}; expected plain JSON: a dict, list, str, int, "
+            "float, bool or None"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from operator import attrgetter, is_not
 from typing import Any, TypeAlias
@@ -44,35 +44,26 @@ class HostStaging:
         self._transfers: list[_Transfer] = []
         self._pending: _PendingCopy | None = None
 
-    def copy(self, state: Any) -> Any:
+    def begin(self, state: Mapping[str, Any]) -> Any:
         """Return a plain copy of ``state``: mappings as dicts, tuples as lists.
 
-        It overwrites the previous copy. Draws no random number.
+        It overwrites the previous copy, and `complete` fills in the bytes of its tensors. Draws no
+        random number.
 
         Raises:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
         """
-        copy = self.begin(state)
-        self.complete()
-        return copy
-
-    def begin(self, state: Any) -> Any:
-        """Return what `copy` does; `complete` fills in the bytes of its tensors.
-
-        Raises:
-            TypeError: Something in it is neither a tensor nor plain; the message names where.
-        """
-        slots: list[_Slot] = []
-        sources: list[Tensor] = []
-        root = [_plain(state, slots, sources)] if not isinstance(state, Tensor) else [None]
-        if isinstance(state, Tensor):
-            slots.append((root, 0))
-            sources.append(state)
-        self._lay_out(sources, state)
+        copy, slots, sources = _walked(state)
+        is_known = len(sources) == len(self._sources) and not any(
+            map(is_not, sources, self._sources)
+        )
+        if not is_known and not all(map(_is_copyable, sources)):
+            raise next(_refusals(state))
+        self._lay_out(sources)
         for (container, key), piece in zip(slots, self._pieces, strict=True):
             container[key] = piece
         self._pending = _PendingCopy(*self._start_transfers(sources))
-        return root[0]
+        return copy
 
     def complete(self) -> None:
         """Copy the tensors of the last `begin`, unless done; they may change afterwards.
@@ -88,19 +79,9 @@ class HostStaging:
         for transfer in self._transfers:
             transfer.wait()
 
-    def _lay_out(self, sources: list[Tensor], state: Any) -> None:
+    def _lay_out(self, sources: list[Tensor]) -> None:
         # Also the same tensor may have another layout: `module.half()` sets `parameter.data`.
         layout = list(map(_layout_of, sources))
-        if len(sources) != len(self._sources) or any(map(is_not, sources, self._sources)):
-            for source in sources:
-                if not _is_dense(source):
-                    raise unsupported(source, _path_to(source, state))
-                if source.is_inference():
-                    raise TypeError(
-                        f"the state at {_path_to(source, state)!r} is an inference tensor, and "
-                        "PyTorch does not tell whether it changes during a save; clone() it "
-                        "outside torch.inference_mode()"
-                    )
         if layout != self._layout:
             self._allocate(layout)
         self._sources = sources
@@ -153,8 +134,8 @@ class _PendingCopy:
                     self._copy()
         if self._is_torn:
             raise CheckpointError(
-                "tensors changed before the save had copied them: a training loop must call "
-                "settle() before it changes state; this is a defect of the loop"
+                "tensors changed before the save had copied them: nothing may write to them until "
+                "settle(), or save() of a CheckpointManager, returns; this is a defect of the loop"
             )
 
     def _copy(self) -> None:
@@ -194,7 +175,7 @@ class _Transfer:
         self._done.synchronize()
 
 
-def separate_copy(state: Any) -> Any:
+def separate_copy(state: Mapping[str, Any]) -> Any:
     """Return a copy of ``state`` in which every tensor has its own memory.
 
     For handing out state: optimizers keep and change the tensors they are given.
@@ -202,33 +183,14 @@ def separate_copy(state: Any) -> Any:
     Raises:
         TypeError: Something in it is neither a tensor nor plain; the message names where.
     """
-    slots: list[_Slot] = []
-    sources: list[Tensor] = []
-    copy = _plain(state, slots, sources)
+    copy, slots, sources = _walked(state)
     for (container, key), source in zip(slots, sources, strict=True):
-        if not _is_dense(source):
-            raise unsupported(source, _path_to(source, state))
         container[key] = source.detach().clone()
     return copy
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_quantized
-
-
-def _path_to(tensor: Tensor, node: Any) -> str:
-    """Return where in ``node`` a tensor is; it is known to be there."""
-    if node is tensor:
-        return ""
-    items = node.items() if isinstance(node, Mapping) else enumerate(node)
-    for key, value in items:
-        if value is tensor:
-            return f"/{key}"
-        if isinstance(value, Mapping | list | tuple):
-            path = _path_to(tensor, value)
-            if path:
-                return f"/{key}{path}"
-    return ""
+def _is_copyable(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_inference()
 
 
 def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> list[Tensor]:
@@ -236,19 +198,22 @@ def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> lis
     return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-def _plain(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
+def _walked(state: Mapping[str, Any]) -> tuple[Any, list[_Slot], list[Tensor]]:
+    """Return a copy of ``state`` without its tensors, their places in the copy, and the tensors.
+
+    Raises:
+        TypeError: Something in it is neither a tensor nor plain; the message names where.
+    """
+    slots: list[_Slot] = []
+    sources: list[Tensor] = []
     try:
-        return _walk(node, slots, sources)
-    except _UnsupportedError as error:
-        raise unsupported(error.value, "/" + "/".join(reversed(error.path))) from None
+        return _walk(state, slots, sources), slots, sources
+    except _UnsupportedError:
+        raise next(_refusals(state)) from None
 
 
 class _UnsupportedError(Exception):
-    """Collects the path on the way out, so that the way in costs nothing."""
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-        self.path: list[str] = []
+    """Says that, not where, something cannot be saved: so the walk need not keep its path."""
 
 
 def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
@@ -259,7 +224,7 @@ def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
         mapping: dict[str | int, Any] = {}
         for key, value in node.items():
             if type(key) not in _KEYS:
-                raise _at(_UnsupportedError(key), f"{key} (a key)")
+                raise _UnsupportedError
             # No call for the two most frequent kinds: this is what the stall of a save consists of
             if type(value) in _LEAVES:
                 mapping[key] = value
@@ -268,7 +233,7 @@ def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
                 slots.append((mapping, key))
                 sources.append(value)
             else:
-                mapping[key] = _walk_at(key, value, slots, sources)
+                mapping[key] = _walk(value, slots, sources)
         return mapping
     if isinstance(node, list | tuple):
         items: list[Any] = [None] * len(node)
@@ -277,18 +242,28 @@ def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
                 slots.append((items, index))
                 sources.append(value)
             else:
-                items[index] = _walk_at(index, value, slots, sources)
+                items[index] = _walk(value, slots, sources)
         return items
-    raise _UnsupportedError(node)
+    raise _UnsupportedError
 
 
-def _walk_at(key: str | int, value: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
-    try:
-        return _walk(value, slots, sources)
-    except _UnsupportedError as error:
-        raise _at(error, str(key)) from None
-
-
-def _at(error: _UnsupportedError, key: str) -> _UnsupportedError:
-    error.path.append(key)
-    return error
+def _refusals(node: Any, path: str = "") -> Iterator[TypeError]:
+    """Yield the error for each thing in ``node`` that cannot be saved."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if type(key) not in _KEYS:
+                yield unsupported(key, f"{path}/{key} (a key)")
+            yield from _refusals(value, f"{path}/{key}")
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _refusals(value, f"{path}/{index}")
+    elif isinstance(node, Tensor):
+        if node.is_inference():
+            yield TypeError(
+                f"the state at {path!r} is an inference tensor, and PyTorch does not tell whether "
+                "it changes during a save; clone() it outside torch.inference_mode()"
+            )
+        elif not _is_copyable(node):
+            yield unsupported(node, path)
+    elif type(node) not in _LEAVES:
+        yield unsupported(node, path)
