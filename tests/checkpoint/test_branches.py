@@ -245,13 +245,13 @@ def test_a_damaged_checkpoint_belongs_nowhere_and_is_skipped(tmp_path: Path) -> 
     assert entry(store, at(3)).path.exists()
     for left in store.entries():
         left.path.write_bytes(b"damaged")
-    way_out = rf"every checkpoint in .*--resume \S+/{at(2)}.branch0, or restore the folder"
+    way_out = rf"every checkpoint in .*--resume \S+/{at(2)}.branch0\), or restore the folder"
     with pytest.raises(CorruptCheckpointError, match=way_out) as caught:
         newest(store)
     assert "--overwrite" not in str(caught.value)
     for left in store.retired():
         left.path.write_bytes(b"damaged")
-    with pytest.raises(CorruptCheckpointError, match="start afresh with --overwrite"):
+    with pytest.raises(CorruptCheckpointError, match=r"start afresh in another one .*--overwrite"):
         newest(store)
 
 

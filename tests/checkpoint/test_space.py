@@ -106,7 +106,7 @@ def test_a_budget_that_cannot_be_met_is_a_warning_and_the_newest_stays(
     newest = save(store, 2)
     with caplog.at_level(logging.WARNING):
         assert keep_within(store, newest, 10) == [old]
-    assert "checkpoint_disk_budget is 10" in caplog.text
+    assert "the disk budget is 10" in caplog.text
     assert str(newest.path.stat().st_size + len(b"base")) in caplog.text
     assert batches(store) == [(0, 2)]
 

@@ -108,8 +108,8 @@ class ExperimentLock:
         if not is_held:
             raise ExperimentMovedError(
                 f"{self._folder} was moved, removed or replaced during the run: nothing more is "
-                "written there; put it back, or name its new place with --experiment-dir and "
-                "--experiment-name, and resume from its last checkpoint with --resume auto"
+                "written there; put it back, or open it at its new place, and resume from its last "
+                "checkpoint (plora-cl train: --experiment-dir, --experiment-name, --resume auto)"
             )
 
     def release(self) -> None:

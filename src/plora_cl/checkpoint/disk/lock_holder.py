@@ -79,7 +79,7 @@ def refusal(folder: Path, holder: Holder | None) -> str:
         folder: Of the experiment.
         holder: The process that writes to it; None where it is not known.
     """
-    other = "choose another --experiment-name"
+    other = "use another folder (plora-cl: --experiment-name)"
     if holder is None:
         return f"{folder} is in use by another process; wait until it has ended, or {other}"
     if holder.host != socket.gethostname():
@@ -88,7 +88,7 @@ def refusal(folder: Path, holder: Holder | None) -> str:
             f"{STALE_SECONDS / 60:.0f} minutes after its last sign of life)"
         )
     elif holder.pid == os.getpid():
-        wait = "this very process: let its other trainer finish"
+        wait = "this very process: let its other trainer finish, or close its CheckpointManager"
     else:
         wait = "wait until it has ended, stop it"
     return (

@@ -145,10 +145,13 @@ def _way_out(store: CheckpointStore, usable: Callable[[CheckpointEntry], _Found]
         with suppress(CheckpointError):
             usable(entry)
             return (
-                f"{entry.path} of another branch is intact: resume from it with --resume "
-                f"{shlex.quote(str(entry.path))}, or restore the folder from a copy"
+                f"{entry.path} of another branch is intact: resume from it by its path (plora-cl "
+                f"train --resume {shlex.quote(str(entry.path))}), or restore the folder from a copy"
             )
-    return "start afresh with --overwrite or restore the folder from a copy"
+    return (
+        "restore the folder from a copy, or start afresh in another one (in this one: plora-cl "
+        "train --overwrite)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

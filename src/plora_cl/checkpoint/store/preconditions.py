@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from plora_cl.checkpoint.store.replacement import require_unpinned
@@ -34,8 +35,9 @@ def require_startable(
     entries, retired = store.entries(), store.retired()
     if resume in (True, "auto") and retired and not entries:
         raise CheckpointNotFoundError(
-            f"{store.directory} holds only retired checkpoints: resume from one with "
-            f"--resume {retired[-1].path}, or start afresh with --overwrite"
+            f"{store.directory} holds only retired checkpoints: resume from one by its path "
+            f"(plora-cl train --resume {shlex.quote(str(retired[-1].path))}), or start afresh in "
+            "another folder (in this one: plora-cl train --overwrite)"
         )
     if resume is True and not entries:
         raise CheckpointNotFoundError(

@@ -64,7 +64,7 @@ def shortage(
         return None
     return (
         f"{store.directory}: {free} bytes are free and the next saves need {needed}; make room, or "
-        "lower keep_last_n_checkpoints"
+        "keep fewer checkpoints (setting keep_last_n_checkpoints)"
     )
 
 
@@ -107,8 +107,9 @@ def keep_within(
             store.delete(going)
     if needed > budget:
         log.warning(
-            "%s: checkpoints that must stay take %d bytes and checkpoint_disk_budget is %d; "
-            "raise it, unpin some, or remove retired ones with plora-cl checkpoints gc --retired",
+            "%s: checkpoints that must stay take %d bytes and the disk budget is %d (setting "
+            "checkpoint_disk_budget); raise it, unpin some, or remove retired ones with plora-cl "
+            "checkpoints gc --retired",
             store.directory,
             needed,
             budget,
