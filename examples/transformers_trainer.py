@@ -55,15 +55,14 @@ class ExactCheckpoints(TrainerCallback):
         vars(self.trainer.state).update(state["state"])
         vars(self.trainer).update(state["counters"])
 
-    def resume_folder(self) -> str | None:
-        """Return a folder that tells `Trainer.train` at which step it starts."""
+    def resume_folder(self, folder: str) -> str | None:
+        """Fill ``folder``, which tells `Trainer.train` at which step it starts, and return it."""
         try:
             state = load_checkpoint(self.folder).snapshot.state["trainer"]["state"]
         except CheckpointNotFoundError:
             return None
         if state["global_step"] >= state["max_steps"]:
             state["global_step"] = sys.maxsize  # else a finished run would train one more step
-        folder = tempfile.mkdtemp()
         TrainerState(**state).save_to_json(f"{folder}/trainer_state.json")
         self.trainer.save_model(folder)  # required; `on_train_begin` replaces it
         return folder
@@ -119,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer, arguments.folder, {"text": digest, "steps": arguments.steps}
     )
     trainer.add_callback(checkpoints)
-    trainer.train(resume_from_checkpoint=checkpoints.resume_folder())
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.train(resume_from_checkpoint=checkpoints.resume_folder(folder))
     print(f"{trainer.state.global_step} steps, {len(trainer.state.log_history)} log entries")
 
 

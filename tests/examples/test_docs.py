@@ -15,7 +15,7 @@ from plora_cl.checkpoint import load_checkpoint
 from plora_cl.state_digest import state_digest
 
 ROOT = Path(__file__).parents[2]
-MOST_LINES, MOST_FOR_TRAINER = 25, 36
+MOST_LINES, MOST_FOR_TRAINER = 25, 35
 
 
 def program() -> str:
