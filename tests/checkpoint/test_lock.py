@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of
+from plora_cl.checkpoint.disk.lock import ExperimentLock, holder_of, require_free
 from plora_cl.checkpoint.disk.lock_holder import STALE_SECONDS, Holder
 from plora_cl.cli.exit import REFUSED, exit_code
 from plora_cl.errors import CheckpointError, ExperimentLockedError
@@ -258,3 +258,10 @@ def test_a_disk_that_refuses_the_lock_keeps_no_folder_that_was_made_for_it(
     assert not (tmp_path / "run").exists()
     with ExperimentLock.acquire(tmp_path / "run"):
         pass
+
+
+def test_a_holder_that_has_not_written_its_record_is_another_process(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ExperimentLockedError, match="is in use by another process; wait"):
+            require_free(tmp_path)

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from plora_cl.checkpoint import (
     verify,
 )
 from plora_cl.checkpoint.disk.filesystem import Filesystem
+from plora_cl.checkpoint.snapshot.codec import encode
 from plora_cl.checkpoint.snapshot.committer import Committer
+from plora_cl.checkpoint.snapshot.loading import load
 from plora_cl.checkpoint.snapshot.staging import HostStaging
 from plora_cl.state_digest import state_digest
 
@@ -98,6 +101,25 @@ def test_what_is_saved_is_the_state_at_the_save_whatever_the_loop_does_next(
         checkpoints.save(1)
         weights.add_(1)
     assert load_checkpoint(tmp_path).snapshot.state["weights"]["value"].tolist() == [0, 0, 0]
+
+
+def test_a_branch_leaves_what_was_loaded_although_that_file_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "a", 2)
+    expected = state_digest(load_checkpoint(last(tmp_path / "a")).snapshot.state)
+
+    def replaced_once_loaded(*args: Any, **options: Any) -> Any:
+        found = load(*args, **options)
+        changed = replace(found.snapshot, loss=7.0, state={"another": {}})
+        CheckpointStore(found.entry.path.parent).commit(found.entry.name, encode(changed))
+        return found
+
+    monkeypatch.setattr("plora_cl.checkpoint.manager.load", replaced_once_loaded)
+    with manager(tmp_path / "b", Learner()) as checkpoints:
+        assert checkpoints.resume(last(tmp_path / "a")) == 2
+    (departure,) = load_checkpoint(last(tmp_path / "b")).snapshot.trajectory.history
+    assert departure.state_digest == expected
 
 
 def test_constants_are_stored_once_and_shared(tmp_path: Path) -> None:
@@ -298,13 +320,21 @@ def test_wrong_arguments_are_refused_and_lock_nothing(
         ({"identity": {"a": {1: 2}}}, "the key 1 of identity/a is a int; .*pass '1'"),
         ({"identity": []}, "identity is a list; expected a dict"),
         ({"constants": [torch.zeros(1)]}, "constants is a list; expected a dict"),
+        ({"constants": {1: BASE}}, "constants 1: the name is a int; expected a str"),
+        ({"constants": {"a": {0: torch.zeros(1)}}}, "constants a/0: the name is 0; expected a str"),
+        (
+            {"constants": {"a": {"__metadata__": torch.zeros(1)}}},
+            "a str, not __metadata__",
+        ),
+        ({"components": {1: Holder(1)}}, "component 1: the name is a int; expected a str"),
     ],
 )
 def test_arguments_of_another_kind_are_refused_with_their_place_and_lock_nothing(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
+    components = options.pop("components", {})
     with pytest.raises(TypeError, match=message):
-        CheckpointManager(tmp_path, {}, **options)
+        CheckpointManager(tmp_path, components, **options)
     CheckpointManager(tmp_path, {}).close()
 
 

@@ -182,6 +182,16 @@ def test_a_component_that_refuses_its_state_is_named() -> None:
         snapshot.restore({"optimizer": Learner().optimizer})
 
 
+@pytest.mark.parametrize("error", [AttributeError, IndexError, AssertionError])
+def test_a_component_that_cannot_read_its_state_is_named(error: type[Exception]) -> None:
+    def fails(state: Any) -> Any:
+        raise error("no such thing")
+
+    snapshot = capture({"loader": Holder(1)})
+    with pytest.raises(IncompatibleCheckpointError, match=r"loader refuses .*: no such thing"):
+        snapshot.restore({"loader": Holder(1, fails)})
+
+
 @pytest.mark.parametrize("wrong", [str, float, bool])
 def test_a_state_that_was_loaded_but_not_applied_is_noticed_and_named(wrong: Any) -> None:
     snapshot = capture({"good": Holder(1), "scheduler": Holder(1)})

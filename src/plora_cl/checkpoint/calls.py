@@ -101,7 +101,8 @@ def require_components(components: object, *, reserved: str) -> None:
         reserved: The name of a component that is not the user's.
 
     Raises:
-        TypeError: They are no dict, or one has no ``state_dict`` or ``load_state_dict``.
+        TypeError: They are no dict, a name is no str, or a component has no ``state_dict`` or
+            ``load_state_dict``.
         ValueError: One has the reserved name.
     """
     if not isinstance(components, Mapping):
@@ -110,6 +111,10 @@ def require_components(components: object, *, reserved: str) -> None:
     if reserved in components:
         raise ValueError(f"component {reserved!r}: the name is taken by the random generators")
     for name, part in components.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"component {name!r}: the name is a {type(name).__name__}; expected a str"
+            )
         for method in ("state_dict", "load_state_dict"):
             if not callable(getattr(part, method, None)):
                 raise TypeError(

@@ -135,8 +135,8 @@ class CheckpointManager:
         restored and 0 returned.
 
         Args:
-            source: A checkpoint file in place of the newest one. What lies ahead of it in the
-                folder is moved aside.
+            source: A checkpoint file in place of the newest one. Checkpoints ahead of it in the
+                folder are moved aside, unless the run will compute the same ones again.
             accept_changes: Resume although `identity`, libraries or the machine differ.
 
         Raises:
@@ -159,7 +159,7 @@ class CheckpointManager:
         following = continuation(
             self._store,
             entry,
-            CheckpointStore(entry.path.parent).manifest(entry),
+            resumable.manifest,
             [change.recorded() for change in changes],
             by_choice=any(not change.key.startswith("environment.") for change in changes),
         )
@@ -264,7 +264,9 @@ class CheckpointManager:
             self.close()
 
     def _resumable(self, source: str | Path) -> Resumable | None:
-        is_known = set(self._constants.digests().values()).__contains__
+        def is_known(digest: str) -> bool:
+            return digest in self._constants.digests().values()
+
         if source == "auto":
             return newest_usable(self._store, is_known=is_known)
         path = Path(source)

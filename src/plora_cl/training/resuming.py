@@ -18,7 +18,7 @@ from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.output_files import recording, retire_results
-from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
+from plora_cl.checkpoint.store.store import CheckpointEntry
 from plora_cl.checkpoint.tools.fork import accepted_by_fork
 from plora_cl.compute.environment import IMPACTS
 from plora_cl.config.schema import Settings, experiment_folder, shape_settings
@@ -148,7 +148,7 @@ def restore_run(
     following = continuation(
         run.checkpointer.store,
         resumable.entry,
-        CheckpointStore(path.parent).manifest(resumable.entry),
+        resumable.manifest,
         recorded,
         by_choice=any(not change.key.startswith(ENVIRONMENT) for change in accepted),
     )

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Self
 
 from plora_cl.bounded_reading import read_small
-from plora_cl.checkpoint.disk.errors import writing
+from plora_cl.checkpoint.disk.errors import reading, writing
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.disk.lock_file import MAX_RECORD_BYTES, LockFile, flock, is_free
-from plora_cl.checkpoint.disk.lock_holder import Holder, refusal
+from plora_cl.checkpoint.disk.lock_holder import UNKNOWN, Holder, refusal
 from plora_cl.errors import ExperimentLockedError, ExperimentMovedError
 
 LOCK_NAME = ".lock"
@@ -150,8 +150,7 @@ def holder_of(folder: Path) -> Holder | None:
         CheckpointError: The disk refused.
     """
     path = folder / LOCK_NAME
-    unknown = Holder("an unknown host", 0, "", 0, "an unknown time")
-    with writing(path):
+    with reading(path):
         try:
             descriptor = os.open(path, _LOOKING)
         except FileNotFoundError:
@@ -159,7 +158,7 @@ def holder_of(folder: Path) -> Holder | None:
         try:
             record = Holder.from_json(os.pread(descriptor, MAX_RECORD_BYTES, 0))
             if flock(descriptor, fcntl.LOCK_SH) is False:
-                return record or unknown
+                return record or UNKNOWN
             modified = os.fstat(descriptor).st_mtime
             if record is None or record.gone_because(_silence(folder, modified)):
                 return None
@@ -203,7 +202,7 @@ def _open_either(folder: Path, file: LockFile, whole: LockFile | None) -> None:
                 return
             whole.close()
         file.close()
-    raise ExperimentLockedError(refusal(folder, _read(file.path)))
+    raise ExperimentLockedError(refusal(folder, _read(file.path) or UNKNOWN))
 
 
 def _sign(file: LockFile, *, is_needed: bool) -> None:

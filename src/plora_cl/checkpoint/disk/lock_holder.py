@@ -72,15 +72,14 @@ class Holder:
         return None
 
 
-def refusal(folder: Path, holder: Holder | None) -> str:
-    """Return why no other process may write to ``folder``, and the ways out.
+UNKNOWN = Holder("an unknown host", 0, "", 0, "an unknown time")
+"""A process that holds the lock and has not written its record."""
 
-    Args:
-        folder: Of the experiment.
-        holder: The process that writes to it; None where it is not known.
-    """
+
+def refusal(folder: Path, holder: Holder) -> str:
+    """Return why no process but ``holder`` may write to ``folder``, and the ways out."""
     other = "use another folder (plora-cl: --experiment-name)"
-    if holder is None:
+    if holder == UNKNOWN:
         return f"{folder} is in use by another process; wait until it has ended, or {other}"
     if holder.host != socket.gethostname():
         wait = (

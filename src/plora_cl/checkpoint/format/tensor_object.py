@@ -18,6 +18,7 @@ from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.errors import CorruptCheckpointError
 
 _ALIGNMENT = 8
+_METADATA = "__metadata__"  # the format's own entry among the tensors
 _TYPES = {getattr(torch, name): code for code, name in SAFETENSORS.items()}
 
 
@@ -25,10 +26,14 @@ def require_storable(tensors: Mapping[str, Tensor], group: str) -> None:
     """Refuse ``tensors`` that `encode_object` cannot store, before anything is computed with them.
 
     Raises:
-        TypeError: One is no dense tensor, or of a type that the format has no name for; the message
-            names it as ``group``/name.
+        TypeError: One is no dense tensor, of a type that the format has no name for, or has itself
+            a name that the format does not keep; the message names it as ``group``/name.
     """
     for name, tensor in tensors.items():
+        if name == _METADATA or not isinstance(name, str):
+            raise TypeError(
+                f"{group}/{name}: the name is {name!r}; expected a str, not {_METADATA}"
+            )
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{group}/{name} is a {type(tensor).__name__}; expected a tensor")
         if tensor.dtype not in _TYPES or tensor.layout is not torch.strided:

@@ -81,7 +81,12 @@ def encode_with_manifest(snapshot: Snapshot) -> tuple[bytes, Manifest]:
 
 
 def decode(data: bytes) -> Snapshot:
-    """Return the snapshot in a checkpoint file after verifying every byte of it.
+    """Return the snapshot in a checkpoint file, see `decode_with_manifest`."""
+    return decode_with_manifest(data)[0]
+
+
+def decode_with_manifest(data: bytes) -> tuple[Snapshot, Manifest]:
+    """Return snapshot and manifest in a checkpoint file after verifying every byte of it.
 
     Nothing in the file is executed, and what it unpacks to is no larger than itself.
 
@@ -125,7 +130,7 @@ def decode(data: bytes) -> Snapshot:
         raise CorruptCheckpointError("its state does not match its state_digest")
     if described != manifest:
         raise CorruptCheckpointError("its manifest contradicts its content")
-    return snapshot
+    return snapshot, manifest
 
 
 def _manifest_json(snapshot: Snapshot, digest: str) -> bytes:

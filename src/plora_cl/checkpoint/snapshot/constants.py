@@ -82,6 +82,10 @@ class HashedConstants:
                 "{'base': split_module(module)[1]}"
             )
         for name, group in groups.items():
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"constants {name!r}: the name is a {type(name).__name__}; expected a str"
+                )
             if not isinstance(group, TensorPart | Mapping):
                 raise TypeError(
                     f"constants {name} is a {type(group).__name__}; expected tensors by name, such "

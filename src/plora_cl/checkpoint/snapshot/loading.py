@@ -9,8 +9,9 @@ from typing import TypeAlias
 from torch import Tensor
 
 from plora_cl.checkpoint.disk.errors import naming
+from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.tensor_object import decode_object
-from plora_cl.checkpoint.snapshot.codec import decode
+from plora_cl.checkpoint.snapshot.codec import decode_with_manifest
 from plora_cl.checkpoint.snapshot.snapshot import Snapshot
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -30,11 +31,13 @@ class Resumable:
         entry: Where it is.
         snapshot: What it contains.
         objects: Tensors of what it refers to, by object name; without those that were known.
+        manifest: Its table of contents.
     """
 
     entry: CheckpointEntry
     snapshot: Snapshot
     objects: Mapping[str, Mapping[str, Tensor]]
+    manifest: Manifest
 
 
 def load(
@@ -55,14 +58,14 @@ def load(
     """
     data = store.read_unverified(entry)
     with naming(entry.path):
-        snapshot = decode(data)
+        snapshot, manifest = decode_with_manifest(data)
     objects: dict[str, Mapping[str, Tensor]] = {}
     for name, ref in snapshot.objects.items():
         if is_known(ref.sha256):
             continue
         with naming(f"{entry.path}: object {name}"):
             objects[name] = decode_object(store.objects.get(ref))
-    return Resumable(entry, snapshot, objects)
+    return Resumable(entry, snapshot, objects, manifest)
 
 
 def newest_usable(store: CheckpointStore, *, is_known: IsKnown = _nothing_is) -> Resumable | None:

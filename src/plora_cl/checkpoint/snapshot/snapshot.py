@@ -20,6 +20,11 @@ from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import StateDict, Stateful
 from plora_cl.state_digest import state_digest
 
+_REFUSALS = (
+    LookupError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError,
+)  # fmt: skip
+"""What `load_state_dict` of a component raises where a state is not one of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
@@ -165,7 +170,7 @@ class Snapshot:
         for name, part in components.items():
             try:
                 part.load_state_dict(_loadable(self.state[name], part))
-            except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            except _REFUSALS as error:
                 raise IncompatibleCheckpointError(
                     f"state_dict mismatch: {name} refuses the state of the checkpoint: {error}"
                 ) from error
