@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plora_cl.bounded_reading import MOST_JSON_MEMORY, json_memory, parse_json
 from plora_cl.checkpoint.disk.filesystem import ReadableBytes
+from plora_cl.checkpoint.format.naming import is_sha256
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
 
@@ -21,7 +21,6 @@ BASE_WEIGHTS = "model/base"
 """Name of the object with the base weights. A run has them from its model, so that a damaged file
 stops no run."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOO_LARGE = 1 << 63
 _CURSOR_NUMBERS = ("task", "epoch", "batch", "step")
 
@@ -42,7 +41,7 @@ class ObjectRef:
     bytes: int
 
     def __post_init__(self) -> None:
-        if type(self.sha256) is not str or not _SHA256.fullmatch(self.sha256):
+        if not is_sha256(self.sha256):
             raise CorruptCheckpointError(f"{self.sha256!r} is not a SHA-256 digest")
         if type(self.bytes) is not int or not 0 <= self.bytes < _TOO_LARGE:
             raise CorruptCheckpointError(f"{self.bytes!r} is not a number of bytes")
@@ -112,6 +111,11 @@ class Manifest:
     state_digest: str
     trajectory: Trajectory = UNKNOWN
     format_version: int = FORMAT_VERSION
+
+    @property
+    def refs(self) -> list[ObjectRef]:
+        """The objects it refers to, without repetitions, in the order of their digests."""
+        return sorted(set(self.objects.values()), key=lambda ref: ref.sha256)
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON with sorted keys: equal manifests give equal bytes.
@@ -200,5 +204,5 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "loss": lambda v: v is None or type(v) is float or _is_number(v),
     "objects": lambda v: isinstance(v, dict),
     "settings": lambda v: isinstance(v, dict),
-    "state_digest": lambda v: isinstance(v, str) and _SHA256.fullmatch(v) is not None,
+    "state_digest": is_sha256,
 }

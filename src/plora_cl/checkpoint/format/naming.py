@@ -1,4 +1,4 @@
-"""Names of checkpoints, when one is due and how long it stays: pure functions."""
+"""Names of checkpoints and objects, when a save is due, how long it stays: pure functions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 _NUMBER = r"(0|[1-9][0-9]{0,17})"
 _NAME = re.compile(rf"checkpoint_task{_NUMBER}_epoch{_NUMBER}_batch{_NUMBER}\.pt")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _RETIRED = re.compile(r"(?P<name>.*\.pt)\.branch(?P<branch>0|[1-9][0-9]{0,8})")
 
 MOST_BRANCHES = 10**9
@@ -57,6 +58,11 @@ def parse_retired(name: str) -> tuple[str, int] | None:
 def is_checkpoint(name: str) -> bool:
     """Tell whether a file name is that of a checkpoint, retired ones included."""
     return parse_name(name) is not None or parse_retired(name) is not None
+
+
+def is_sha256(value: object) -> bool:
+    """Tell whether ``value`` is a SHA-256 as it names objects: 64 lower-case hexadecimal digits."""
+    return type(value) is str and _SHA256.fullmatch(value) is not None
 
 
 def save_due(step: int, every: int) -> bool:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from plora_cl.checkpoint.format.naming import MOST_BRANCHES, parse_name
+from plora_cl.checkpoint.format.naming import MOST_BRANCHES, is_sha256, parse_name
 from plora_cl.errors import CorruptCheckpointError
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +124,12 @@ UNKNOWN = Trajectory()
 """The trajectory of checkpoints that do not record one."""
 
 
-def begun(facts: Mapping[str, Any]) -> str:
-    """Return the identifier of a trajectory that starts afresh with ``facts``, plain JSON.
+def digest_of(plain: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain JSON, independent of the order of its keys.
 
     Raises:
         ValueError: A number is not finite.
     """
-    return digest_of(facts)
-
-
-def digest_of(plain: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Return the SHA-256 of plain JSON, independent of the order of its keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -151,7 +143,7 @@ def _is_branch(value: object) -> bool:
 
 
 def _is_digest_or_none(value: object) -> bool:
-    return value is None or (isinstance(value, str) and _SHA256.fullmatch(value) is not None)
+    return value is None or is_sha256(value)
 
 
 def _is_departure(plain: Mapping[str, Any]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from plora_cl.checkpoint.format.naming import is_sha256
 from plora_cl.errors import IncompatibleCheckpointError
 from plora_cl.impact import Impact
 
@@ -281,7 +281,7 @@ def _refusal(change: SettingChange) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+    if isinstance(value, str) and is_sha256(value):
         return value[:12]
     text = repr(value)
     if len(text) <= _MOST_TEXT:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.checkpoint.format.naming import checkpoint_name
-from plora_cl.checkpoint.format.trajectory import Trajectory, begun
+from plora_cl.checkpoint.format.trajectory import Trajectory, digest_of
 from plora_cl.checkpoint.snapshot.committer import Committer, Save
 from plora_cl.checkpoint.snapshot.constants import Constants
 from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
@@ -34,7 +34,7 @@ def first_trajectory(store: CheckpointStore | None, facts: Mapping[str, Any]) ->
     Raises:
         CheckpointError: The store cannot be listed.
     """
-    identifier = begun(facts)
+    identifier = digest_of(facts)
     return Trajectory(identifier) if store is None else started_afresh(store, identifier)
 
 

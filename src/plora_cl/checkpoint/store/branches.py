@@ -91,7 +91,7 @@ def line_of(store: CheckpointStore) -> Line:
 
 def _not_replaced(store: CheckpointStore) -> list[CheckpointEntry]:
     """Return the checkpoints, without those of a run that another one has already replaced."""
-    entries, going = store.entries(), {entry.path for entry in outgoing(store)}
+    entries, going = store.entries(), outgoing(store)
     new = [entry for entry in entries if entry.path not in going]
     return new or entries
 

@@ -17,6 +17,7 @@ from plora_cl.checkpoint.disk.filesystem import (
     write_unsynced,
 )
 from plora_cl.checkpoint.format.manifest import ObjectRef, verified
+from plora_cl.checkpoint.format.naming import is_sha256
 from plora_cl.checkpoint.store.hard_links import link_from_sibling
 from plora_cl.errors import CheckpointError, CorruptCheckpointError
 
@@ -145,22 +146,18 @@ class ObjectFolder:
         self._uncommitted -= {ref.sha256 for ref in refs}
 
     def unused(self, live: Iterable[str]) -> list[Path]:
-        """Return objects not in ``live``, a set of digests, and unfinished writes.
+        """Return the objects whose digest is not in ``live``.
 
         An object stored through this instance counts as used until a commit has referred to it.
 
         Raises:
             CheckpointError: The directory cannot be listed, or is a symbolic link.
         """
-        used = {*live, *self._uncommitted}
+        used = {*live, *self._uncommitted, None}
         with reading(self.directory):
             self._require_own()
             names = self._fs.names(self.directory)
-        return [
-            self.directory / name
-            for name in names
-            if is_partial(name) or ((digest := _digest_in(name)) is not None and digest not in used)
-        ]
+        return [self.directory / name for name in names if _digest_in(name) not in used]
 
     def unfinished(self) -> list[Path]:
         """Return unfinished writes; none where the folder is a link to that of another store.
@@ -173,7 +170,7 @@ class ObjectFolder:
         return [self.directory / name for name in names if is_partial(name)]
 
     def remove(self, path: Path) -> None:
-        """Remove a file that `unused` returned; may raise `OSError`."""
+        """Remove a file that `unused` or `unfinished` returned; may raise `OSError`."""
         self._intact.discard(path.stem)
         self._fs.remove(path)
 
@@ -214,7 +211,4 @@ class ObjectFolder:
 
 def _digest_in(name: str) -> str | None:
     digest, _, ending = name.partition(".")
-    try:
-        return ObjectRef(digest, 0).sha256 if ending == "safetensors" else None
-    except CorruptCheckpointError:
-        return None
+    return digest if ending == "safetensors" and is_sha256(digest) else None

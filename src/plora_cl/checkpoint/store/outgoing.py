@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 from plora_cl.bounded_reading import parse_json
@@ -52,8 +51,8 @@ def has_list(store: CheckpointStore) -> bool:
     return store.size(_path(store)) is not None
 
 
-def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
-    """Return the listed checkpoints, without new ones under the same names.
+def outgoing(store: CheckpointStore) -> set[Path]:
+    """Return the files of the listed checkpoints, without new ones under the same names.
 
     Raises:
         CorruptCheckpointError: The list is unreadable.
@@ -61,12 +60,12 @@ def outgoing(store: CheckpointStore) -> Collection[CheckpointEntry]:
     """
     path = _path(store)
     if not has_list(store):
-        return []
+        return set()
     with reading(path), store.filesystem.open(path) as file:
         text = file.read(MAX_MANIFEST_BYTES)
     try:
         seals = parse_json(text)["checkpoints"]
-        return [e for e in store.everything() if seals.get(e.path.name) == _seal(store, e)]
+        return {e.path for e in store.everything() if seals.get(e.path.name) == _seal(store, e)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(
             f"{path} is unreadable: remove it to keep every checkpoint"

@@ -34,7 +34,7 @@ def pin(store: CheckpointStore, entry: CheckpointEntry) -> None:
     with writing(marker), held(store.directory, wait=True):
         if store.size(entry.path) is None:
             raise CheckpointNotFoundError(f"{entry.path} does not exist (any more)")
-        if entry.path.name in {going.path.name for going in outgoing(store)}:
+        if entry.path.name in {going.name for going in outgoing(store)}:
             raise CheckpointError(
                 f"{entry.path} was not pinned: the first checkpoint of the run that was started "
                 "with --overwrite removes it; stop that run before, or copy the file"
@@ -66,7 +66,7 @@ def copy(store: CheckpointStore, entry: CheckpointEntry, other: CheckpointEntry)
     Raises:
         OSError: The disk refused.
     """
-    if store.size(_marker(entry)) is None:
+    if not is_pinned(store, entry):
         return False
     with suppress(FileExistsError):
         store.filesystem.write(_marker(other), b"")

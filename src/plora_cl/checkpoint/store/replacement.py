@@ -74,8 +74,8 @@ def complete(store: CheckpointStore, current: CheckpointEntry | None) -> None:
     if not has_list(store):
         return
     with pins.held(store.directory, wait=True):
-        kept = None if current is None else current.path
-        store.delete(entry for entry in outgoing(store) if entry.path != kept)
+        kept = set() if current is None else {current.path}
+        store.remove(outgoing(store) - kept, store.directory)
     store.remove(_files(store, aside=True))
     remove_list(store)
     collect_garbage(store)

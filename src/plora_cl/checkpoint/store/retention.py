@@ -139,14 +139,14 @@ def collect_garbage(store: CheckpointStore) -> list[Path]:
 
 
 def garbage(store: CheckpointStore, *, without: Collection[Path] = ()) -> list[Path]:
-    """Return objects that no checkpoint refers to, unfinished writes, and pins of nothing.
+    """Return unfinished writes, pins of nothing, and objects that no checkpoint refers to.
+
+    Unfinished writes are those of the whole experiment, its settings and results included. Objects
+    stored through ``store`` stay until a commit has referred to them.
 
     Args:
         store: Where to look.
         without: Checkpoints that are about to be removed.
-
-    Unfinished writes are those of the whole experiment, its settings and results included. Objects
-    stored through ``store`` stay until a commit has referred to them.
 
     Raises:
         CheckpointError: The manifest of a checkpoint is unreadable, so that what it needs is
@@ -157,9 +157,8 @@ def garbage(store: CheckpointStore, *, without: Collection[Path] = ()) -> list[P
         if entry.path in without:
             continue
         live |= {ref.sha256 for ref in store.manifest(entry).objects.values()}
-    left = pins.of_nothing(store.names(store.directory))
-    found = [*_unfinished(store), *(store.directory / name for name in left)]
-    return [*found, *(path for path in store.objects.unused(live) if path not in found)]
+    left = [store.directory / name for name in pins.of_nothing(store.names(store.directory))]
+    return [*_unfinished(store), *left, *store.objects.unused(live)]
 
 
 def _unfinished(store: CheckpointStore) -> list[Path]:

@@ -43,9 +43,7 @@ def commit(
         known = store.manifest(earlier).trajectory
     except (CheckpointNotFoundError, CorruptCheckpointError):
         return store.commit(name, data, manifest)
-    if known.branch == manifest.trajectory.branch or earlier.path in {
-        going.path for going in outgoing(store)
-    }:
+    if known.branch == manifest.trajectory.branch or earlier.path in outgoing(store):
         return store.commit(name, data, manifest)
     with pins.held(store.directory, wait=True), writing(earlier.path):
         aside = _aside(store, earlier, known.branch)

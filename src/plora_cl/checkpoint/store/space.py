@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from plora_cl.checkpoint.disk.errors import reading
-from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
@@ -33,7 +32,6 @@ def shortage(
     task: int,
     checkpoint_bytes: int,
     keep_last: int,
-    new_objects: Collection[ObjectRef] = (),
     free_bytes: Callable[[Path], int] = free_bytes,
 ) -> str | None:
     """Return a line for the user where the next saves will not fit on the disk, else None.
@@ -44,9 +42,8 @@ def shortage(
     Args:
         store: Where the saves go.
         task: Zero-based task in training.
-        checkpoint_bytes: Of one checkpoint file.
+        checkpoint_bytes: Of one checkpoint file; its objects are stored already.
         keep_last: Checkpoints of the task in training that stay.
-        new_objects: What the next save will refer to; stored objects are not counted.
         free_bytes: Asks the file system of an existing path.
 
     Raises:
@@ -54,12 +51,11 @@ def shortage(
     """
     there = sum(entry.position.task == task for entry in store.entries())
     with reading(store.directory):
-        missing = {ref.sha256: ref.bytes for ref in new_objects if not store.objects.has(ref)}
         place = next(
             p for p in (store.directory, *store.directory.absolute().parents) if p.exists()
         )
         free = free_bytes(place)
-    needed = checkpoint_bytes * max(1, keep_last + 1 - there) + sum(missing.values())
+    needed = checkpoint_bytes * max(1, keep_last + 1 - there)
     if free >= needed:
         return None
     return (

@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
-from plora_cl.checkpoint.disk.filesystem import (
-    Filesystem,
-    write_durably,
-)
+from plora_cl.checkpoint.disk.filesystem import Filesystem, write_durably
 from plora_cl.checkpoint.format import sealed_zip
 from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.naming import Position, checkpoint_name, parse_name, parse_retired
+from plora_cl.checkpoint.format.pickle_gate import require_harmless_pickle
 from plora_cl.checkpoint.store.object_store import ObjectFolder
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
@@ -201,12 +199,14 @@ class CheckpointStore:
 
         Raises:
             CheckpointNotFoundError: It does not exist.
-            CorruptCheckpointError: It is damaged.
+            CorruptCheckpointError: It is damaged, or was made to deceive.
             IncompatibleCheckpointError: It was written by a newer version of the format.
             CheckpointError: The disk refused.
         """
         with self.opened(entry) as file:
-            return sealed_zip.verified_manifest_of(file)
+            manifest = sealed_zip.verified_manifest_of(file)
+            require_harmless_pickle(file)
+            return manifest
 
     def delete(self, entries: Iterable[CheckpointEntry]) -> None:
         """Remove checkpoints; durable on return.

@@ -56,6 +56,7 @@ def export_bundle(
     require_new_file(out, overwrite=overwrite)
     text = config.encode()
     whole = CompleteCheckpoint(source, _disk)
+    refs = whole.checkpoint.manifest.refs
     if len(text) > LONGEST_CONFIG:
         raise IncompatibleCheckpointError(
             f"{source.path}: its settings take {len(text)} bytes as {CONFIG}, and no "
@@ -66,9 +67,9 @@ def export_bundle(
         checkpoint_bytes=len(whole.checkpoint.data),
         config_bytes=len(text),
         run_log_bytes=whole.run_log_bytes,
-        objects=[ref.to_plain() for ref in whole.checkpoint.refs],
+        objects=[ref.to_plain() for ref in refs],
     )
-    objects = map(whole.objects.chunks, whole.checkpoint.refs)
+    objects = map(whole.objects.chunks, refs)
     members = [[text], whole.run_log_chunks(), *objects, [whole.checkpoint.data]]
     put(_disk, out, archived(contents, members))
     return out.stat().st_size
@@ -97,7 +98,7 @@ def import_bundle(
         name = bundle.contents.checkpoint
         data = b"".join(bundle.chunks(f"checkpoints/{name}"))
         checkpoint = Verified(name, data, open_sealed(data))
-        if checkpoint.refs != bundle.contents.refs:
+        if checkpoint.manifest.refs != bundle.contents.refs:
             raise CorruptCheckpointError("its objects are not those of its checkpoint")
 
         def copy_object(objects: ObjectFolder, ref: ObjectRef) -> None:

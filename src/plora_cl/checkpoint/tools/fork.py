@@ -69,7 +69,8 @@ def fork(
     """
     disk = filesystem or Filesystem()
     whole = CompleteCheckpoint(source, disk)
-    for ref in whole.checkpoint.refs:
+    refs = whole.checkpoint.manifest.refs
+    for ref in refs:
         whole.objects.verify(ref)
     saved = whole.checkpoint.manifest.settings
     lineage = {
@@ -103,7 +104,7 @@ def fork(
         run_log=whole.run_log_chunks(),
         add_object=link_or_copy,
     )
-    return Fork(entry, len(whole.checkpoint.refs) - len(copied), sum(copied))
+    return Fork(entry, len(refs) - len(copied), sum(copied))
 
 
 def accepted_by_fork(folder: Path, entry: CheckpointEntry) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import stat_result
 
@@ -57,7 +56,7 @@ class Summary(Finding):
     @property
     def objects(self) -> list[ObjectRef]:
         """The objects it refers to, without repetitions."""
-        return [] if self.manifest is None else distinct(self.manifest.objects.values())
+        return [] if self.manifest is None else self.manifest.refs
 
     @property
     def shared_bytes(self) -> int:
@@ -96,11 +95,6 @@ def summaries(store: CheckpointStore) -> list[Summary]:
         found.shared |= {ref for ref in found.objects if users[ref] > 1}
         found.is_pinned = is_pinned(store, found.entry)
     return read
-
-
-def distinct(refs: Iterable[ObjectRef]) -> list[ObjectRef]:
-    """Return ``refs`` without repetitions, in the order of their digests."""
-    return sorted(set(refs), key=lambda ref: ref.sha256)
 
 
 def _read(store: CheckpointStore, entry: CheckpointEntry) -> Summary | None:

@@ -35,7 +35,6 @@ from plora_cl.checkpoint.store.run_log import (
     run_log_position,
 )
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools.inventory import distinct
 from plora_cl.errors import CheckpointError, CorruptCheckpointError, ExperimentExistsError
 from plora_cl.wording import counted
 
@@ -56,11 +55,6 @@ class Verified(NamedTuple):
     name: str
     data: bytes
     manifest: Manifest
-
-    @property
-    def refs(self) -> list[ObjectRef]:
-        """The objects it refers to, without repetitions."""
-        return distinct(self.manifest.objects.values())
 
 
 def create_experiment(
@@ -96,7 +90,7 @@ def create_experiment(
     store = CheckpointStore(folder / "checkpoints", filesystem)
     with writing(store.objects.directory):
         store.objects.make_directories()
-    for ref in checkpoint.refs:
+    for ref in checkpoint.manifest.refs:
         add_object(store.objects, ref)
     try:
         return store.commit(checkpoint.name, checkpoint.data, checkpoint.manifest)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk.errors import naming
 from plora_cl.checkpoint.format.manifest import BASE_WEIGHTS, ObjectRef
-from plora_cl.checkpoint.format.pickle_gate import require_harmless_pickle
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.retention import garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.checkpoint.tools.inventory import Finding, distinct
+from plora_cl.checkpoint.tools.inventory import Finding
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 
@@ -128,11 +127,10 @@ class _Reader:
             manifest = self._store.verify(entry)
             self._found.bytes_read += self._store.size(entry.path) or 0
             base = manifest.objects.get(BASE_WEIGHTS)
-            with self._store.opened(entry) as file:
-                require_harmless_pickle(file)
             with naming(entry.path):
-                for ref in distinct({*manifest.objects.values()} - {base}):
-                    self._require_intact(ref)
+                for ref in manifest.refs:
+                    if ref != base:
+                        self._require_intact(ref)
         except CheckpointNotFoundError:
             raise
         except CheckpointError as error:
