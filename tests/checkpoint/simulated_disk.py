@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain, combinations, permutations, product
 from pathlib import Path
 from typing import BinaryIO
 
-from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Content, Filesystem, ReadableBytes
 
 Image = dict[Path, bytes]
 
@@ -102,17 +102,15 @@ class SimulatedDisk(Filesystem):
         files = {path: File(data, is_durable=True) for path, data in image.items()}
         return cls(names_now=dict(files), names_durable=dict(files))
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
+    def write(self, path: Path, data: Content) -> None:
         self.before_operation(self)
         if path in self.names_now:
             raise FileExistsError(17, "File exists", str(path))
-        file = File(bytes(data))
+        whole = data if isinstance(data, ReadableBytes) else b"".join(data)
+        file = File(bytes(whole))
         self._change(path.parent, NameChange(None, path, file))
         self.before_operation(self)
         file.is_durable = self.flushes_data
-
-    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
-        self.write(path, b"".join(chunks))
 
     def rename(self, source: Path, target: Path) -> None:
         self.before_operation(self)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.checkpoint.disk.filesystem import Filesystem, is_partial, write_durably
+from plora_cl.checkpoint.disk.filesystem import Content, Filesystem, is_partial, write_durably
 
 
 class Recording(Filesystem):
@@ -21,7 +21,7 @@ class Recording(Filesystem):
         if operation == self._failing:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def write(self, path: Path, data: bytes | bytearray | memoryview) -> None:
+    def write(self, path: Path, data: Content) -> None:
         super().write(path, data)
         assert is_partial(path.name)
         self._note("write")

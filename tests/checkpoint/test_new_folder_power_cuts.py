@@ -179,7 +179,7 @@ def test_nothing_is_made_past_the_file_system_it_is_given(
     begin: Callable[[], Making], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     making = begin()
-    for name in ("write_chunks", "rename", "remove", "make_directory", "sync_directory", "link"):
+    for name in ("write", "rename", "remove", "make_directory", "sync_directory", "link"):
         monkeypatch.delattr(Filesystem, name)
     making.make(making.disk)
     require_complete(making.disk)

@@ -8,7 +8,7 @@ import pytest
 
 from checkpoint.samples import sealed
 from checkpoint.simulated_disk import SimulatedDisk
-from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Content, Filesystem
 from plora_cl.checkpoint.store.pins import pin, pinned, unpin
 from plora_cl.checkpoint.store.replacement import complete, set_aside
 from plora_cl.checkpoint.store.retention import collect_garbage, garbage, rotate
@@ -113,7 +113,7 @@ class Interrupted(Filesystem):
             self._meanwhile(path)
         super().remove(path)
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
+    def write(self, path: Path, data: Content) -> None:
         if self._operation == "write":
             self._meanwhile(path)
         super().write(path, data)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint.samples import sealed
-from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Content, Filesystem, ReadableBytes
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.naming import Position
 from plora_cl.checkpoint.store.retention import collect_garbage, rotate
@@ -46,10 +46,11 @@ class FaultyFilesystem(Filesystem):
         if self._fails(self.operations - 1):
             raise self._error
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
+    def write(self, path: Path, data: Content) -> None:
         try:
             self._spend()
         except BaseException:
+            assert isinstance(data, ReadableBytes)
             path.write_bytes(data[: len(data) // 2])
             raise
         super().write(path, data)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from faults.scenario import newest_note, older_run, save
-from plora_cl.checkpoint.disk.filesystem import Filesystem, ReadableBytes
+from plora_cl.checkpoint.disk.filesystem import Content, Filesystem
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.errors import CheckpointError
 
@@ -77,7 +77,7 @@ class CutAt(Filesystem):
             self._cut()
         self.changes += 1
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
+    def write(self, path: Path, data: Content) -> None:
         self._change()
         super().write(path, data)
 

@@ -14,6 +14,8 @@ from typing import BinaryIO, TypeAlias
 from plora_cl.bounded_reading import open_regular
 
 ReadableBytes: TypeAlias = bytes | bytearray | memoryview
+Content: TypeAlias = ReadableBytes | Iterable[ReadableBytes]
+"""Of a file, in one piece or in several; what iterating them raises ends the write."""
 
 _PARTIAL_PREFIX, _PARTIAL_SUFFIX = ".", ".partial"
 _NOT_OURS_TO_READ = (errno.EACCES, errno.EPERM)
@@ -36,17 +38,13 @@ class Filesystem:
         if require is not None:
             self.require = require
 
-    def write(self, path: Path, data: ReadableBytes) -> None:
+    def write(self, path: Path, data: Content) -> None:
         """Create ``path``, which must not exist, with ``data`` and flush its content."""
-        self.write_chunks(path, (data,))
-
-    def write_chunks(self, path: Path, chunks: Iterable[ReadableBytes]) -> None:
-        """Write ``chunks``, one after the other, like `write`; what they raise ends it."""
         self.require()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
-            for chunk in chunks:
+            for chunk in (data,) if isinstance(data, ReadableBytes) else data:
                 rest = memoryview(chunk).cast("B")
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
@@ -124,15 +122,13 @@ class Filesystem:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def write_durably(
-    filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]
-) -> None:
+def write_durably(filesystem: Filesystem, path: Path, data: Content) -> None:
     """Put ``data`` at ``path``: all of it or nothing, and on return it survives a power cut.
 
     Args:
         filesystem: What performs the operations.
         path: The file, in a directory that exists.
-        data: Its content, in one piece or in chunks; what iterating them raises ends the write.
+        data: Its content.
 
     Raises:
         OSError: The disk refused; the earlier content of ``path`` is still there. Where only the
@@ -142,9 +138,7 @@ def write_durably(
     filesystem.sync_directory(path.parent)
 
 
-def write_unsynced(
-    filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]
-) -> None:
+def write_unsynced(filesystem: Filesystem, path: Path, data: Content) -> None:
     """Put ``data`` at ``path`` like `write_durably`, but leave flushing the name to the caller.
 
     Raises:
@@ -152,10 +146,7 @@ def write_unsynced(
     """
     partial = partial_path(path)
     try:
-        if isinstance(data, ReadableBytes):
-            filesystem.write(partial, data)
-        else:
-            filesystem.write_chunks(partial, data)
+        filesystem.write(partial, data)
         filesystem.rename(partial, path)
     except BaseException:
         with suppress(OSError):

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from plora_cl.bounded_reading import chunks_of, parse_json, read_small
 from plora_cl.checkpoint.disk.errors import naming, reading, writing
 from plora_cl.checkpoint.disk.filesystem import (
+    Content,
     Filesystem,
-    ReadableBytes,
     is_partial,
     write_durably,
 )
@@ -176,7 +176,7 @@ def _is_of_an_experiment(path: Path) -> bool:
     return near.name in ("checkpoints", "results") and (near.parent / "checkpoints").is_dir()
 
 
-def put(filesystem: Filesystem, path: Path, data: ReadableBytes | Iterable[ReadableBytes]) -> None:
+def put(filesystem: Filesystem, path: Path, data: Content) -> None:
     """Write ``data``, or chunks of it, durably to ``path``, all or nothing; make its folder.
 
     Raises:
