@@ -314,6 +314,22 @@ def test_wrong_arguments_are_refused_and_lock_nothing(
 
 
 @pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (["\udcff"], r"'/identity/files/0' is a text with half a character"),
+        (1 << 4000, r"'/identity/files' is an integer of 4001 bits"),
+    ],
+    ids=("half a character", "long integer"),
+)
+def test_an_identity_that_no_checkpoint_can_hold_is_refused_before_training(
+    tmp_path: Path, value: object, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointManager(tmp_path, {}, identity={"files": value})
+    CheckpointManager(tmp_path, {}).close()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"identity": {"a": [object()]}}, r"identity/a/0 is a object; expected .*str, int"),

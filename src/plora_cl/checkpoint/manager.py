@@ -80,7 +80,7 @@ class CheckpointManager:
             ``identity`` is not finite.
         TypeError: ``identity`` is not plain JSON with str keys, a constant cannot be stored, or
             ``keep_last`` or ``disk_budget`` is no integer.
-        CheckpointError: The disk refused.
+        CheckpointError: The disk refused, or no checkpoint can hold ``identity``.
     """
 
     def __init__(

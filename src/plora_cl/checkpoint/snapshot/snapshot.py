@@ -12,6 +12,7 @@ from typing import Any, Self
 from torch import nn
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
+from plora_cl.checkpoint.format.pickle_gate import MAX_DEPTH
 from plora_cl.checkpoint.format.torch_archive import require_readable
 from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 from plora_cl.checkpoint.snapshot.compatibility import moved_generators
@@ -56,6 +57,7 @@ class RunFacts:
         Raises:
             ValueError: A number is not finite.
             TypeError: Something in them is not plain JSON, or a key is not a str.
+            CheckpointError: No reader would accept something in them in a checkpoint.
         """
         return cls(
             seed,
@@ -201,6 +203,7 @@ def json_copy(plain: Mapping[str, Any], name: str) -> dict[str, Any]:
     Raises:
         ValueError: A number is not finite, or it is nested endlessly.
         TypeError: It is no dict, something in it is not plain JSON, or a key is not a str.
+        CheckpointError: No reader would accept it in a checkpoint.
     """
     if not isinstance(plain, Mapping):
         raise TypeError(f"{name} is a {type(plain).__qualname__}; expected a dict")
@@ -209,6 +212,7 @@ def json_copy(plain: Mapping[str, Any], name: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"{name} is nested endlessly; expected plain JSON") from error
     copy: dict[str, Any] = json.loads(json.dumps(dict(plain), allow_nan=False))
+    require_readable(copy, f"/{name}", MAX_DEPTH - 1)
     return copy
 
 
