@@ -135,6 +135,22 @@ def test_an_object_is_written_once_and_a_decayed_one_is_written_again(tmp_path: 
     assert store.objects.get(ref) == b"weights"
 
 
+def test_bytes_that_are_put_are_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, hashed = ObjectRef.of, list[bytes]()
+
+    def counted(data: bytes) -> ObjectRef:
+        hashed.append(data)
+        return of(data)
+
+    monkeypatch.setattr(ObjectRef, "of", counted)
+    store = CheckpointStore(tmp_path)
+    ref = store.objects.put(b"fisher information")
+    assert hashed == [b"fisher information"]
+    assert store.objects.get(ref) == b"fisher information"
+
+
 def test_an_object_found_decayed_late_is_written_again_by_the_same_store(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     ref = store.objects.put(b"weights")

@@ -45,19 +45,19 @@ class ObjectFolder:
     def put(self, data: ReadableBytes) -> ObjectRef:
         """Store ``data`` unless it is present; it is durable once a commit refers to it.
 
+        Every byte of an object from an earlier process is verified the first time, so that no new
+        checkpoint refers to a damaged one. A large object that a sibling experiment has, intact, is
+        linked from there.
+
         Raises:
             CheckpointError: The disk refused.
         """
         ref = ObjectRef.of(data)
-        self.ensure(ref, lambda: data)
+        self._ensure(ref, lambda: data)
         return ref
 
     def ensure(self, ref: ObjectRef, make: Callable[[], ReadableBytes]) -> None:
-        """Store an object unless it is present; it is durable once a commit refers to it.
-
-        Every byte of an object from an earlier process is verified the first time, so that no new
-        checkpoint refers to a damaged one. A large object that a sibling experiment has, intact, is
-        linked from there.
+        """Store an object unless it is present, as `put` does, without its bytes where it is.
 
         Args:
             ref: The object.
@@ -66,6 +66,19 @@ class ObjectFolder:
         Raises:
             CheckpointError: The disk refused, or ``make`` returned something else.
         """
+
+        def make_that() -> ReadableBytes:
+            data = make()
+            if ObjectRef.of(data) != ref:
+                raise CheckpointError(
+                    f"{self.path(ref)} was not written: its tensors changed after they were "
+                    "hashed; expected tensors that stay constant"
+                )
+            return data
+
+        self._ensure(ref, make_that)
+
+    def _ensure(self, ref: ObjectRef, make: Callable[[], ReadableBytes]) -> None:
         path = self.path(ref)
         self._uncommitted.add(ref.sha256)
         with writing(path, ref.bytes):
@@ -74,13 +87,7 @@ class ObjectFolder:
             self.make_directories()
             self._synced = False
             if not self._shares(path, ref):
-                data = make()
-                if ObjectRef.of(data) != ref:
-                    raise CheckpointError(
-                        f"{path} was not written: its tensors changed after they were hashed; "
-                        "expected tensors that stay constant"
-                    )
-                write_unsynced(self._fs, path, data)
+                write_unsynced(self._fs, path, make())
         self._intact.add(ref.sha256)
 
     def get(self, ref: ObjectRef) -> bytes:
