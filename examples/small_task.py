@@ -43,7 +43,7 @@ def _example(label: int, text: str) -> Example:
 
 
 def batch_of(examples: list[Example], step: int, size: int) -> Example:
-    """Return the batch of one step: shuffled anew each epoch, and a function of the step alone."""
+    """Return the batch of one step: shuffled for each epoch; a function of the step alone."""
     epoch, batch = divmod(step, len(examples) // size)
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(epoch))
     chosen = [examples[int(index)] for index in order[batch * size : (batch + 1) * size]]

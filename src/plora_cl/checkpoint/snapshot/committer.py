@@ -161,7 +161,7 @@ class Committer:
         assert self.newest is not None
         try:
             complete(self.store, self.newest)
-            if trajectory is not self._retired_for:  # set anew each time a run is resumed
+            if trajectory is not self._retired_for:  # a new object each time a run is resumed
                 retire(self.store)
                 self._retired_for = trajectory
             rotate(self.store, self.newest, self._keep_last, manifest)

@@ -1,4 +1,4 @@
-"""The half of a save that runs on the training thread: note what changes, and go on."""
+"""The half of a save that runs on the training thread: note what changes, and continue."""
 
 from __future__ import annotations
 

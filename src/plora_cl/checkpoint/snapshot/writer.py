@@ -70,7 +70,7 @@ class BackgroundWriter:
             dropped: Done in its place where it is dropped, for instance to release what it holds.
 
         Raises:
-            BaseException: Whatever an earlier job raised; ``job`` is dropped then.
+            BaseException: What an earlier job raised; ``job`` is dropped then.
             CheckpointError: This is a forked child.
         """
         if os.getpid() != self._process:  # its copy of the lock may never be released
@@ -103,7 +103,7 @@ class BackgroundWriter:
         """Return when every job is done.
 
         Raises:
-            BaseException: Whatever a job raised.
+            BaseException: What a job raised.
         """
         if os.getpid() != self._process:
             return

@@ -74,10 +74,8 @@ def retire(store: CheckpointStore) -> list[CheckpointEntry]:
             entry for entry, _ in line.abandoned if pins.copy(store, entry, moved[entry.path])
         ]
         pinned += [entry for entry in unused if pins.copy(store, entry, _live(entry))]
-        if pinned:
-            store.filesystem.sync_directory(
-                store.directory
-            )  # before the rename: no name may be unpinned
+        if pinned:  # before the rename: no name may be unpinned
+            store.filesystem.sync_directory(store.directory)
         for path, aside in moved.items():
             store.filesystem.rename(path, aside.path)
         for entry in unused:

@@ -21,7 +21,7 @@ class Verdict(Finding):
 
     Attributes:
         unusable: Why no run can resume from it; None where one can, since it is intact or only
-            base weights are damaged, which a run has from its model and stores anew.
+            base weights are damaged, which a run takes from its model and stores again.
     """
 
     unusable: CheckpointError | None = None
