@@ -122,6 +122,19 @@ def test_a_branch_leaves_what_was_loaded_although_that_file_is_replaced_meanwhil
     assert departure.state_digest == expected
 
 
+def test_a_loop_may_change_its_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with manager(Path("run"), Learner()) as checkpoints:
+        checkpoints.resume()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        checkpoints.save(1)
+    assert verify(tmp_path / "run").is_intact
+    assert names(tmp_path / "run") == ["checkpoint_task0_epoch0_batch0.pt"]
+
+
 def test_constants_are_stored_once_and_shared(tmp_path: Path) -> None:
     train(tmp_path, 4, keep_last=3)
     store = CheckpointStore(tmp_path / "checkpoints")

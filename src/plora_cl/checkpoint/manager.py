@@ -97,7 +97,7 @@ class CheckpointManager:
         require_components(components, reserved=_RANDOM)
         keep_last = at_least("keep_last", keep_last, 1)
         disk_budget = None if disk_budget is None else at_least("disk_budget", disk_budget, 1)
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # the loop may change its working directory
         self._components: dict[str, Stateful] = {**components, _RANDOM: RandomState()}
         self._constants = HashedConstants({} if constants is None else constants)
         self._facts = RunFacts.recorded(
