@@ -122,6 +122,14 @@ def test_a_branch_leaves_what_was_loaded_although_that_file_is_replaced_meanwhil
     assert departure.state_digest == expected
 
 
+def test_a_budget_that_cannot_be_kept_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path, 4, disk_budget=1)
+    assert len(names(tmp_path)) == 1
+    assert caplog.text.count("budget is 1 ") == 1
+
+
 def test_a_loop_may_change_its_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

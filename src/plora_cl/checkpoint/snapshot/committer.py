@@ -107,6 +107,7 @@ class Committer:
         self._refs: dict[str, ObjectRef] = {}
         self._retired_for: Trajectory | None = None
         self._warned_of_shortage_in: int | None = None
+        self._warned_of_budget = False
 
     def write(self, save: Save, *, release: Callable[[], object]) -> None:
         """Do the work of ``save``. A refusal by the disk is reported, and not raised.
@@ -166,9 +167,14 @@ class Committer:
                 self._retired_for = trajectory
             rotate(self.store, self.newest, self._keep_last, manifest)
             if self._disk_budget is not None:
-                keep_within(self.store, self.newest, self._disk_budget)
+                keep_within(self.store, self.newest, self._disk_budget, warn=self._warn_of_budget)
         except CheckpointError as error:
             self._listener.warn(f"old checkpoints were not removed: {error}")
+
+    def _warn_of_budget(self, line: str) -> None:
+        if not self._warned_of_budget:  # else each save would say it
+            self._warned_of_budget = True
+            self._listener.warn(line)
 
     def _warn_of_shortage(self, task: int, checkpoint_bytes: int) -> None:
         if task == self._warned_of_shortage_in:

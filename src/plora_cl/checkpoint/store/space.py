@@ -77,18 +77,23 @@ def kept_bytes(store: CheckpointStore) -> int:
 
 
 def keep_within(
-    store: CheckpointStore, current: CheckpointEntry, budget: int
+    store: CheckpointStore,
+    current: CheckpointEntry,
+    budget: int,
+    *,
+    warn: Callable[[str], object] = log.warning,
 ) -> list[CheckpointEntry]:
     """Remove checkpoints down to ``budget``, after a save and its rotation; return them.
 
     The oldest checkpoints of the task in training go first. The one just saved, those ahead of it,
-    the last one of each completed task and pinned ones always stay; a warning says so where these
+    the last one of each completed task and pinned ones always stay; ``warn`` is told where these
     alone exceed the budget. While another process sets a pin, removal is left to the next save.
 
     Args:
         store: Where the checkpoints are.
         current: The checkpoint that was committed last.
         budget: Bytes that checkpoints and objects may take.
+        warn: Told where those that stay exceed it.
 
     Raises:
         CheckpointError: The disk refused.
@@ -102,13 +107,10 @@ def keep_within(
         if going:
             store.delete(going)
     if needed > budget:
-        log.warning(
-            "%s: checkpoints that must stay take %d bytes and the disk budget is %d (setting "
-            "checkpoint_disk_budget); raise it, unpin some, or remove retired ones with plora-cl "
-            "checkpoints gc --retired",
-            store.directory,
-            needed,
-            budget,
+        warn(
+            f"{store.directory}: checkpoints that must stay take {needed} bytes and the disk "
+            f"budget is {budget} (setting checkpoint_disk_budget); raise it, unpin some, or remove "
+            "retired ones with plora-cl checkpoints gc --retired"
         )
     collect_garbage(store)
     return going
