@@ -13,6 +13,7 @@ import pytest
 
 from plora_cl.checkpoint import load_checkpoint
 from plora_cl.state_digest import state_digest
+from warm import Interpreter
 
 ROOT = Path(__file__).parents[2]
 MOST_LINES, MOST_FOR_TRAINER = 25, 35
@@ -40,19 +41,26 @@ def test_the_program_of_the_page_runs_and_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize("example", ["raw_pytorch", "transformers_trainer"])
-def test_an_example_refuses_other_texts_and_steps_by_name(tmp_path: Path, example: str) -> None:
-    def run(text: str, steps: int) -> subprocess.CompletedProcess[str]:
+def test_an_example_refuses_other_texts_and_steps_by_name(
+    tmp_path: Path, example: str, warm: Interpreter
+) -> None:
+    script = ROOT / "examples" / f"{example}.py"
+
+    def run(text: str, steps: int, *, cold: bool = False) -> subprocess.CompletedProcess[str]:
         (tmp_path / "text.tsv").write_text("".join(f"{n % 2}\t{text} {n}\n" for n in range(24)))
-        argv = [tmp_path / "run", "--text", tmp_path / "text.tsv", "--steps", str(steps)]
+        argv = [str(tmp_path / "run"), "--text", str(tmp_path / "text.tsv"), "--steps", str(steps)]
+        if not cold:
+            program = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+            return warm.run(program, *argv, path=[script.parent])
         return subprocess.run(
-            [sys.executable, str(ROOT / "examples" / f"{example}.py"), *map(str, argv)],
+            [sys.executable, str(script), *argv],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
             check=False,
         )
 
-    done = run("one text", 4)
+    done = run("one text", 4, cold=True)
     assert done.returncode == 0, done.stderr
     for text, steps, name in (("another text", 4, "text"), ("one text", 6, "steps")):
         refused = run(text, steps)

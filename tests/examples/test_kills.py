@@ -14,6 +14,7 @@ import pytest
 from plora_cl.checkpoint import load_checkpoint, verify
 from plora_cl.state_digest import state_digest
 from training.test_kills import Runs
+from warm import Interpreter
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KILLS = 20
@@ -23,10 +24,10 @@ TOPICS = {"cat": "meow purr whiskers", "dog": "bark leash bone", "rain": "wet cl
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
-    runs = Runs(["raw_pytorch", "transformers_trainer"], EXAMPLES)
-    yield runs
-    runs.close()
+def runs(warm: Interpreter) -> Iterator[Runs]:
+    examples = warm.with_modules("raw_pytorch", "transformers_trainer", path=[EXAMPLES])
+    yield Runs(examples)
+    examples.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Runs `plora-cl train` on streams that fail under it: reads one JSON request a line.
 
-Imports cost seconds, so they are paid once, and each command runs in a forked child. Answers each
-line with the exit status and with what was read of the output, as JSON.
+Each command runs in a forked child. Answers each line with the exit status and with what was read
+of the output, as JSON.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import accelerate  # noqa: F401
-import datasets  # noqa: F401
-import peft  # noqa: F401
-import transformers.models.bert.modeling_bert  # noqa: F401
-
-import plora_cl.training.trainer  # noqa: F401
 from plora_cl.cli.main import main
 
 

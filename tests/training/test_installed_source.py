@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from plora_cl.data.sources.added import AddedSource
 from plora_cl.data.sources.entry import Declared
 from plora_cl.errors import DataError
 from plora_cl.extensions import SOURCES
+from warm import PLORA_CL, Interpreter
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
 
@@ -52,20 +52,22 @@ def config(settings: dict[str, Any], tmp_path: Path) -> Path:
     return file
 
 
-def train(site: Path, folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "plora_cl.cli.train.command", *argv],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def train(warm: Interpreter) -> Train:
+    """Return ``plora-cl train`` with the packages of a site, in a folder."""
+
+    def train(site: Path, folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+        return warm.run(PLORA_CL, "train", *argv, cwd=folder, path=[site])
+
+    return train
 
 
 @pytest.mark.timeout(120)
 def test_its_tasks_are_learned_and_found_again_from_another_folder(
-    site: Path, config: Path, tmp_path: Path
+    site: Path, config: Path, tmp_path: Path, train: Train
 ) -> None:
     done = train(site, tmp_path, "--config", str(config))
     assert done.returncode == 0, done.stderr
@@ -81,7 +83,7 @@ def test_its_tasks_are_learned_and_found_again_from_another_folder(
 
 
 def test_a_task_that_is_not_there_is_refused_before_anything_is_loaded(
-    site: Path, config: Path, tmp_path: Path
+    site: Path, config: Path, tmp_path: Path, train: Train
 ) -> None:
     (tmp_path / "data/first/test.txt").unlink()
     done = train(site, tmp_path, "--config", str(config))
@@ -90,7 +92,9 @@ def test_a_task_that_is_not_there_is_refused_before_anything_is_loaded(
     assert done.stderr == ("Error: task 'first': there is no file data/first/test.txt; add it\n")
 
 
-def test_without_the_package_its_entry_is_an_unknown_task(config: Path, tmp_path: Path) -> None:
+def test_without_the_package_its_entry_is_an_unknown_task(
+    config: Path, tmp_path: Path, train: Train
+) -> None:
     (tmp_path / "empty").mkdir()
     done = train(tmp_path / "empty", tmp_path, "--config", str(config))
     assert done.returncode == 2
@@ -159,7 +163,7 @@ def test_a_source_without_mistakes_has_the_digest_that_it_had_by_itself() -> Non
 
 
 def test_what_a_package_raises_is_one_line_of_the_command(
-    settings: dict[str, Any], tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path, train: Train
 ) -> None:
     code = BROKEN.replace("for number", "raise KeyError('boom')\n        for number")
     install(tmp_path / "site", code, "db = broken:Broken", SOURCES)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +15,22 @@ import pytest
 import yaml
 
 from training.evidence import evidence
+from warm import Interpreter, Process
 
 KILLS = int(os.environ.get("PLORA_CL_KILLS", "6"))
 """Set it to hundreds for a long trial; `-s` prints how many were survived."""
+TRAIN = "import sys; from plora_cl.cli.train.command import main; sys.exit(main())"
 
 
 class Runs:
-    """Starts runs in a process that has everything imported already.
+    """Starts runs and kills them.
 
     Args:
-        modules: To import, too; found in ``folder``.
-        folder: The working directory.
+        interpreter: Forks them.
     """
 
-    def __init__(self, modules: Sequence[str] = (), folder: Path | None = None) -> None:
-        script = Path(__file__).with_name("kill_server.py")
-        self._server = subprocess.Popen(
-            [sys.executable, str(script), *modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-        )
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
 
     def train(
         self,
@@ -47,34 +39,25 @@ class Runs:
         *,
         kill_after: float | None = None,
         kill_at: int | None = None,
-        script: str | None = None,
+        script: str = TRAIN,
     ) -> int:
         """Run to the end, or kill after so many seconds or changes; return the exit status.
 
-        With ``script`` it is what runs in place of the command line.
+        ``script`` is the code that runs, ``kill_at`` counts its changes of the disk from 0.
         """
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        request = {
-            "argv": argv,
-            "output": str(output),
-            "kill_after": kill_after,
-            "kill_at": kill_at,
-            **({} if script is None else {"script": script}),
-        }
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def close(self) -> None:
-        self._server.communicate()
+        dying = "" if kill_at is None else f"import training.dying as d; d.die_at({kill_at})\n"
+        with output.open("w") as file:
+            process = self._interpreter.start(dying + script, *argv, stdout=file)
+        if process.wait(kill_after) is None:
+            process.kill()
+        code = process.wait()
+        assert code is not None
+        return code
 
 
 @pytest.fixture
-def runs() -> Iterator[Runs]:
-    runs = Runs()
-    yield runs
-    runs.close()
+def runs(warm: Interpreter) -> Runs:
+    return Runs(warm)
 
 
 def command_line(settings: dict[str, Any], folder: Path) -> list[str]:
@@ -116,7 +99,7 @@ def test_a_run_killed_at_random_instants_ends_like_one_that_was_not(
 @pytest.mark.fault
 @pytest.mark.timeout(300)
 def test_the_command_line_killed_again_and_again_ends_like_one_that_was_not(
-    tmp_path: Path, settings: dict[str, Any], runs: Runs
+    tmp_path: Path, settings: dict[str, Any], runs: Runs, warm: Interpreter
 ) -> None:
     output = tmp_path / "output.txt"
     argv = command_line(settings, tmp_path / "reference")
@@ -126,11 +109,12 @@ def test_the_command_line_killed_again_and_again_ends_like_one_that_was_not(
     log = tmp_path / "killed" / "run" / "results" / "run_log.jsonl"
     for lines in (2, 14, 31):
         with output.open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "plora_cl.cli.train.command", *argv],
-                stdout=file,
-                stderr=file,
-            )
+            process: Process | subprocess.Popen[bytes]
+            if lines == 14:  # as a user starts it
+                command = [sys.executable, "-m", "plora_cl.cli.train.command", *argv]
+                process = subprocess.Popen(command, stdout=file, stderr=file)
+            else:
+                process = warm.start(TRAIN, *argv, stdout=file)
         while not log.exists() or log.read_bytes().count(b"\n") < lines:
             assert process.poll() is None, output.read_text()
             time.sleep(0.001)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
 from training.going_on import cut, events, newest, refusal, train
 from training.test_kills import Runs
+from training.test_kills import runs as runs  # a fixture
 
 
 class Counter(ContinualMethod):
@@ -64,13 +65,6 @@ def anchored(
     folder = tmp_path_factory.mktemp("anchored")
     cut(settings, folder, methods=[anchor(strength=3.0)])
     return folder
-
-
-@pytest.fixture
-def runs() -> Iterator[Runs]:
-    runs = Runs()
-    yield runs
-    runs.close()
 
 
 def test_a_method_of_ones_own_acts_and_reports_beside_the_others(

@@ -22,6 +22,8 @@ from plora_cl.training.stopping import StopRequest
 from plora_cl.training.trainer import CLTrainer
 from plora_cl.units import Unit
 from training.evidence import evidence
+from training.test_kills import TRAIN
+from warm import Interpreter
 
 
 class Asks(Reporter):
@@ -183,7 +185,7 @@ def test_no_time_at_all_exits_with_75_and_says_how_to_go_on(
 @pytest.mark.fault
 @pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_real_process_that_gets_a_signal_ends_with_its_code_and_goes_on_exactly(
-    tmp_path: Path, settings: dict[str, Any], number: signal.Signals
+    tmp_path: Path, settings: dict[str, Any], number: signal.Signals, warm: Interpreter
 ) -> None:
     # Long enough that the signal comes before the end, and what is kept does not depend on when
     slow = {**settings, "epochs": 20, "checkpoint_every": 1000, "keep_last_n_checkpoints": 1}
@@ -191,9 +193,7 @@ def test_a_real_process_that_gets_a_signal_ends_with_its_code_and_goes_on_exactl
     argv = configured(tmp_path, slow)
     output, log = tmp_path / "output.txt", tmp_path / "run" / "results" / "run_log.jsonl"
     with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "plora_cl.cli.train.command", *argv], stdout=file, stderr=file
-        )
+        process = warm.start(TRAIN, *argv, stdout=file)
     while not log.exists() or log.read_bytes().count(b"\n") < 2:
         assert process.poll() is None, output.read_text()
         time.sleep(0.001)

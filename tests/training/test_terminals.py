@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import yaml
 from plora_cl.checkpoint.store.store import CheckpointStore
 from training.evidence import evidence
 from training.going_on import train
+from warm import Interpreter
 
 ENDING = {"terminal closed": 129, "shell closed": 129}
 GOING_ON = ("terminal closed, nohup", "pipe closed", "disk full", "no streams")
@@ -24,7 +22,10 @@ pytestmark = pytest.mark.fault
 
 @pytest.fixture(scope="module")
 def ended(
-    settings: dict[str, Any], whole: Path, tmp_path_factory: pytest.TempPathFactory
+    settings: dict[str, Any],
+    whole: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    warm: Interpreter,
 ) -> dict[str, tuple[Path, int, str]]:
     """Return for each scenario the folder, the exit status and what was read of the output."""
     assert whole.is_dir()  # texts are tokenised
@@ -36,15 +37,8 @@ def ended(
         argv = ["train", "--config", str(config), "--experiment-dir", str(folder)]
         log = folder / "run" / "results" / "run_log.jsonl"
         requests.append(json.dumps({"scenario": scenario, "argv": argv, "log": str(log)}))
-    server = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("terminal_runs.py"))],
-        input="\n".join(requests),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    script = Path(__file__).with_name("terminal_runs.py").read_text(encoding="utf-8")
+    server = warm.run(script, given="\n".join(requests))
     assert server.returncode == 0, server.stderr
     answers = map(json.loads, server.stdout.splitlines())
     return {
