@@ -1,6 +1,6 @@
 """Every learner, stopped after every step of one run and inside other phases, in process.
 
-`test_resume_sweep` stops single runs at each step; here each process of a run does one step.
+Each process of a run does one step. `test_resume_sweep` has runs that save less often.
 """
 
 from __future__ import annotations

@@ -124,22 +124,23 @@ def test_each_later_task_is_preceded_by_writing(whole: tuple[Path, Writing]) -> 
     assert names == []  # kept for the task in training only, and nothing is written for the last
 
 
-def test_a_run_whose_power_fails_at_any_unit_ends_like_one_that_was_not_stopped(
+def test_a_run_whose_power_fails_at_each_unit_ends_like_one_that_was_not_stopped(
     tmp_path: Path,
     replaying: dict[str, Any],
     whole: tuple[Path, Writing],
     expected: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for unit in range(1, len(whole[1].units) + 1):
-        folder = tmp_path / str(unit)
-        with monkeypatch.context() as patch:
-            patch.setattr(run_module, "_SECONDS_BETWEEN_SAVES", 0.0)
-            with pytest.raises(PowerCut):
-                train(folder, uncached(replaying, tmp_path), reporter=Writing(unit, cut))
-        rest = Writing()
-        assert evidence(train(folder, uncached(replaying, tmp_path), reporter=rest)) == expected
-        assert len(rest.units) <= len(whole[1].units) - unit + 2
+    monkeypatch.setattr(run_module, "_SECONDS_BETWEEN_SAVES", 0.0)
+    units, settings = whole[1].units, uncached(replaying, tmp_path)
+    for done in range(len(units) - 1):
+        part = Writing(2, cut)
+        with pytest.raises(PowerCut):
+            train(tmp_path, settings, reporter=part)
+        assert part.units == units[done : done + 2]  # of each start one unit is saved
+    rest = Writing()
+    assert evidence(train(tmp_path, settings, reporter=rest)) == expected
+    assert rest.units == units[-1:]
 
 
 def test_what_was_written_outlives_a_power_cut_before_anything_is_trained(

@@ -12,7 +12,7 @@ import pytest
 from plora_cl.checkpoint.snapshot import committer
 from plora_cl.checkpoint.store.retention import rotate
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.training.reporting import Reporter
+from plora_cl.training.reporting import Reporter, StepReport
 from plora_cl.training.trainer import CLTrainer
 from plora_cl.units import Unit
 from training.evidence import evidence
@@ -40,6 +40,18 @@ class Fuse(Reporter):
         self._activity -= 1
         self.activities += 1
         if self._activity == 0:
+            raise PowerCut
+
+
+class StopsAt(Reporter):
+    """Cuts the power at a step of the whole run, counted from 1."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def step(self, report: StepReport, /) -> None:
+        epochs = report.task * report.epochs + report.epoch
+        if epochs * report.batches + report.batch + 1 == self._step:
             raise PowerCut
 
 
@@ -72,8 +84,18 @@ def survives(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_a_run_stopped_after_any_step_ends_like_one_that_was_not(
+def test_a_run_stopped_after_each_step_ends_like_one_that_was_not(
+    tmp_path: Path, settings: dict[str, Any], reference: Reference
+) -> None:
+    for step in range(1, STEPS + 1):
+        with pytest.raises(PowerCut):
+            train(tmp_path, settings, StopsAt(step))
+    assert evidence(train(tmp_path, settings)) == reference.evidence
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("step", [1, 8, 13, 20, 25, STEPS])
+def test_a_run_stopped_once_ends_like_one_that_was_not(
     tmp_path: Path, settings: dict[str, Any], reference: Reference, step: int
 ) -> None:
     survives(tmp_path, settings, reference, lambda: Fuse(step=step))
