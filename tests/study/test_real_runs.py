@@ -1,4 +1,7 @@
-"""``plora-cl study`` with real children: killed, started again, and left alone when done."""
+"""``plora-cl study`` with real children: killed, started again, and left alone when done.
+
+The supervisor that is killed and its children are new interpreters; later children are forked.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +23,21 @@ import yaml
 import tiny
 from plora_cl.checkpoint.disk.lock import holder_of
 from plora_cl.cli.study.command import main
+from plora_cl.study import child
 from plora_cl.training.trainer import CLTrainer
 from training.evidence import evidence
+from warm import Interpreter, Process
 
 PATIENCE_SECONDS = 120.0
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for seven processes to load torch
+SUPERVISED = """
+import os, sys, torch
+from plora_cl.cli.train.supervised import main
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # read before only by a new interpreter
+sys.exit(main())
+"""
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for four processes to load torch
 
 
 def wait_for(what: Callable[[], object]) -> None:
@@ -100,9 +113,25 @@ def killed(place: Place) -> Place:
 
 
 @pytest.fixture(scope="module")
-def again(killed: Place) -> Place:
+def again(killed: Place, warm: Interpreter) -> Place:
     """The same study, started again at once and ended by itself."""
-    assert main([str(killed.file)]) == 1
+
+    def forked(command: list[str], *, env: dict[str, str], **options: Any) -> Process:
+        assert command[:3] == [sys.executable, "-m", "plora_cl.cli.train.supervised"]
+        assert options.keys() == {"stdin", "stdout", "stderr", "start_new_session"}
+        return warm.start(
+            SUPERVISED,
+            *command[3:],
+            stdin=options["stdin"],
+            stdout=options["stdout"],
+            env=env,
+            new_session=options["start_new_session"],
+        )
+
+    names = {"Popen": forked, "PIPE": subprocess.PIPE, "STDOUT": subprocess.STDOUT}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "subprocess", SimpleNamespace(**names))
+        assert main([str(killed.file)]) == 1
     return killed
 
 

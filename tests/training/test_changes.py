@@ -286,7 +286,7 @@ def test_another_number_of_threads_is_refused_and_accepted_on_demand(
 def test_another_version_of_a_library_is_refused(
     settings: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plora_cl.compute.environment.version", lambda name: f"{name} 0")
+    monkeypatch.setattr("plora_cl.compute.environment._version", lambda name: f"{name} 0")
     said = refusal(settings, here)
     for library in ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers"):
         assert f"environment.{library}: saved in checkpoint" in said

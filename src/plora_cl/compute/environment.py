@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def _index(device: str) -> int:
     return torch.device(device).index if ":" in device else torch.cuda.current_device()
 
 
+@cache
 def _version(library: str) -> str | None:
     try:
         return version(library)
