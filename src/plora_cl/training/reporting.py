@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from plora_cl.units import Unit
 
-_STANDS = {
+STANDS = {
     "prepare": "in preparation",
     "train": "in training",
     "validate": "before validation",
@@ -61,7 +61,7 @@ def standing(cursor: Mapping[str, Any]) -> str:
     Args:
         cursor: State of its cursor.
     """
-    return f"step {cursor['step']}, task {cursor['task'] + 1} {_STANDS[cursor['phase']]}"
+    return f"step {cursor['step']}, task {cursor['task'] + 1} {STANDS[cursor['phase']]}"
 
 
 class Reporter:

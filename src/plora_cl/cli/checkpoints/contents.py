@@ -8,6 +8,7 @@ from typing import Any
 from plora_cl.checkpoint.tools.inventory import Finding
 from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import CorruptCheckpointError
+from plora_cl.training.reporting import STANDS
 from plora_cl.wording import counted
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
@@ -56,14 +57,11 @@ def standing(cursor: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         return f"after {counted(cursor['step'], 'step')}"
     names, task, phase = task_names(settings), int(cursor["task"]), cursor["phase"]
     place = f"task {task + 1} of {max(len(names), task + 1)} ({named(names, task)})"
-    if phase == "done":
-        return f"{place} is learned and measured"
-    if phase == "train":
-        epochs = settings.get("epochs", "?")
-        return f"{place} in training, {cursor['epoch']} of {epochs} epochs done" + (
-            f", then {cursor['batch']} batches" * bool(cursor["batch"])
-        )
-    return f"{place}, before its phase {phase!r}"
+    stands = f"{place} {STANDS.get(phase, phase)}"
+    if phase != "train":
+        return stands
+    epochs = f"{cursor['epoch']} of {settings.get('epochs', '?')} epochs done"
+    return f"{stands}, {epochs}" + f", then {cursor['batch']} batches" * bool(cursor["batch"])
 
 
 def scores(state: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -12,10 +12,11 @@ from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, loc
 from plora_cl.cli.checkpoints.contents import shown_age, shown_bytes, status
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
+from plora_cl.training.reporting import STANDS
 from plora_cl.wording import counted
 
 _NUMBERS = ("step", "loss", "age", "unique", "shared")
-_SPARE = ("shared", "next", "loss", "step", "age", "unique")
+_SPARE = ("shared", "stands at", "loss", "step", "age", "unique")
 
 
 @command(
@@ -66,7 +67,7 @@ def _shown(asked: Target, found: Sequence[Summary]) -> Iterator[str | Table]:
     if not found:
         yield f"No checkpoint in {asked.store.directory}"
         return
-    columns = ("checkpoint", "next", *_NUMBERS, "state")
+    columns = ("checkpoint", "stands at", *_NUMBERS, "state")
     yield Table(str(asked.store.directory), columns, [*map(_row, found)], _NUMBERS, _SPARE)
     files = sum(summary.status.st_size for summary in found)
     refs = {ref for s in found if s.manifest for ref in s.manifest.objects.values()}
@@ -83,9 +84,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
     place, step, loss = "?", "?", "?"
     if summary.manifest is not None:
         cursor = summary.manifest.cursor
-        place = f"task {cursor['task']} {cursor['phase']}"
-        if cursor["phase"] == "train":
-            place += f", epoch {cursor['epoch']}, batch {cursor['batch']}"
+        place = f"task {cursor['task'] + 1} {STANDS.get(cursor['phase'], cursor['phase'])}"
         step = str(cursor["step"])
         loss = "-" if summary.manifest.loss is None else f"{summary.manifest.loss:.4f}"
     marks = [status(summary, "ok"), *(name for name, is_set in _flags(summary).items() if is_set)]
