@@ -38,15 +38,15 @@ class ExtensionError(PloraError):
 
 
 class TrainingError(PloraError):
-    """Training cannot go on, for instance because the loss is no longer finite."""
+    """Training cannot continue, for instance because the loss is not finite."""
 
 
 class StudyError(PloraError):
-    """A set of runs cannot go on, or does not add up to something that can be compared."""
+    """The runs of a study cannot continue, or their results cannot be compared."""
 
 
 class RunStoppedError(PloraError):
-    """A run was asked to stop, and did where nothing is lost.
+    """A run was asked to stop, and stopped at an instant at which nothing is lost.
 
     Attributes:
         exit_code: What the process exits with: 128 + signal, or 75 where time was up.
@@ -58,7 +58,7 @@ class RunStoppedError(PloraError):
 
 
 class ExperimentExistsError(PloraError):
-    """The experiment folder already holds checkpoints and nobody said what to do with them."""
+    """The experiment folder holds an earlier run, and the call does not say to replace it."""
 
 
 class ExperimentLockedError(PloraError):
@@ -70,7 +70,7 @@ class ExperimentMovedError(ExperimentLockedError):
 
 
 class OutputError(PloraError):
-    """What a run leaves beside its checkpoints cannot be written: the message names the file."""
+    """A file of a run other than its checkpoints cannot be written: the message names it."""
 
 
 class CheckpointError(PloraError):
@@ -78,7 +78,7 @@ class CheckpointError(PloraError):
 
 
 class CheckpointNotFoundError(CheckpointError):
-    """There is nothing to resume from."""
+    """No checkpoint to resume from was found."""
 
 
 class CorruptCheckpointError(CheckpointError):

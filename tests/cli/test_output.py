@@ -11,7 +11,7 @@ import pytest
 
 from cli.closed_pipe import unread
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.output import going_on_without_output
+from plora_cl.cli.output import continuing_without_output
 from plora_cl.errors import DataError
 
 
@@ -23,7 +23,7 @@ def test_help_that_nobody_reads_ends_quietly() -> None:
 
 def test_a_stream_is_itself_again_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout
-    with going_on_without_output():
+    with continuing_without_output():
         print("shown")
     assert sys.stdout is before
     assert capsys.readouterr().out == "shown\n"
@@ -31,14 +31,14 @@ def test_a_stream_is_itself_again_afterwards(capsys: pytest.CaptureFixture[str])
 
 PROGRAM = """
 import time
-from plora_cl.cli.output import going_on_without_output
+from plora_cl.cli.output import continuing_without_output
 from plora_cl.cli.progress import reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.units import Unit
 class Run:
     def request(self, reason, exit_code):
         pass
-with going_on_without_output(), stopping(Run()), reporter_for() as reporter:
+with continuing_without_output(), stopping(Run()), reporter_for() as reporter:
     reporter.task_started(0, 1, "news", 10)
     while True:
         reporter.activity(Unit("evaluation", 1, 2))

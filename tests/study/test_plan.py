@@ -137,8 +137,8 @@ def test_without_orders_the_tasks_of_the_base_are_learned(planned: Planned) -> N
         ({"tune": {"learning_rate": [1e-3, 1e-3]}},
          "tune.learning_rate: [0.001, 0.001]; expected each one once"),
         ({"tune": {"learning_rate": [1e-3], "seed": 1}},
-         "tune.seed: 1 is one of the seeds of the runs: values would be chosen by the results they "
-         "are to be measured with; take another"),
+         "tune.seed: 1 is one of the seeds of the runs: values would be chosen by the results that "
+         "they are later measured by; take another"),
         ({"tune": {"learning_rat": [1e-3]}},
          "tune.learning_rat: unknown key; did you mean learning_rate?"),
     ],

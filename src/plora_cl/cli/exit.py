@@ -44,7 +44,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(error_line(f"{error.filename}: {error.strerror}"), file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)

@@ -23,7 +23,7 @@ _FOR_GOOD = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 
 @contextmanager
-def going_on_without_output() -> Iterator[None]:
+def continuing_without_output() -> Iterator[None]:
     """Drop output that stdout or stderr refuse, instead of failing."""
     with _replaced("stdout", _nothing), _replaced("stderr", _nothing):
         yield

@@ -40,7 +40,7 @@ def stopping(run: Stoppable) -> Iterator[None]:
 
     def handle(number: int, _: FrameType | None) -> None:
         for each in numbers:
-            signal.signal(each, _go_on if each.name == "SIGHUP" else _end_at_once)
+            signal.signal(each, _ignore if each.name == "SIGHUP" else _end_at_once)
         _request(run, number)
 
     global _under_way
@@ -75,7 +75,7 @@ def _request(run: Stoppable, number: int) -> None:
         print(f"{name}: stopping {when}; once more stops at once", file=sys.stderr)
 
 
-def _go_on(number: int, _: FrameType | None) -> None:
+def _ignore(number: int, _: FrameType | None) -> None:
     """Do nothing: the run is already stopping."""
 
 

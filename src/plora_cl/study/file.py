@@ -199,7 +199,7 @@ def _contradictions(study: StudyFile) -> list[str]:
     if study.tune is not None and study.tune.seed in study.seeds:
         found.append(
             f"tune.seed: {study.tune.seed} is one of the seeds of the runs: values would be chosen "
-            "by the results they are to be measured with; take another"
+            "by the results that they are later measured by; take another"
         )
     if not isinstance(study.base.get("preset", ""), str):
         found.append(f"base.preset: {shown(study.base['preset'])}; expected a name")

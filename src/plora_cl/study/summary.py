@@ -21,6 +21,7 @@ from plora_cl.study.statistics import (
     estimate,
     independent,
 )
+from plora_cl.wording import counted
 
 RATIO = "ratio_to_baseline"
 """Average accuracy divided by that of the baseline's run of the same order and seed."""
@@ -141,7 +142,7 @@ def markdown(groups: Sequence[Group], baseline: str | None) -> str:
     lines = [head, ["---"] * len(head)]
     for (method, variant), line in by_key.items():
         group = line["average_accuracy"]
-        cells = [method, variant or "-", str(group.runs), _units(group.estimate.n, group.unit)]
+        cells = [method, variant or "-", str(group.runs), counted(group.estimate.n, group.unit)]
         cells += [_cell(line.get(name)) for name in shown]
         if baseline is not None:
             cells += _compared(line)
@@ -237,10 +238,6 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(listed)
     return out.getvalue()
-
-
-def _units(count: int, unit: str) -> str:
-    return f"{count} {unit}{'s' * (count != 1)}"
 
 
 def _cell(group: Group | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.cli.exit import OK, exit_code
-from plora_cl.cli.output import ending_without_output, going_on_without_output
+from plora_cl.cli.output import continuing_without_output, ending_without_output
 from plora_cl.cli.parser import Parser
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.tables import Table, show
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl study`` with ``argv``, by default that of the process."""
     arguments = study_parser().parse_args(argv)
     looks_only = arguments.dry_run or arguments.status or arguments.summarise
-    with ending_without_output() if looks_only else going_on_without_output():
+    with ending_without_output() if looks_only else continuing_without_output():
         return exit_code(lambda: OK if _command(arguments) else INCOMPLETE)
 
 

@@ -11,7 +11,7 @@ from plora_cl.checkpoint.disk.lock import require_free
 from plora_cl.checkpoint.store.preconditions import require_startable
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.output import going_on_without_output
+from plora_cl.cli.output import continuing_without_output
 from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.train.flags import resolved, train_parser
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed = vars(parser.parse_args(argv))
     if "accept_changes" in typed and "resume" not in typed:
         parser.error("--accept-changes needs --resume")
-    with going_on_without_output():
+    with continuing_without_output():
         return exit_code(lambda: _train(typed))
 
 

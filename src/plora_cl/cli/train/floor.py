@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.output import going_on_without_output
+from plora_cl.cli.output import continuing_without_output
 from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.train.flags import floor_parser, resolved
 from plora_cl.config.inputs import require_inputs
@@ -21,13 +21,13 @@ SUFFIX = "-floor"
 def main(argv: Sequence[str] | None = None) -> int:
     """Learn the floor with the flags in ``argv``; return the exit code."""
     typed = vars(floor_parser().parse_args(argv))
-    with going_on_without_output():
+    with continuing_without_output():
         return exit_code(lambda: _learn(_floor_settings(typed), quiet="quiet" in typed))
 
 
 def planned(config: Path) -> int:
     """Learn the floor as a study planned it; return the exit code."""
-    with going_on_without_output():
+    with continuing_without_output():
         return exit_code(lambda: _learn(resolve(config=config).settings))
 
 
