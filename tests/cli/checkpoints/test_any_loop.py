@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,16 @@ from checkpoint.components import Learner
 from cli.checkpoints.calls import Calls
 from plora_cl.checkpoint import CheckpointManager
 from plora_cl.cli.main import main
+
+
+class Plain(dict[str, Any]):
+    """A component whose state is what it holds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.update(state)
 
 
 @pytest.fixture
@@ -46,6 +57,28 @@ def test_list_verify_inspect_and_diff_work_without_settings(folder: Path, calls:
 def test_pins_and_collection_of_garbage_work_without_settings(folder: Path, calls: Calls) -> None:
     for command in ("pin", "unpin", "gc"):
         assert calls(command, str(folder)) == 0, calls.err
+
+
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [
+        ("scores", ({"best": 0.5}, {"best": 0.9})),
+        ("scores", ({"cells": [1.0]}, {"cells": [2.0]})),
+        ("costs", ({"total": 1.0}, {"total": 2.0})),
+        ("cursor", ({"row": 1}, {"row": 2})),
+    ],
+)
+def test_a_component_may_have_the_name_of_one_of_ours(
+    tmp_path: Path, calls: Calls, name: str, states: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    for place, state in enumerate(states):
+        own = {name: Plain(state)}
+        with CheckpointManager(tmp_path / str(place), own) as manager:
+            manager.save(manager.resume() + 1)
+    first, second = (str(tmp_path / str(place)) for place in range(2))
+    assert calls("inspect", first) == 0, calls.err
+    document = calls.json("diff", first, second, code=1)
+    assert [change["name"].partition(":")[0] for change in document["values"]] == [name]
 
 
 @pytest.mark.parametrize("command", ["fork", "export"])

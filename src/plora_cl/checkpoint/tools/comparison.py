@@ -95,13 +95,17 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
         {"seed": two.facts.seed, "loss": two.loss, "trained_tasks": two.trained_tasks},
     )
     timings: list[ValueDifference] = []
-    metrics = _changes(_scores(one.state), _scores(two.state))
+    metrics: list[ValueDifference] = []
     parts = [{**r.snapshot.state, **r.objects} for r in (first, second)]
-    for component in sorted({*parts[0], *parts[1]} - {"cursor", "scores"}):
-        found = timings if component in TIMED else values
+    components, timed = {*parts[0], *parts[1]}, frozenset[str]()
+    if one.facts.settings and two.facts.settings:  # names of other loops are their own
+        metrics = _changes(_scores(one.state), _scores(two.state))
+        # Cells are shown as metrics; anything else about scores must not get lost.
+        components -= {"cursor", *(["scores"] if metrics else [])}
+        timed = TIMED
+    for component in sorted(components):
+        found = timings if component in timed else values
         _compare(component, parts[0].get(component), parts[1].get(component), tensors, found)
-    if not metrics:  # cells are shown as metrics; anything else about scores must not get lost
-        _compare("scores", one.state.get("scores"), two.state.get("scores"), tensors, values)
     return Comparison(
         cursor=_changes(one.cursor, two.cursor),
         settings=_changes(one.facts.settings, two.facts.settings),

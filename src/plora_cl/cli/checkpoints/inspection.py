@@ -68,7 +68,7 @@ def inspect(arguments: Namespace) -> Answer:
         "trained_tasks": list(manifest.trained_tasks),
         "seed": manifest.seed,
         "loss": manifest.loss,
-        "scores": scores(content["state"]),
+        "scores": scores(content["state"] if manifest.settings else {}),
         "components": {name: _tensors(tensors_in(part)) for name, part in content["state"].items()},
         "objects": {
             name: _object(store, manifest.objects[name]) for name in sorted(manifest.objects)
