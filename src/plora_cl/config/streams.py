@@ -32,15 +32,14 @@ def expanded(value: object) -> object:
     Raises:
         ValueError: There is no stream of that name.
     """
-    if isinstance(value, str):
-        if value not in STREAMS:
+    match value:
+        case str() if value not in STREAMS:
             raise ValueError(
                 f"{value!r}; expected a list of tasks or the name of a stream; there are "
                 f"{', '.join(STREAMS)}"
             )
-        return STREAMS[value]
-    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
-        return STREAMS.get(value[0], value)
+        case str(name) | [str(name)]:
+            return STREAMS.get(name, value)
     return value
 
 
@@ -50,12 +49,12 @@ def recognised(value: object) -> object:
     Raises:
         ValueError: It is; the message has the name that was meant.
     """
-    if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
-        name = value[0]
-        meant = get_close_matches(name, STREAMS, n=1, cutoff=0.8)
-        if name not in STREAMS and meant and not Path(name).exists():
-            raise ValueError(
-                f"{name!r}; neither a task nor a stream; did you mean {meant[0]}? There are "
-                f"{', '.join(STREAMS)}"
-            )
+    match value:
+        case [str(name)] if name not in STREAMS:
+            meant = get_close_matches(name, STREAMS, n=1, cutoff=0.8)
+            if meant and not Path(name).exists():
+                raise ValueError(
+                    f"{name!r}; neither a task nor a stream; did you mean {meant[0]}? There are "
+                    f"{', '.join(STREAMS)}"
+                )
     return value

@@ -113,7 +113,13 @@ def train_parser() -> argparse.ArgumentParser:
     parser.settings = setting_names()
     general = parser.add_argument_group("settings")
     _add_sources(general)
-    _add_training(general)
+    general.add_argument(
+        "--max-time",
+        metavar="TIME",
+        type=_seconds,
+        help="stop at the next safe instant after so long, with exit code 75: 5400, 90m, 1h30m or "
+        "1:30:00",
+    )
     for title, flags in _groups().items():
         group = parser.add_argument_group(title)
         if title == "checkpoints":
@@ -219,16 +225,6 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--quiet", action="store_true", help="hide progress; the results are shown all the same"
-    )
-
-
-def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--max-time",
-        metavar="TIME",
-        type=_seconds,
-        help="stop at the next safe instant after so long, with exit code 75: 5400, 90m, 1h30m or "
-        "1:30:00",
     )
 
 
