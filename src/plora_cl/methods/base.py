@@ -76,7 +76,7 @@ class ContinualMethod:
     def check(self, model: ContinualClassifier) -> None:
         """Make sure that the method can have an effect on ``model``.
 
-        What follows from settings alone belongs into the contradictions of its `Technique`, which
+        What follows from settings alone belongs in the contradictions of its `Technique`, which
         are found before anything is loaded.
 
         Raises:

@@ -126,7 +126,8 @@ def _built(
     run_identity = {
         **identity(settings),
         **methods_identity(methods),
-        **_content(model, tasks),
+        "encoder": configuration_digest(model.encoder),
+        "data": data_identity(tasks),
     }
     checkpointer = _checkpointer(settings, components, base, writer, reporter, disk, run_identity)
     measurement = Measurement(
@@ -235,11 +236,6 @@ def _checkpointer(
         before_commit=before_commit,
         reporter=reporter,
     )
-
-
-def _content(model: ContinualClassifier, tasks: Sequence[Task]) -> StateDict:
-    """Return what was found where the settings say to look, as far as it decides a result."""
-    return {"encoder": configuration_digest(model.encoder), "data": data_identity(tasks)}
 
 
 def data_identity(tasks: Sequence[Task]) -> list[StateDict]:

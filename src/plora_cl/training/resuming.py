@@ -154,7 +154,7 @@ def restore_run(
     )
     with refusing_what_does_not_fit(path):
         run.components.restore(replace(resumable, snapshot=snapshot), in_place_of)
-    run.checkpointer.go_on_with(following.trajectory)
+    run.checkpointer.continue_on(following.trajectory)
     return Resumed(accepted, following.is_branch)
 
 

@@ -68,11 +68,6 @@ class Checkpointer:
         self._trajectory: Trajectory | None = None
 
     @property
-    def enabled(self) -> bool:
-        """Whether checkpoints are written at all."""
-        return self.store is not None
-
-    @property
     def newest(self) -> CheckpointEntry | None:
         """The last durable checkpoint that was saved here, or resumed from; `flush` before."""
         return None if self._committer is None else self._committer.newest
@@ -102,7 +97,7 @@ class Checkpointer:
             self._trajectory = first_trajectory(self.store, facts)
         return self._trajectory
 
-    def go_on_with(self, trajectory: Trajectory) -> None:
+    def continue_on(self, trajectory: Trajectory) -> None:
         """Save the following checkpoints as ones of ``trajectory``."""
         self._trajectory, self._constants = trajectory, None
 

@@ -79,7 +79,7 @@ class Run:
         self.disk.require()  # here: an error of the writer surfaces only with the next save
         parts, self._last_save = self.components, self.clock()
         self._has_saved_scores = bool(parts.under_way)
-        if not self.checkpointer.enabled:
+        if self.checkpointer.store is None:
             return
         with parts.costs.measure(parts.stage.name, "checkpoint"):
             self.checkpointer.save(
