@@ -56,7 +56,7 @@ def test_changes_of_the_trajectory_are_refused_together_unless_accepted() -> Non
     changes = value_changes(saved, current, IMPACTS)
     assert refusal(changes, accept=False) == (
         "resuming would not compute what the run of the checkpoint would have: "
-        "new: saved in checkpoint 1, now 2; rate: saved in checkpoint 0.1, now 0.2 "
+        "new: 1 in the checkpoint, now 2; rate: 0.1 in the checkpoint, now 0.2 "
         "(restore them, or accept them with --accept-changes)"
     )
     accepted = require_acceptable(changes, accept=True, shape_settings=())
@@ -66,14 +66,14 @@ def test_changes_of_the_trajectory_are_refused_together_unless_accepted() -> Non
 def test_structural_changes_are_refused_even_if_accepted() -> None:
     changes = value_changes({"lora_r": 8, "rate": 1}, {"lora_r": 4, "rate": 2}, IMPACTS)
     assert refusal(changes, accept=False).startswith(
-        "state_dict size mismatch: lora_r: saved in checkpoint 8, now 4; rate: saved in "
+        "state_dict size mismatch: lora_r: 8 in the checkpoint, now 4; rate: 1 in "
     )
     said = refusal(changes, accept=True)
     assert "rate" not in said
     assert "--overwrite" in said
     assert "--experiment-name" in said
     (change,) = value_changes({"rate": 1}, {"rate": 2}, IMPACTS)
-    assert "rate: saved in checkpoint 1, now 2 - because (" in refusal(
+    assert "rate: 1 in the checkpoint, now 2 - because (" in refusal(
         [as_structural(change, "because")], accept=True
     )
 

@@ -191,9 +191,9 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"identity": {"lr": 0.2}}, "identity.lr: saved in checkpoint 0.1, now 0.2"),
-        ({"constants": {"base": {"weight": torch.zeros(2, 3)}}}, "constants.base: saved in"),
-        ({"constants": {}}, "constants.base: saved in checkpoint"),
+        ({"identity": {"lr": 0.2}}, "identity.lr: 0.1 in the checkpoint, now 0.2"),
+        ({"constants": {"base": {"weight": torch.zeros(2, 3)}}}, r"constants.base: \w+ in the"),
+        ({"constants": {}}, r"constants.base: \w+ in the checkpoint, now nothing"),
     ],
 )
 def test_another_run_is_refused_by_what_differs(

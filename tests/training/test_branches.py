@@ -109,13 +109,13 @@ def test_an_imported_checkpoint_ends_like_the_run_it_was_taken_of(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("lora_r=4", "lora_r: saved in checkpoint 2, now 4 (a fork resumes"),
+        ("lora_r=4", "lora_r: 2 in the checkpoint, now 4 (a fork resumes"),
         ("tasks=[a]", "no task is called 'a'"),
         ("model_name=no/such-model", "no/such-model"),
-        ("use_ewc=false", "use_ewc: saved in checkpoint True, now False"),
-        ("batch_size=4", "batch_size: saved in checkpoint 8, now 4 - the checkpoint is inside"),
-        ("max_train_examples=20", "tasks[1].examples: saved in checkpoint 40, now 20 - "),
-        ("max_train_examples_per_class=5", "tasks[1].examples: saved in checkpoint 40, now 10"),
+        ("use_ewc=false", "use_ewc: True in the checkpoint, now False"),
+        ("batch_size=4", "batch_size: 8 in the checkpoint, now 4 - the checkpoint is inside"),
+        ("max_train_examples=20", "tasks[1].examples: 40 in the checkpoint, now 20 - "),
+        ("max_train_examples_per_class=5", "tasks[1].examples: 40 in the checkpoint, now 10"),
         ("lambda_ewd=1", "did you mean lambda_ewc"),
         ("epochs=many", "expected a whole number"),
         ("experiment_name=x", "NEW-FOLDER"),

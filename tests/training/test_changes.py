@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_what_changes_the_trajectory_is_shown_refused_and_accepted_on_demand(
 ) -> None:
     (key,) = change
     said = refusal(settings, here, **change)
-    assert f"{key}: saved in checkpoint" in said
+    assert re.search(rf"{re.escape(key)}: .+ in the checkpoint, now ", said)
     assert "--accept-changes" in said
     experiment, listener = train(settings, here, accept=True, **change)
     assert key in listener.changes("trajectory-changing")
@@ -131,7 +132,7 @@ def test_the_command_refuses_with_exit_code_2_and_shows_the_difference(
     assert "trajectory-changing: learning_rate: 0.01 -> 0.02" in shown.out.splitlines()
     assert len(shown.err.splitlines()) == 1
     assert shown.err.startswith("Error: ")
-    assert "learning_rate: saved in checkpoint 0.01, now 0.02" in shown.err
+    assert "learning_rate: 0.01 in the checkpoint, now 0.02" in shown.err
     assert "--accept-changes" in shown.err
     assert main([*argv, "--accept-changes"]) == 0
     assert "trajectory-changing: learning_rate: 0.01 -> 0.02" in capsys.readouterr().out
@@ -140,8 +141,8 @@ def test_the_command_refuses_with_exit_code_2_and_shows_the_difference(
 def test_every_change_is_listed_in_one_refusal(settings: dict[str, Any], here: Path) -> None:
     said = refusal(settings, here, learning_rate=0.02, seed=1, lora_r=4)
     assert said.startswith("state_dict size mismatch: ")
-    assert "learning_rate: saved in checkpoint 0.01, now 0.02; lora_r: saved" in said
-    assert "seed: saved in checkpoint 42, now 1" in said
+    assert "learning_rate: 0.01 in the checkpoint, now 0.02; lora_r: 2 in the checkpoint" in said
+    assert "seed: 42 in the checkpoint, now 1" in said
 
 
 def test_a_new_rate_is_what_the_optimizer_applies_from_the_next_step_on(
@@ -277,7 +278,7 @@ def test_another_number_of_threads_is_refused_and_accepted_on_demand(
         experiment, listener = train(settings, here, accept=True)
     finally:
         torch.set_num_threads(threads)
-    assert f"environment.threads: saved in checkpoint {threads}, now {threads + 1}" in said
+    assert f"environment.threads: {threads} in the checkpoint, now {threads + 1}" in said
     assert listener.changes("trajectory-changing") == {"environment.threads"}
     (event,) = events(experiment, "changed")
     assert [change["key"] for change in event["changes"]] == ["environment.threads"]
@@ -289,7 +290,7 @@ def test_another_version_of_a_library_is_refused(
     monkeypatch.setattr("plora_cl.compute.environment._version", lambda name: f"{name} 0")
     said = refusal(settings, here)
     for library in ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers"):
-        assert f"environment.{library}: saved in checkpoint" in said
+        assert re.search(rf"environment\.{library}: .+ in the checkpoint, now ", said)
 
 
 def test_a_run_whose_test_splits_changed_publishes_what_it_measured(

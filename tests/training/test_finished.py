@@ -64,7 +64,7 @@ def test_a_finished_run_is_not_shown_with_settings_that_did_not_make_it(
     files = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     with pytest.raises(IncompatibleCheckpointError, match="nothing would be computed") as caught:
         train(settings, finished.parent, accept=accept, learning_rate=0.02)
-    assert "learning_rate: saved in checkpoint 0.01, now 0.02" in str(caught.value)
+    assert "learning_rate: 0.01 in the checkpoint, now 0.02" in str(caught.value)
     earlier = line_of(CheckpointStore(finished / "checkpoints")).entries[-2].name
     command = f"plora-cl checkpoints fork {finished}@{earlier} NEW-FOLDER --set learning_rate=0.02"
     assert f"fork an earlier checkpoint: {command}" in str(caught.value)

@@ -190,10 +190,10 @@ def test_what_the_fork_did_not_ask_for_is_not_accepted(
     argv = ["--config", str(child / "config.yaml"), "--resume", "--quiet"]
     capsys.readouterr()
     assert train_main([*argv, "--lambda-ewc", "2"]) == 2
-    assert "lambda_ewc: saved in checkpoint 100.0, now 2.0" in capsys.readouterr().err
+    assert "lambda_ewc: 100.0 in the checkpoint, now 2.0" in capsys.readouterr().err
     assert train_main([*argv, "--learning-rate", "0.5"]) == 2
     said = capsys.readouterr().err
-    assert "learning_rate: saved in checkpoint 0.01, now 0.5" in said
+    assert "learning_rate: 0.01 in the checkpoint, now 0.5" in said
     assert "lambda_ewc" not in said
 
 
@@ -204,7 +204,7 @@ def test_what_a_fork_accepts_is_accepted_once(stopped: Path, tmp_path: Path) -> 
     trainer = CLTrainer(reporter=Listener(3), **values)
     with pytest.raises(KeyboardInterrupt):
         trainer.train_sequence(resume=True)
-    with pytest.raises(IncompatibleCheckpointError, match=r"lambda_ewc: saved in checkpoint 1\.0"):
+    with pytest.raises(IncompatibleCheckpointError, match=r"lambda_ewc: 1\.0 in the checkpoint"):
         CLTrainer(**{**values, "lambda_ewc": 100.0}).train_sequence(resume=True)
 
 

@@ -103,5 +103,5 @@ def test_settings_that_hold_out_less_are_refused_with_the_way_out(
     stopped = cut({**without, "hold_out_validation": "always"}, tmp_path, after=13)
     of_an_older_version(stopped)
     said = refusal(without, tmp_path)
-    assert "tasks[1].examples: saved in checkpoint 36, now 40" in said
+    assert "tasks[1].examples: 36 in the checkpoint, now 40" in said
     assert "hold_out_validation: always restores it" in said

@@ -112,7 +112,7 @@ def test_other_weights_are_a_change_of_the_trajectory(
 ) -> None:
     cut(skewed, tmp_path / "cut", after=4)
     said = refusal(skewed, tmp_path / "cut", class_weights="balanced")
-    assert "class_weights: saved in checkpoint 'none', now 'balanced'" in said
+    assert "class_weights: 'none' in the checkpoint, now 'balanced'" in said
     experiment, _ = train(skewed, tmp_path / "cut", accept=True, class_weights="balanced")
     assert events(experiment, "changed")[0]["changes"][0]["key"] == "class_weights"
 

@@ -91,7 +91,7 @@ def test_an_installed_method_is_used_like_a_built_in_one(
 
     here = ["--experiment-dir", str(tmp_path / "killed"), "--experiment-name", "run", "--resume"]
     refused = train(installed, *here, "--lambda-l2", "5", code=2)
-    assert "lambda_l2: saved in checkpoint 3.0, now 5.0" in refused
+    assert "lambda_l2: 3.0 in the checkpoint, now 5.0" in refused
     assert "--accept-changes" in refused
     without = train(warm, *here, code=2)
     assert "config.yaml: use_l2_anchor: unknown setting" in without

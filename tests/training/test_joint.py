@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def test_what_a_joint_checkpoint_does_not_fit_is_refused_even_if_accepted(
     joint: dict[str, Any], tmp_path: Path, change: dict[str, Any], key: str
 ) -> None:
     cut(joint, tmp_path)
-    assert f"{key}: saved in checkpoint" in refusal(joint, tmp_path, accept=True, **change)
+    said = refusal(joint, tmp_path, accept=True, **change)
+    assert re.search(rf"{re.escape(key)}: .+ in the checkpoint, now ", said)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -148,7 +150,7 @@ def test_an_appended_task_is_refused_inside_and_after_joint_training(
     else:
         cut(two, tmp_path)
     said = refusal(joint, tmp_path, accept=True)
-    assert "tasks[2]: saved in checkpoint nothing, now 'food', appended" in said
+    assert "tasks[2]: nothing in the checkpoint, now 'food', appended" in said
     assert "joint training learns all its tasks in one stage" in said
     assert "--overwrite" in said
 
@@ -157,7 +159,7 @@ def test_a_stream_is_not_gone_on_from_jointly(joint: dict[str, Any], tmp_path: P
     one_after_the_other = {**joint, "joint": False}
     cut(one_after_the_other, tmp_path)
     said = refusal(one_after_the_other, tmp_path, accept=True, joint=True)
-    assert "joint: saved in checkpoint False, now True" in said
+    assert "joint: False in the checkpoint, now True" in said
 
 
 def test_a_checkpoint_of_an_earlier_task_cannot_be_made_by_hand(

@@ -91,7 +91,7 @@ def test_each_run_of_a_trainer_begins_with_methods_as_they_were_given(
 def test_resuming_without_the_method_is_refused(settings: dict[str, Any], anchored: Path) -> None:
     for accept in (False, True):
         why = refusal(settings, anchored, accept=accept)
-        assert "methods.l2_anchor: saved in checkpoint {'strength': 3.0}, now nothing" in why
+        assert "methods.l2_anchor: {'strength': 3.0} in the checkpoint, now nothing" in why
         assert "CLTrainer(methods=[...])" in why
 
 
@@ -100,7 +100,7 @@ def test_resuming_with_another_method_is_refused(
 ) -> None:
     methods = [anchor(strength=3.0), Counter()]
     why = refusal(settings, anchored, accept=True, methods=methods)
-    assert "methods.counter: saved in checkpoint nothing, now {}" in why
+    assert "methods.counter: nothing in the checkpoint, now {}" in why
     assert "l2_anchor" not in why
 
 
@@ -108,7 +108,7 @@ def test_resuming_with_other_hyperparameters_is_refused_unless_accepted(
     settings: dict[str, Any], anchor: Callable[..., ContinualMethod], anchored: Path, tmp_path: Path
 ) -> None:
     why = refusal(settings, anchored, methods=[anchor(strength=5.0)])
-    assert "methods.l2_anchor.strength: saved in checkpoint 3.0, now 5.0" in why
+    assert "methods.l2_anchor.strength: 3.0 in the checkpoint, now 5.0" in why
     assert "--accept-changes" in why
 
     cut(settings, tmp_path, methods=[anchor(strength=3.0)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from plora_cl.cli.main import main
 from plora_cl.cli.train.command import main as train_main
+from plora_cl.training.reporting import standing
 from training.evidence import evidence
 from training.going_on import cut, newest
 
@@ -61,6 +64,35 @@ def test_the_recorded_settings_go_on_from_another_working_directory(
     assert "Resuming from task 1" in capsys.readouterr().out
     assert list(Path.cwd().iterdir()) == []
     assert evidence(experiment) == evidence(whole)
+
+
+@pytest.mark.parametrize("resume", ["auto", "path"])
+def test_a_stop_while_a_run_loads_says_where_it_stands(
+    project: dict[str, Any],
+    resume: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = cut(project, Path("runs")).absolute()
+    before = {file: file.read_bytes() for file in experiment.rglob("*.pt")}
+    command = f"plora-cl train --config '{experiment / 'config.yaml'}' --resume auto"
+    argv = shlex.split(command)[2:]
+    if resume == "path":
+        argv[-1] = str(max(before))
+
+    def interrupt(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("plora_cl.cli.train.command.announce", interrupt)
+    assert train_main(argv) == 130
+    said = capsys.readouterr().out
+    stands = standing(newest(experiment).cursor)
+    assert f"Nothing new was learned; the run stands at {stands}" in said
+    if resume == "auto":
+        assert f"\nResume with: {command}\n" in said
+    else:  # the command without its path would resume another checkpoint
+        assert f"{stands}; start the same command again\n" in said
+    assert {file: file.read_bytes() for file in experiment.rglob("*.pt")} == before
 
 
 def test_the_printed_command_goes_on_from_another_working_directory(

@@ -189,10 +189,10 @@ def test_a_run_of_one_task_that_is_finished_survives_a_flipped_byte(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lora_r": 4}, r"state_dict size mismatch: lora_r: saved in checkpoint 2, now 4"),
-        ({"learning_rate": 0.02}, r"learning_rate: saved in checkpoint 0.01, now 0.02"),
-        ({"epochs": 3, "seed": 1}, r"epochs: saved in checkpoint 2, now 3; seed: saved"),
-        ({"seed": 1}, r"every task is learned, .* seed: saved in checkpoint 42, now 1"),
+        ({"lora_r": 4}, r"state_dict size mismatch: lora_r: 2 in the checkpoint, now 4"),
+        ({"learning_rate": 0.02}, r"learning_rate: 0.01 in the checkpoint, now 0.02"),
+        ({"epochs": 3, "seed": 1}, r"epochs: 2 in the checkpoint, now 3; seed: 42 in"),
+        ({"seed": 1}, r"every task is learned, .* seed: 42 in the checkpoint, now 1"),
     ],
 )
 def test_other_settings_than_a_finished_run_had_are_refused_by_name(

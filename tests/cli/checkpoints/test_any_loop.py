@@ -40,9 +40,15 @@ def calls(capsys: pytest.CaptureFixture[str]) -> Calls:
     return Calls(capsys)
 
 
-def test_list_verify_inspect_and_diff_work_without_settings(folder: Path, calls: Calls) -> None:
+def test_list_verify_inspect_and_diff_work_without_settings(
+    folder: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     rows = calls.json("list", str(folder))["checkpoints"]
     assert [row["cursor"]["step"] for row in rows] == [2, 3]
+    assert calls("list", str(folder)) == 0
+    assert "after 3 steps" in calls.out
+    assert "task 1" not in calls.out
     assert calls("verify", str(folder)) == 0
     document = calls.json("inspect", str(folder))
     assert document["identity"] == {"lr": 0.1}

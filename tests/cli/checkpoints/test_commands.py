@@ -82,6 +82,12 @@ def test_a_target_that_is_not_there_is_one_line_and_exits_with_2(
     assert len(call.err.splitlines()) == 1
 
 
+def test_a_bundle_that_is_not_there_is_refused_and_leaves_nothing(call: Calls) -> None:
+    assert call("import", "none.tar", "experiments/new") == 2
+    assert call.err == "Error: none.tar is missing\n"
+    assert not Path("experiments/new").exists()
+
+
 @pytest.mark.parametrize(
     "target", [DEMO, f"{DEMO}/checkpoints", f"{DEMO}@{LAST}", f"{DEMO}/checkpoints/{LAST}"]
 )
@@ -107,7 +113,7 @@ def test_list_tells_what_each_checkpoint_is_and_costs(
     first, last = call.json("list", DEMO)["checkpoints"]
     assert (first["name"], last["name"]) == (FIRST, LAST)
     assert first["cursor"] == {"task": 0, "epoch": 0, "batch": 10, "step": 10, "phase": "train"}
-    assert (first["loss"], first["status"], first["problem"]) == (0.25, "ok", None)
+    assert (first["loss"], first["status"], first["problem"]) == (0.25, "not verified", None)
     assert (first["final"], last["final"]) == (False, True)
     assert first["written"] == pytest.approx(now - 7200)
     size = (experiment.directory / FIRST).stat().st_size
@@ -143,6 +149,23 @@ def test_list_shows_damage_and_goes_on(call: Calls, experiment: CheckpointStore)
     assert call("list", DEMO) == 1
     assert call.out.count("damaged") == 4
     assert call.err == ""
+
+
+def test_list_does_not_call_intact_what_it_has_not_read(
+    call: Calls, experiment: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    damage(experiment.directory / FIRST)
+    assert call.json("list", DEMO)["checkpoints"][0]["status"] == "not verified"
+    assert call("pin", f"{DEMO}@{LAST}") == 0
+    assert call("list", DEMO) == 0
+    states = {line.split()[0]: line.split("kB")[-1].strip() for line in call.out.splitlines()[3:5]}
+    assert {FIRST, LAST} == states.keys()
+    assert "ok" not in call.out.split()
+    assert states[FIRST].endswith("-")
+    assert states[LAST].endswith("pinned, final")
+    assert "`plora-cl checkpoints verify` reads every byte" in call.out
+    assert call("verify", DEMO) == 1
 
 
 def test_nothing_in_a_checkpoint_steers_the_terminal(call: Calls, tmp_path: Path) -> None:
@@ -239,7 +262,7 @@ class TestNarrowTerminals:
         assert max(len(line.rstrip()) for line in rows) <= columns
         hidden = f"Hidden ({columns} columns are too few): shared"
         assert (hidden in call.out) == (columns < 200)
-        assert "ok, final" in call.out
+        assert [row.split()[-1] for row in rows] == ["-", "final"]
         assert "unique" in lines[1]
         assert ("loss" in lines[1]) == (columns >= 80)
 
@@ -275,6 +298,9 @@ def test_verify_finds_damage_and_says_where_a_run_would_go_on(
     assert document["resumes_from"] == FIRST
     assert call("verify", DEMO) == 1
     assert f"a run would be resumed from: {FIRST}" in call.out
+    assert call.out.count(LAST) == 2, "in the table, and in the problem below it"
+    assert f"\ndamaged: {experiment.directory / LAST}: " in call.out
+    assert max(map(len, call.out.split("damaged: ")[0].splitlines())) <= 80
     assert call("verify", f"{DEMO}@{FIRST}") == 0
     assert call("verify", f"{DEMO}@{LAST}") == 1
 
@@ -411,6 +437,23 @@ def test_diff_shows_how_far_two_checkpoints_are_apart(
     assert "0.weight" not in call.out
     assert call("diff", f"{DEMO}@{FIRST}", DEMO, "--tensors") == 1
     assert "0.weight" in call.out
+
+
+def test_diff_says_which_part_one_checkpoint_lacks(
+    call: Calls, experiment: CheckpointStore
+) -> None:
+    entry = experiment.entries()[-1]
+    snapshot = decode(experiment.read(entry))
+    state = {**snapshot.state, "memory": {"texts": ["a", "b"]}}
+    experiment.commit(LAST, encode(replace(snapshot, state=state)))
+    first, second = f"{DEMO}@{FIRST}", f"{DEMO}@{LAST}"
+    document = call.json("diff", first, second, code=1)
+    assert (document["only_in_first"], document["only_in_second"]) == ([], ["memory"])
+    assert call("diff", first, second) == 1
+    assert re.search(r"^memory .* second$", call.out, re.MULTILINE)
+    assert re.search(r"^model .* -$", call.out, re.MULTILINE)
+    assert call("diff", second, first) == 1
+    assert re.search(r"^memory .* first$", call.out, re.MULTILINE)
 
 
 def test_diff_tells_routed_scores_apart_by_task_alone(

@@ -276,7 +276,7 @@ def _is_accepted(change: SettingChange, accept: Acceptance) -> bool:
 
 
 def _refusal(change: SettingChange) -> str:
-    line = f"{change.key}: saved in checkpoint {change.before}, now {change.now}"
+    line = f"{change.key}: {change.before} in the checkpoint, now {change.now}"
     return f"{line} - {change.reason}" if change.reason else line
 
 

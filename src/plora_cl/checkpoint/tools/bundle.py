@@ -28,7 +28,11 @@ from plora_cl.checkpoint.tools.new_experiment import (
     put,
     require_new_file,
 )
-from plora_cl.errors import CorruptCheckpointError, IncompatibleCheckpointError
+from plora_cl.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    IncompatibleCheckpointError,
+)
 
 ConfigWriter: TypeAlias = Callable[[Manifest], str]
 """Turns the manifest of a checkpoint into the text of ``config.yaml``."""
@@ -87,13 +91,18 @@ def import_bundle(
         filesystem: What performs the operations in ``folder``; the local disk by default.
 
     Raises:
+        CheckpointNotFoundError: There is no such file.
         CorruptCheckpointError: It is damaged, or was made to deceive.
         IncompatibleCheckpointError: A later version of the library wrote it.
         ExperimentExistsError: ``folder`` holds something else.
         CheckpointError: The disk refused.
     """
     disk = filesystem or _disk
-    with reading(file), _disk.open(file) as opened, naming(file):
+    with (
+        reading(file, missing=CheckpointNotFoundError),
+        _disk.open(file) as opened,
+        naming(file),
+    ):
         bundle = BundleReader(opened)
         name = bundle.contents.checkpoint
         data = b"".join(bundle.chunks(f"checkpoints/{name}"))

@@ -69,6 +69,8 @@ class Comparison:
         metrics: Accuracy and macro-F1, by ``cells/task learned/task measured``,
             ``routed/task learned/task measured`` or ``untrained/task measured``.
         timings: Wall-clock times; do not count.
+        only_in_first: Parts of the state and objects that the second checkpoint lacks.
+        only_in_second: Those that the first one lacks.
     """
 
     cursor: list[ValueDifference]
@@ -79,6 +81,8 @@ class Comparison:
     values: list[ValueDifference]
     metrics: list[ValueDifference]
     timings: list[ValueDifference]
+    only_in_first: list[str]
+    only_in_second: list[str]
 
     @property
     def is_same(self) -> bool:
@@ -105,7 +109,8 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
         timed = TIMED
     for component in sorted(components):
         found = timings if component in timed else values
-        _compare(component, parts[0].get(component), parts[1].get(component), tensors, found)
+        one_part, other_part = (part.get(component, _ABSENT) for part in parts)
+        _compare(component, one_part, other_part, tensors, found)
     return Comparison(
         cursor=_changes(one.cursor, two.cursor),
         settings=_changes(one.facts.settings, two.facts.settings),
@@ -115,6 +120,8 @@ def compare(first: Resumable, second: Resumable) -> Comparison:
         values=values,
         metrics=metrics,
         timings=timings,
+        only_in_first=sorted(components & (parts[0].keys() - parts[1].keys())),
+        only_in_second=sorted(components & (parts[1].keys() - parts[0].keys())),
     )
 
 

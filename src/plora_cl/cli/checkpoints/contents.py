@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Finding
@@ -16,10 +16,15 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def status(found: Finding, intact: str) -> str:
-    """Return ``intact``, ``damaged`` or, where the disk refuses, ``unreadable``."""
+    """Return ``damaged``, ``unreadable`` where the disk refuses, ``intact`` without a problem."""
     if found.problem is None:
         return intact
     return "damaged" if found.is_damaged else "unreadable"
+
+
+def problems(found: Iterable[Finding]) -> Iterator[str]:
+    """Return a line for each checkpoint with a problem, to stand below their table."""
+    return (f"{status(each, '')}: {each.problem}" for each in found if each.problem)
 
 
 def shown_bytes(count: float) -> str:
@@ -51,10 +56,15 @@ def named(names: Sequence[str], task: int) -> str:
     return names[task] if 0 <= task < len(names) else f"task {task}"
 
 
+def steps_done(cursor: Mapping[str, Any]) -> str:
+    """Return in words the position of a `CheckpointManager`, which knows no tasks."""
+    return f"after {counted(cursor['step'], 'step')}"
+
+
 def standing(cursor: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return in words the position of a checkpoint in its run."""
-    if not settings:  # of a `CheckpointManager`, which knows no tasks
-        return f"after {counted(cursor['step'], 'step')}"
+    if not settings:
+        return steps_done(cursor)
     names, task, phase = task_names(settings), int(cursor["task"]), cursor["phase"]
     place = f"task {task + 1} of {max(len(names), task + 1)} ({named(names, task)})"
     stands = f"{place} {STANDS.get(phase, phase)}"

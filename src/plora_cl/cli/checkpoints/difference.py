@@ -95,7 +95,7 @@ def _shown(
     parts = _parts(found)
     if parts and not found.is_same:
         numbers = ("tensors", "max abs", "other values")
-        yield Table("Parts that differ", ("part", *numbers), parts, numbers)
+        yield Table("Parts that differ", ("part", *numbers, "only in"), parts, numbers)
         yield "--tensors lists every tensor and value"
     elif parts:  # of the same checkpoints nothing but times can differ
         only = "" if found.environment or found.settings else "Only "
@@ -128,12 +128,16 @@ def _parts(found: Comparison) -> list[tuple[str, ...]]:
     for tensor in found.tensors:
         if not tensor.max_abs <= largest[tensor.component]:  # also where it is NaN
             largest[tensor.component] = tensor.max_abs
+    only = dict.fromkeys(found.only_in_first, "first") | dict.fromkeys(
+        found.only_in_second, "second"
+    )
     return [
         (
             part,
             str(tensors[part] or "-"),
             f"{largest[part]:.6g}" if part in largest else "-",
             str(values[part] or "-"),
+            only.get(part, "-"),
         )
         for part in sorted({*tensors, *values})
     ]

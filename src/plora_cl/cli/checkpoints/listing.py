@@ -9,7 +9,13 @@ from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Summary, summaries
 from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
-from plora_cl.cli.checkpoints.contents import shown_age, shown_bytes, status
+from plora_cl.cli.checkpoints.contents import (
+    problems,
+    shown_age,
+    shown_bytes,
+    status,
+    steps_done,
+)
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
 from plora_cl.training.reporting import STANDS
@@ -21,12 +27,12 @@ _SPARE = ("shared", "stands at", "loss", "step", "age", "unique")
 
 @command(
     "list",
-    "Show every checkpoint of an experiment. Manifests are verified and sizes compared; `verify` "
-    "reads the rest.",
+    "Show every checkpoint of an experiment. Only manifests are read and sizes compared: `verify` "
+    "finds damage in the rest.",
     target(),
     examples=["experiments/demo", "experiments/demo --json"],
-    ok="every checkpoint is readable",
-    found="at least one is damaged or unreadable",
+    ok="every manifest is intact and every file has its size; the rest was not verified",
+    found="a manifest is damaged, or a file is missing, unreadable or of another size",
 )
 def show_list(arguments: Namespace) -> Answer:
     """List checkpoints."""
@@ -41,7 +47,7 @@ def _document(summary: Summary) -> dict[str, Any]:
     manifest = summary.manifest
     return {
         "name": summary.entry.path.name,
-        "status": status(summary, "ok"),
+        "status": status(summary, "not verified"),
         "problem": summary.problem,
         "cursor": None if manifest is None else dict(manifest.cursor),
         "loss": None if manifest is None else manifest.loss,
@@ -73,25 +79,27 @@ def _shown(asked: Target, found: Sequence[Summary]) -> Iterator[str | Table]:
     refs = {ref for s in found if s.manifest for ref in s.manifest.objects.values()}
     yield (
         f"{counted(len(found), 'checkpoint')} in {shown_bytes(files)}, "
-        f"{counted(len(refs), 'object')} in {shown_bytes(sum(ref.bytes for ref in refs))}"
+        f"{counted(len(refs), 'object')} in {shown_bytes(sum(ref.bytes for ref in refs))}; "
+        "`plora-cl checkpoints verify` reads every byte"
     )
-    for summary in found:
-        if summary.problem:
-            yield f"{status(summary, 'ok')}: {summary.problem}"
+    yield from problems(found)
 
 
 def _row(summary: Summary) -> tuple[str, ...]:
     place, step, loss = "?", "?", "?"
     if summary.manifest is not None:
         cursor = summary.manifest.cursor
-        place = f"task {cursor['task'] + 1} {STANDS.get(cursor['phase'], cursor['phase'])}"
+        if summary.manifest.settings:
+            place = f"task {cursor['task'] + 1} {STANDS.get(cursor['phase'], cursor['phase'])}"
+        else:
+            place = steps_done(cursor)
         step = str(cursor["step"])
         loss = "-" if summary.manifest.loss is None else f"{summary.manifest.loss:.4f}"
-    marks = [status(summary, "ok"), *(name for name, is_set in _flags(summary).items() if is_set)]
+    marks = [status(summary, ""), *(name for name, is_set in _flags(summary).items() if is_set)]
     return (
         *(summary.entry.path.name, place, step, loss),
         shown_age(time.time() - summary.status.st_mtime),
         shown_bytes(summary.unique_bytes),
         shown_bytes(summary.shared_bytes),
-        ", ".join(marks),
+        ", ".join(filter(None, marks)) or "-",
     )

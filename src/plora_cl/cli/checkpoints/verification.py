@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from plora_cl.checkpoint.tools.verification import Verification, verify
 from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
-from plora_cl.cli.checkpoints.contents import shown_bytes, status
+from plora_cl.cli.checkpoints.contents import problems, shown_bytes, status
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
+from plora_cl.wording import counted
 
 
 @command(
@@ -42,9 +43,10 @@ def verify_all(arguments: Namespace) -> Answer:
 
 
 def _shown(asked: Target, found: Verification) -> Iterator[str | Table]:
-    rows = [(v.entry.path.name, status(v, "intact"), v.problem or "") for v in found.verdicts]
-    yield Table(str(asked.store.directory), ("checkpoint", "state", "problem"), rows)
-    yield f"{shown_bytes(found.bytes_read)} read, {found.objects} objects are intact"
+    rows = [(v.entry.path.name, status(v, "intact")) for v in found.verdicts]
+    yield Table(str(asked.store.directory), ("checkpoint", "state"), rows)
+    yield from problems(found.verdicts)
+    yield f"{shown_bytes(found.bytes_read)} read; intact: {counted(found.objects, 'object')}"
     for path, size in found.unreferenced.items():
         yield f"not referred to: {path} ({shown_bytes(size)})"
     if asked.entry is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from plora_cl.config.inputs import require_inputs
 from plora_cl.config.locations import RECORD
 from plora_cl.config.presets import preset_title
 from plora_cl.config.schema import Settings, experiment_folder
-from plora_cl.errors import RunStoppedError
+from plora_cl.errors import CheckpointError, RunStoppedError
+from plora_cl.training.reporting import standing
 from plora_cl.training.stopping import StopRequest
 
 
@@ -73,14 +75,36 @@ def _learn(
         try:
             trainer.train_sequence(**request)
         except RunStoppedError:
-            reporter.message(_next_command(folder.absolute(), undone=trainer.undone))
+            reporter.message(_next_command(folder.absolute(), request, undone=trainer.undone))
             raise
 
 
-def _next_command(folder: Path, *, undone: bool) -> str:
-    if undone or not (folder / RECORD).is_file():  # the record may belong to an earlier run
-        return "Nothing was learned yet; start the same command again"
-    return resume_hint(folder)
+def _next_command(folder: Path, request: Mapping[str, Any], *, undone: bool) -> str:
+    """Say how to continue after a stop.
+
+    Args:
+        folder: Of the experiment.
+        request: How the run was started: ``resume`` and ``accept_changes``.
+        undone: The run was stopped before it had changed anything.
+    """
+    found = _standing(folder) if undone and request["resume"] else None
+    if found is None:
+        if undone or not (folder / RECORD).is_file():  # the record may belong to an earlier run
+            return "Nothing was learned yet; start the same command again"
+        return resume_hint(folder)
+    told = f"Nothing new was learned; the run stands at {found}"
+    if request["resume"] not in (True, "auto") or request["accept_changes"]:
+        return f"{told}; start the same command again"
+    return f"{told}\n{resume_hint(folder)}"
+
+
+def _standing(folder: Path) -> str | None:
+    """Return the position of the newest checkpoint whose manifest is intact."""
+    store = CheckpointStore(folder / "checkpoints")
+    for entry in reversed(store.entries()):
+        with suppress(CheckpointError):
+            return standing(store.manifest(entry).cursor)
+    return None
 
 
 if __name__ == "__main__":
