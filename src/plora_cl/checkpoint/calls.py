@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, SupportsIndex, TypeVar
 
@@ -27,6 +28,7 @@ class Calls:
         self._folder, self._process = folder, os.getpid()
         self.running: str | None = None
         self.is_closed = False
+        self._is_restored_in_part = False
 
     @property
     def is_forked(self) -> bool:
@@ -53,6 +55,26 @@ class Calls:
                 f"{self._folder}: {name}() was called while {self.running}() runs, by a signal "
                 "handler or on another thread: let the handler set a flag, and call "
                 f"{name}() in the training loop where the flag is set"
+            )
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Note that components change together; after an error `require_whole` refuses them."""
+        self._is_restored_in_part = True
+        yield
+        self._is_restored_in_part = False
+
+    def require_whole(self) -> None:
+        """Refuse components that the last `restoring` has left half changed.
+
+        Raises:
+            CheckpointError: It did.
+        """
+        if self._is_restored_in_part:
+            raise CheckpointError(
+                f"{self._folder}: the last resume() failed when some components were restored and "
+                "others were not: call resume() with a checkpoint that all of them load, or build "
+                "the components again and make another CheckpointManager"
             )
 
 

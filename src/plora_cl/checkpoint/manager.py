@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 
 from plora_cl.checkpoint.calls import Calls, at_least, one_at_a_time, require_components
+from plora_cl.checkpoint.differences import differences
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.module_parts import device_of
@@ -17,19 +19,17 @@ from plora_cl.checkpoint.snapshot.compatibility import (
     Acceptance,
     SettingChange,
     require_acceptable,
-    value_changes,
 )
 from plora_cl.checkpoint.snapshot.constants import HashedConstants, Tensors
 from plora_cl.checkpoint.snapshot.loading import Resumable, load, newest_usable
 from plora_cl.checkpoint.snapshot.saver import Saver, first_trajectory
-from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot
+from plora_cl.checkpoint.snapshot.snapshot import RunFacts, Snapshot, json_copy
 from plora_cl.checkpoint.snapshot.writer import BackgroundWriter, InPlaceWriter, Writer
 from plora_cl.checkpoint.store.branches import continuation
 from plora_cl.checkpoint.store.preconditions import require_startable
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
-from plora_cl.compute.environment import IMPACTS, deciding, environment
+from plora_cl.compute.environment import deciding, environment
 from plora_cl.errors import CheckpointError, ExperimentExistsError
-from plora_cl.impact import Impact
 from plora_cl.plain_numbers import plain_loss
 from plora_cl.state import Cursor, Phase, RandomState, Stateful
 from plora_cl.wording import counted
@@ -100,13 +100,11 @@ class CheckpointManager:
         self.folder = Path(folder).absolute()  # the loop may change its working directory
         self._components: dict[str, Stateful] = {**components, _RANDOM: RandomState()}
         self._constants = HashedConstants({} if constants is None else constants)
-        self._facts = RunFacts.recorded(
+        facts = RunFacts.recorded(
             seed=0,
             settings={},
             identity={} if identity is None else identity,
-            environment=environment(
-                device=device_of([*components.values(), *self._constants.parts.values()])
-            ),
+            environment={},  # read when the run begins
         )
         self._calls = Calls(self.folder)
         self._lock = ExperimentLock.acquire(self.folder)
@@ -120,7 +118,7 @@ class CheckpointManager:
             listener=LogsSaves(),
         )
         writer: Writer = BackgroundWriter() if background else InPlaceWriter()
-        self._saver = Saver(self._committer, writer, self._facts, copies_at_once=True)
+        self._saver = Saver(self._committer, writer, facts, copies_at_once=True)
         self._trajectory: Trajectory | None = None
         self._step = 0
 
@@ -144,14 +142,16 @@ class CheckpointManager:
             CheckpointNotFoundError: ``source`` is not there, or only retired checkpoints are.
             IncompatibleCheckpointError: Constants, components or shapes are not the same; or
                 identity, libraries or machine are not, and ``accept_changes`` is False. Components
-                may be restored in part only where one of them refused its state.
+                are restored in part where one of them refuses its state; `save` raises then.
             CheckpointError: A component does not hold what was loaded, or a constant was changed.
         """
         self._saver.flush()
         self._constants.require_unchanged()
         require_startable(self._store, resume=source, overwrite=False)
         resumable = self._resumable(source)
+        self._read_environment()
         if resumable is None:
+            self._calls.require_whole()
             self._trajectory = self._begin()
             return 0
         snapshot, entry = resumable.snapshot, resumable.entry
@@ -164,8 +164,9 @@ class CheckpointManager:
             by_choice=any(not change.key.startswith("environment.") for change in changes),
         )
         live = RandomState().state_dict()["cuda"]
-        moved = snapshot.with_moved_generators(live, self._facts.environment)
-        moved.restore(self._components)
+        moved = snapshot.with_moved_generators(live, self._saver.facts.environment)
+        with self._calls.restoring():
+            moved.restore(self._components)
         self._trajectory = following.trajectory
         step = self._step = int(snapshot.cursor["step"])
         if following.is_branch:
@@ -189,7 +190,8 @@ class CheckpointManager:
             ExperimentExistsError: The folder holds checkpoints and `resume` was not called.
             ExperimentMovedError: The folder was moved or replaced; also raised by later calls.
             CheckpointError: A constant was written to (`flush` and `close` notice writes that this
-                call does not), or the manager is closed.
+                call does not); no checkpoint can hold the state of this save, or of one before; the
+                last `resume` failed halfway; or the manager is closed.
             TypeError: A state holds neither tensors nor plain values, and the message names where;
                 ``step`` is no integer, or ``loss`` no number.
             ValueError: ``step`` is below 1, has more than 18 digits, or is below that of the last
@@ -203,6 +205,7 @@ class CheckpointManager:
         return path
 
     def _save(self, step: int, *, loss: float | None) -> Path:
+        self._calls.require_whole()
         self._constants.require_unchanged()
         if self._trajectory is None:
             if there := self._store.everything():
@@ -210,6 +213,7 @@ class CheckpointManager:
                     f"{self._store.directory} already holds {counted(len(there), 'checkpoint')}: "
                     "call resume() before the first save, or use another folder"
                 )
+            self._read_environment()
             self._trajectory = self._begin()
         cursor = Cursor(task=0, phase=Phase.TRAIN, epoch=0, batch=step, step=step)
         return self._saver.save(
@@ -272,26 +276,23 @@ class CheckpointManager:
         path = Path(source)
         return load(CheckpointStore(path.parent), CheckpointEntry.at(path), is_known=is_known)
 
+    def _read_environment(self) -> None:
+        """Note what the run is computed with: a loop may set threads after it makes the manager."""
+        parts = [*self._components.values(), *self._constants.parts.values()]
+        facts = environment(device=device_of(parts))
+        self._saver.facts = replace(self._saver.facts, environment=json_copy(facts, "environment"))
+
     def _begin(self) -> Trajectory:
         facts = {
-            "identity": self._facts.identity,
-            "environment": deciding(self._facts.environment),
+            "identity": self._saver.facts.identity,
+            "environment": deciding(self._saver.facts.environment),
             "constants": self._constants.digests(),
         }
         return first_trajectory(self._store, facts)
 
     def _accepted(self, snapshot: Snapshot, *, accept: Acceptance) -> list[SettingChange]:
         """Return how this run differs from ``snapshot``, if it may be resumed all the same."""
-        saved = {name: ref.sha256 for name, ref in snapshot.objects.items()}
-        constants = self._constants.digests()
-        structural = dict.fromkeys({*saved, *constants}, Impact.STRUCTURAL)
-        changes = [
-            *value_changes(saved, constants, structural, prefix="constants."),
-            *value_changes(snapshot.facts.identity, self._facts.identity, {}, prefix="identity."),
-            *value_changes(
-                snapshot.facts.environment, self._facts.environment, IMPACTS, prefix="environment."
-            ),
-        ]
+        changes = differences(snapshot, self._saver.facts, self._constants.digests())
         for change in changes:
             log.info("%s: %s", self.folder, change)
         return require_acceptable(

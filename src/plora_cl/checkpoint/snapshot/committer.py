@@ -115,6 +115,9 @@ class Committer:
         Args:
             save: What to write.
             release: Called when ``save.staging`` is not needed any more.
+
+        Raises:
+            CheckpointError: No checkpoint can hold the state; the message names where.
         """
         try:
             manifest = self._commit(save)
@@ -145,9 +148,11 @@ class Committer:
             save.staging.wait()
             self._before_commit()
             self._store_constants(save.constants)
-            data, manifest = encode_with_manifest(replace(save.snapshot, objects=self._refs))
+            data, manifest = self._encoded(save)
             self._warn_of_shortage(save.snapshot.cursor["task"], len(data))
             entry = commit(self.store, save.path.name, data, manifest)
+        except _UnstorableError:
+            raise  # not the disk: the next save would fail as well
         except (CheckpointError, OSError, MemoryError) as error:
             self._stored, self._refs = None, {}  # what is gone is stored again next time
             self.failure = CheckpointError(f"no checkpoint {save.path}: {error}")
@@ -156,6 +161,12 @@ class Committer:
         self.failure, self.newest, self.durable = None, entry, save.number
         self._listener.saved(entry, save.snapshot.cursor)
         return manifest
+
+    def _encoded(self, save: Save) -> tuple[bytes, Manifest]:
+        try:
+            return encode_with_manifest(replace(save.snapshot, objects=self._refs))
+        except CheckpointError as error:
+            raise _UnstorableError(f"no checkpoint {save.path}: {error}") from error
 
     def _clean_up(self, trajectory: Trajectory, manifest: Manifest) -> None:
         """Remove what the commit of `newest` has made superfluous."""
@@ -177,14 +188,12 @@ class Committer:
             self._listener.warn(line)
 
     def _warn_of_shortage(self, task: int, checkpoint_bytes: int) -> None:
-        if task == self._warned_of_shortage_in:
-            return
-        self._warned_of_shortage_in = task
         line = shortage(
             self.store, task=task, checkpoint_bytes=checkpoint_bytes, keep_last=self._keep_last
         )
-        if line is not None:
+        if line is not None and task != self._warned_of_shortage_in:
             self._listener.warn(line)
+        self._warned_of_shortage_in = None if line is None else task
 
     def _store_constants(self, constants: Constants) -> None:
         stored = self._stored
@@ -205,6 +214,10 @@ class Committer:
         ref = self._hashed[name].result()
         self.store.objects.ensure(ref, lambda: encode_object(part.state_dict()))
         return ref
+
+
+class _UnstorableError(CheckpointError):
+    """No checkpoint can hold the state of a save."""
 
 
 def _interrupted(save: Save, by: BaseException) -> CheckpointError:

@@ -56,8 +56,8 @@ class Constants:
             f"{group}/{name}"
             for group, part in self.parts.items()
             if (now := _versions(part)) != self.versions[group]
-            for name in now
-            if now[name] != self.versions[group].get(name)
+            for name in {**self.versions[group], **now}
+            if now.get(name) != self.versions[group].get(name)
         ]
 
 
@@ -145,9 +145,16 @@ def _refuse(changed: list[str]) -> None:
 
 
 def begin_hashing(part: TensorPart) -> Future[ObjectRef]:
-    """Hash constant tensors on a thread, while the caller reads other things."""
+    """Hash constant tensors on a thread, while the caller reads other things.
+
+    Where no thread can be started they are hashed on return.
+    """
     thread = ThreadPoolExecutor(1, "hashing")
-    reference = thread.submit(lambda: object_ref(part.state_dict()))
+    try:
+        reference = thread.submit(lambda: object_ref(part.state_dict()))
+    except RuntimeError:  # the interpreter exits, or the system has no thread to give
+        reference = Future()
+        reference.set_result(object_ref(part.state_dict()))
     thread.shutdown(wait=False)
     return reference
 

@@ -52,6 +52,9 @@ class Saver:
         writer: Runs it, in order.
         facts: What each checkpoint says of the run.
         copies_at_once: Whether all that was saved may change when `save` returns, without `settle`.
+
+    Attributes:
+        facts: As above; another value is in effect from the next save on.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class Saver:
         *,
         copies_at_once: bool = False,
     ) -> None:
-        self._committer, self._writer, self._facts = committer, writer, facts
+        self.facts = facts
+        self._committer, self._writer = committer, writer
         self._copies_at_once = copies_at_once
         self._stagings = [HostStaging() for _ in range(_SNAPSHOTS_UNDER_WAY)]
         self._leases: set[_Lease] = set()
@@ -125,7 +129,7 @@ class Saver:
                 cursor=cursor,
                 trained_tasks=trained_tasks,
                 loss=loss,
-                facts=self._facts,
+                facts=self.facts,
                 trajectory=trajectory,
                 staging=lease.staging,
             )
