@@ -165,7 +165,7 @@ def deep() -> list[Any]:
         pytest.param(doubled(), id="list of itself doubled"),
         pytest.param(deep(), id="deep list"),
         pytest.param(torch.zeros(1).expand(1 << 40), id="expanded tensor"),
-        pytest.param(torch.zeros(4, 4).t()[:, 1:], id="strided tensor"),
+        pytest.param(torch.zeros(4, 4).t()[1:], id="strided tensor"),
         pytest.param(nn.Parameter(torch.zeros(1)), id="parameter"),
         pytest.param(OrderedDict(a=1), id="ordered dict"),
         pytest.param((1, 2), id="tuple"),

@@ -125,7 +125,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> ReadableBytes:
-    view: memoryview = torch.tensor([], dtype=torch.uint8).set_(storage).numpy().data
+    view: memoryview = torch.tensor([], dtype=torch.uint8, device="cpu").set_(storage).numpy().data
     return view
 
 

@@ -162,7 +162,13 @@ def _require_dense(tensor: Tensor) -> None:
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and not tensor.requires_grad
-        and tensor.is_contiguous()  # others may repeat a few bytes into any size
+        and _fills_its_memory(tensor)  # others may repeat a few bytes into any size
     )
     if not is_dense:
         raise CorruptCheckpointError("it holds a tensor that is not dense")
+
+
+def _fills_its_memory(tensor: Tensor) -> bool:
+    """Return whether the elements lie side by side, in the order of some of the dimensions."""
+    outermost_first = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.is_contiguous() or tensor.permute(outermost_first).is_contiguous()

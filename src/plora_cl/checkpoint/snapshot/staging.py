@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
-from operator import attrgetter, is_not
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import torch
@@ -15,9 +15,12 @@ from plora_cl.errors import CheckpointError
 from plora_cl.state_digest import unsupported
 
 _Slot: TypeAlias = tuple[Any, str | int]
-_Layout: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
+_Strides: TypeAlias = tuple[int, ...]
+_Outline: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
+_Layout: TypeAlias = tuple[list[_Outline], list[_Strides]]
+_Form: TypeAlias = tuple[torch.Size, _Strides]
 _Kind: TypeAlias = tuple[torch.dtype, torch.device]
-_layout_of: Callable[[Tensor], _Layout] = attrgetter("dtype", "device", "shape")
+_outline_of: Callable[[Tensor], _Outline] = attrgetter("dtype", "device", "shape")
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 _KEYS = frozenset({str, int})
 
@@ -25,9 +28,11 @@ _KEYS = frozenset({str, int})
 class HostStaging:
     """Host memory that one state after the other is copied into.
 
-    The memory is allocated for the layout (dtypes, shapes and devices, in order) of the first
-    state and reused while the layout stays the same, so that a copy costs little more than moving
-    the bytes. The tensors of one dtype share one block, which a checkpoint stores as one record.
+    The memory is allocated for the layout (dtypes, shapes, strides and devices, in order) of the
+    first state and reused while the layout stays the same, so that a copy costs little more than
+    moving the bytes. The tensors of one dtype share one block, which a checkpoint stores as one
+    record. A copy has the strides of its tensor (where a tensor does not fill its memory, those of
+    `torch.empty_like`): fused optimizers pair the elements of two tensors by their place in memory.
 
     `begin` copies everything but the bytes of tensors in host memory. `complete` copies those, on
     the first thread that calls it. Forward and backward passes do not change them, so that another
@@ -38,8 +43,7 @@ class HostStaging:
     """
 
     def __init__(self) -> None:
-        self._sources: list[Tensor] = []
-        self._layout: list[_Layout] | None = None
+        self._layout: _Layout | None = None
         self._pieces: list[Tensor] = []
         self._transfers: list[_Transfer] = []
         self._pending: _PendingCopy | None = None
@@ -54,15 +58,18 @@ class HostStaging:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
         """
         copy, slots, sources = _walked(state)
-        is_known = len(sources) == len(self._sources) and not any(
-            map(is_not, sources, self._sources)
+        is_shared = len(set(map(id, sources))) < len(sources)
+        distinct = (
+            list({id(source): source for source in sources}.values()) if is_shared else sources
         )
-        if not is_known and not all(map(_is_copyable, sources)):
-            raise next(_refusals(state))
-        self._lay_out(sources)
-        for (container, key), piece in zip(slots, self._pieces, strict=True):
+        self._lay_out(distinct, state)
+        pieces = self._pieces
+        if is_shared:
+            piece_of = dict(zip(map(id, distinct), pieces, strict=True))
+            pieces = [piece_of[id(source)] for source in sources]
+        for (container, key), piece in zip(slots, pieces, strict=True):
             container[key] = piece
-        self._pending = _PendingCopy(*self._start_transfers(sources))
+        self._pending = _PendingCopy(*self._start_transfers(distinct))
         return copy
 
     def complete(self) -> None:
@@ -79,30 +86,37 @@ class HostStaging:
         for transfer in self._transfers:
             transfer.wait()
 
-    def _lay_out(self, sources: list[Tensor]) -> None:
+    def _lay_out(self, sources: list[Tensor], state: Mapping[str, Any]) -> None:
         # Also the same tensor may have another layout: `module.half()` sets `parameter.data`.
-        layout = list(map(_layout_of, sources))
-        if layout != self._layout:
+        try:
+            layout = list(map(_outline_of, sources)), list(map(Tensor.stride, sources))
+        except RuntimeError as error:  # a sparse tensor has no strides
+            raise next(_refusals(state), error) from None
+        is_new = layout != self._layout
+        if any(map(Tensor.is_inference, sources)) or (
+            is_new and not all(map(_is_copyable, sources))
+        ):
+            raise next(_refusals(state))
+        if is_new:
             self._allocate(layout)
-        self._sources = sources
 
-    def _allocate(self, layout: list[_Layout]) -> None:
+    def _allocate(self, layout: _Layout) -> None:
         self.wait()
         self._layout = None  # until all is allocated
         by_kind: dict[_Kind, list[int]] = {}
-        for index, (dtype, device, _) in enumerate(layout):
+        for index, (dtype, device, _) in enumerate(layout[0]):
             by_kind.setdefault((dtype, device), []).append(index)
         pieces: dict[int, Tensor] = {}
         self._transfers = []
         for (dtype, device), indices in by_kind.items():
-            sizes = [prod(layout[index][2]) for index in indices]
+            forms = [_form(layout[0][index][2], layout[1][index]) for index in indices]
             is_cuda = device.type == "cuda"
-            block = torch.zeros(sum(sizes), dtype=dtype, pin_memory=is_cuda)
-            views = _views(block, sizes, [layout[index][2] for index in indices])
-            pieces.update(zip(indices, views, strict=True))
+            size = sum(prod(shape) for shape, _ in forms)
+            block = torch.zeros(size, dtype=dtype, device="cpu", pin_memory=is_cuda)
+            pieces.update(zip(indices, _views(block, forms), strict=True))
             if is_cuda:
-                self._transfers.append(_Transfer(block, sizes, device, indices))
-        self._pieces = [pieces[index] for index in range(len(layout))]
+                self._transfers.append(_Transfer(block, forms, device, indices))
+        self._pieces = [pieces[index] for index in range(len(pieces))]
         self._layout = layout
 
     def _start_transfers(self, sources: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -152,12 +166,12 @@ class _Transfer:
     """Moves tensors of one dtype from one CUDA device into a pinned block."""
 
     def __init__(
-        self, block: Tensor, sizes: Sequence[int], device: torch.device, indices: Sequence[int]
+        self, block: Tensor, forms: Sequence[_Form], device: torch.device, indices: Sequence[int]
     ) -> None:
         self.indices = indices
         self._block = block
         self._staging = torch.empty_like(block, device=device, pin_memory=False)
-        self._pieces = list(self._staging.split(list(sizes)))
+        self._pieces = _views(self._staging, forms)
         self._stream = torch.cuda.Stream(device)
         self._done = torch.cuda.Event()
 
@@ -165,7 +179,7 @@ class _Transfer:
     def start(self, sources: Sequence[Tensor]) -> None:
         current = torch.cuda.current_stream(self._stream.device)
         current.wait_event(self._done)  # the copy before this one has left the staging memory
-        torch._foreach_copy_(self._pieces, [source.reshape(-1) for source in sources])
+        torch._foreach_copy_(self._pieces, list(sources))
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             self._block.copy_(self._staging, non_blocking=True)
@@ -176,26 +190,37 @@ class _Transfer:
 
 
 def separate_copy(state: Mapping[str, Any]) -> Any:
-    """Return a copy of ``state`` in which every tensor has its own memory.
+    """Return a copy of ``state`` that shares no memory with it; strides are kept.
 
-    For handing out state: optimizers keep and change the tensors they are given.
+    A tensor that occurs twice does so in the copy. For handing out state: optimizers keep and
+    change the tensors they are given.
 
     Raises:
         TypeError: Something in it is neither a tensor nor plain; the message names where.
     """
     copy, slots, sources = _walked(state)
+    clones = {id(source): source.detach().clone() for source in sources}
     for (container, key), source in zip(slots, sources, strict=True):
-        container[key] = source.detach().clone()
+        container[key] = clones[id(source)]
     return copy
 
 
 def _is_copyable(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_inference()
+    return (
+        tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_inference()
+        and tensor.device.type != "meta"
+    )
 
 
-def _views(block: Tensor, sizes: list[int], shapes: Sequence[torch.Size]) -> list[Tensor]:
-    pieces = block.split(sizes)
-    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+def _form(shape: torch.Size, strides: _Strides) -> _Form:
+    return shape, torch.empty_like(torch.empty_strided(shape, strides, device="meta")).stride()
+
+
+def _views(block: Tensor, forms: Sequence[_Form]) -> list[Tensor]:
+    pieces = block.split([prod(shape) for shape, _ in forms])
+    return [piece.as_strided(*form) for piece, form in zip(pieces, forms, strict=True)]
 
 
 def _walked(state: Mapping[str, Any]) -> tuple[Any, list[_Slot], list[Tensor]]:
