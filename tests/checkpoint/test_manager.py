@@ -16,6 +16,7 @@ import torch
 import plora_cl.checkpoint
 from checkpoint.components import Holder, Learner
 from plora_cl.checkpoint import (
+    CheckpointEntry,
     CheckpointError,
     CheckpointManager,
     CheckpointNotFoundError,
@@ -404,6 +405,50 @@ def test_a_checkpoint_is_read_by_its_path_or_by_its_folder(tmp_path: Path) -> No
         for read in (load_checkpoint, verify):
             with pytest.raises(CheckpointNotFoundError):
                 read(wrong)
+
+
+def test_an_experiment_folder_may_be_called_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(Path("checkpoints"), 2)
+    for place in ("checkpoints", "checkpoints/checkpoints"):
+        assert load_checkpoint(place).snapshot.cursor["step"] == 2
+        assert len(verify(place).verdicts) == 2
+    damage(last(tmp_path / "checkpoints"))
+    assert not verify("checkpoints").is_intact
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", "nowhere does not exist; expected an experiment folder, or a file in its"),
+        ("nope.pt", "nope.pt does not exist; expected an experiment folder"),
+        ("model.pt", "model.pt is not a checkpoint; expected an experiment folder"),
+        ("empty", "no checkpoint in .*empty: it has no folder checkpoints; expected"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_by_what_it_is(
+    tmp_path: Path, path: str, message: str
+) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    (tmp_path / "empty").mkdir()
+    for read in (load_checkpoint, verify):
+        with pytest.raises(CheckpointNotFoundError, match=message):
+            read(tmp_path / path)
+
+
+def test_a_store_is_opened_by_the_folder_of_the_experiment_as_text_or_path(tmp_path: Path) -> None:
+    train(tmp_path, 2)
+    inner = tmp_path / "checkpoints"
+    for place in (tmp_path, str(tmp_path), inner, str(inner)):
+        store = CheckpointStore(place)
+        assert store.directory == inner
+        assert len(store.entries()) == 2
+    store = CheckpointStore(tmp_path)
+    assert store.verify(CheckpointEntry.at(str(last(tmp_path)))).cursor["step"] == 2
+    with pytest.raises(TypeError, match=r"expected a CheckpointEntry: one of entries\(\)"):
+        store.verify(last(tmp_path))  # type: ignore[arg-type]
 
 
 def test_importing_the_package_imports_no_pytorch_and_has_all_it_names() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,8 +10,11 @@ import pytest
 
 from checkpoint.samples import archive, manifest, seal, sealed
 from plora_cl.checkpoint.disk.filesystem import Filesystem
-from plora_cl.checkpoint.store.store import CheckpointStore
+from plora_cl.checkpoint.format.manifest import Manifest
+from plora_cl.checkpoint.store.retention import collect_garbage
+from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point, verify
+from plora_cl.errors import CheckpointNotFoundError
 
 NAMES = [f"checkpoint_task0_epoch0_batch{batch}.pt" for batch in (8, 9, 10)]
 
@@ -119,3 +123,61 @@ def test_an_intact_file_that_no_run_could_read_is_damage(store: CheckpointStore)
     assert "its pickle names 'numpy float64'" in str(found.verdicts[-1].error)
     assert found.resumes_from == store.entries()[-2]
     assert resume_point(store) == store.entries()[-2]
+
+
+@pytest.fixture
+def during(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
+    """Returns what makes a running experiment act once, as soon as the file NAME was verified."""
+
+    def act(name: str, action: Callable[[], object]) -> None:
+        def and_then(store: CheckpointStore, entry: CheckpointEntry) -> Manifest:
+            found = verified(store, entry)
+            if entry.path.name == name:
+                monkeypatch.setattr(CheckpointStore, "verify", verified)
+                action()
+            return found
+
+        verified = CheckpointStore.verify
+        monkeypatch.setattr(CheckpointStore, "verify", and_then)
+
+    return act
+
+
+def test_what_a_run_saves_while_its_folder_is_read_is_verified_too(
+    store: CheckpointStore, during: Callable[[str, Callable[[], object]], None]
+) -> None:
+    def save_twice() -> None:
+        for batch in (11, 12):
+            store.commit(f"checkpoint_task0_epoch0_batch{batch}.pt", sealed(note=str(batch)))
+        store.delete(store.entries()[:3])
+
+    during(NAMES[-1], save_twice)
+    found = verify(store)
+    assert found.is_intact
+    assert found.stops_resuming is None
+    assert found.resumes_from == store.entries()[-1]
+    assert [verdict.entry.path.name for verdict in found.verdicts][-1] == store.entries()[-1].name
+
+
+def test_a_checkpoint_that_is_removed_with_its_objects_while_it_is_read_is_not_damaged(
+    store: CheckpointStore, during: Callable[[str, Callable[[], object]], None]
+) -> None:
+    first = store.entries()[0]
+
+    def rotate() -> None:
+        store.delete([first])
+        collect_garbage(CheckpointStore(store.directory))
+
+    during(NAMES[0], rotate)
+    found = verify(store)
+    assert found.is_intact
+    assert [verdict.entry.path.name for verdict in found.verdicts] == NAMES[1:]
+    second = store.entries()[0]
+
+    def rotate_second() -> None:
+        store.delete([second])
+        collect_garbage(CheckpointStore(store.directory))
+
+    during(NAMES[1], rotate_second)
+    with pytest.raises(CheckpointNotFoundError, match="was removed while it was read"):
+        verify(store, [second])

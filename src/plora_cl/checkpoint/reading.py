@@ -55,10 +55,33 @@ def verify(path: str | Path) -> verification.Verification:
     return verification.verify(store, None if entry is None else [entry])
 
 
+def store_in(path: Path) -> CheckpointStore | None:
+    """Return the checkpoints of experiment folder ``path``, or those directly in it; None if none.
+
+    An experiment folder may itself be called ``checkpoints``, and so what is in it comes first.
+
+    Raises:
+        CheckpointError: The folder cannot be listed.
+    """
+    for directory in (path / "checkpoints", path):
+        if directory.is_dir():
+            store = CheckpointStore(directory)
+            if directory.name == "checkpoints" or store.everything():
+                return store
+    return None
+
+
 def _located(path: Path) -> tuple[CheckpointStore, CheckpointEntry | None]:
     if is_checkpoint(path.name):
         return CheckpointStore(path.parent), CheckpointEntry.at(path)
-    folder = path if path.name == "checkpoints" else path / "checkpoints"
-    if not folder.is_dir():
-        raise CheckpointNotFoundError(f"no checkpoint in {path}: expected a folder {folder}")
-    return CheckpointStore(folder), None
+    store = store_in(path)
+    if store is None:
+        if path.is_dir():
+            what = f"no checkpoint in {path}: it has no folder checkpoints"
+        else:
+            what = f"{path} is not a checkpoint" if path.exists() else f"{path} does not exist"
+        raise CheckpointNotFoundError(
+            f"{what}; expected an experiment folder, or a file in its folder checkpoints such as "
+            "checkpoint_task0_epoch1_batch99.pt"
+        )
+    return store, None

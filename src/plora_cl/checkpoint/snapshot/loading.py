@@ -52,7 +52,7 @@ def load(
             that are in memory.
 
     Raises:
-        CheckpointNotFoundError: There is no such file.
+        CheckpointNotFoundError: There is no such file, or it was removed meanwhile.
         CorruptCheckpointError: A byte of it, or of an object, is not what was written.
         IncompatibleCheckpointError: It was written by a newer version of the format.
     """
@@ -63,7 +63,7 @@ def load(
     for name, ref in snapshot.objects.items():
         if is_known(ref.sha256):
             continue
-        with naming(f"{entry.path}: object {name}"):
+        with store.unless_removed(entry), naming(f"{entry.path}: object {name}"):
             objects[name] = decode_object(store.objects.get(ref))
     return Resumable(entry, snapshot, objects, manifest)
 

@@ -27,7 +27,7 @@ from plora_cl.checkpoint.format.manifest import Manifest
 from plora_cl.checkpoint.format.naming import Position, checkpoint_name, parse_name, parse_retired
 from plora_cl.checkpoint.format.pickle_gate import require_harmless_pickle
 from plora_cl.checkpoint.store.object_store import ObjectFolder
-from plora_cl.errors import CheckpointError, CheckpointNotFoundError
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,12 +45,13 @@ class CheckpointEntry:
     branch: int | None = field(default=None, compare=False)
 
     @classmethod
-    def at(cls, path: Path) -> CheckpointEntry:
+    def at(cls, path: str | Path) -> CheckpointEntry:
         """Return the entry of the file ``path``, which may be a retired checkpoint.
 
         Raises:
             CheckpointNotFoundError: It is not named as checkpoints are.
         """
+        path = Path(path)
         name, branch = parse_retired(path.name) or (path.name, None)
         position = parse_name(name)
         if position is None:
@@ -70,12 +71,13 @@ class CheckpointStore:
     """The checkpoints of one experiment. One process, and one thread at a time, may write.
 
     Args:
-        directory: Of the checkpoints; made at the first write.
+        directory: Of the checkpoints, made at the first write; or an experiment folder that has a
+            folder ``checkpoints``.
         filesystem: What performs the operations; the local disk by default.
     """
 
-    def __init__(self, directory: Path, filesystem: Filesystem | None = None) -> None:
-        self.directory = directory
+    def __init__(self, directory: str | Path, filesystem: Filesystem | None = None) -> None:
+        self.directory = directory = _folder_of_checkpoints(Path(directory))
         self.filesystem: Filesystem = filesystem or Filesystem()
         self.objects = ObjectFolder(directory / "objects", self.filesystem)
 
@@ -144,7 +146,13 @@ class CheckpointStore:
         Raises:
             CheckpointNotFoundError: It does not exist.
             CheckpointError: The disk refused.
+            TypeError: ``entry`` is something else, such as a path.
         """
+        if not isinstance(entry, CheckpointEntry):
+            raise TypeError(
+                f"{entry!r} is a {type(entry).__name__}; expected a CheckpointEntry: one of "
+                "entries(), or CheckpointEntry.at(path)"
+            )
         with (
             reading(entry.path, missing=CheckpointNotFoundError),
             naming(entry.path),
@@ -208,6 +216,22 @@ class CheckpointStore:
             require_harmless_pickle(file)
             return manifest
 
+    @contextmanager
+    def unless_removed(self, entry: CheckpointEntry) -> Iterator[None]:
+        """Report ``entry`` as not found, not as damaged, where it is removed while it is read.
+
+        A run removes checkpoints that it no longer needs, and the objects that only they need.
+
+        Raises:
+            CheckpointNotFoundError: That happened within the ``with`` block.
+        """
+        try:
+            yield
+        except CorruptCheckpointError as error:
+            if self.size(entry.path) is not None:
+                raise
+            raise CheckpointNotFoundError(f"{entry.path} was removed while it was read") from error
+
     def delete(self, entries: Iterable[CheckpointEntry]) -> None:
         """Remove checkpoints; durable on return.
 
@@ -250,3 +274,8 @@ class CheckpointStore:
         """
         with reading(directory):
             return self.filesystem.names(directory)
+
+
+def _folder_of_checkpoints(path: Path) -> Path:
+    inside = path / "checkpoints"
+    return inside if path.name != "checkpoints" and inside.is_dir() else path

@@ -75,7 +75,8 @@ def export_bundle(
     )
     objects = map(whole.objects.chunks, refs)
     members = [[text], whole.run_log_chunks(), *objects, [whole.checkpoint.data]]
-    put(_disk, out, archived(contents, members))
+    with whole.unless_removed():
+        put(_disk, out, archived(contents, members))
     return out.stat().st_size
 
 

@@ -70,8 +70,9 @@ def fork(
     disk = filesystem or Filesystem()
     whole = CompleteCheckpoint(source, disk)
     refs = whole.checkpoint.manifest.refs
-    for ref in refs:
-        whole.objects.verify(ref)
+    with whole.unless_removed():
+        for ref in refs:
+            whole.objects.verify(ref)
     saved = whole.checkpoint.manifest.settings
     lineage = {
         "parent": str(source.path.parent.parent.resolve()),
@@ -95,15 +96,16 @@ def fork(
             put(disk, target, whole.objects.chunks(ref))
             copied.append(ref.bytes)
 
-    entry = create_experiment(
-        folder,
-        disk,
-        whole.checkpoint,
-        lineage=lineage,
-        config=config,
-        run_log=whole.run_log_chunks(),
-        add_object=link_or_copy,
-    )
+    with whole.unless_removed():
+        entry = create_experiment(
+            folder,
+            disk,
+            whole.checkpoint,
+            lineage=lineage,
+            config=config,
+            run_log=whole.run_log_chunks(),
+            add_object=link_or_copy,
+        )
     return Fork(entry, len(refs) - len(copied), sum(copied))
 
 

@@ -106,7 +106,7 @@ def _read(store: CheckpointStore, entry: CheckpointEntry) -> Summary | None:
         found.manifest = store.manifest(entry)
         for ref in found.objects:
             path = store.objects.path(ref)
-            with naming(entry.path), reading(path):
+            with store.unless_removed(entry), naming(entry.path), reading(path):
                 size = store.size(path)
                 if size is None:
                     raise CorruptCheckpointError(f"{path} is missing")

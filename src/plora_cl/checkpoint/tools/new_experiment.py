@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,8 +206,8 @@ class CompleteCheckpoint:
     """
 
     def __init__(self, entry: CheckpointEntry, disk: Filesystem) -> None:
-        self._disk = disk
-        store = CheckpointStore(entry.path.parent, disk)
+        self._disk, self._entry = disk, entry
+        self._store = store = CheckpointStore(entry.path.parent, disk)
         self.objects = store.objects
         data = store.read_unverified(entry)
         with naming(entry.path):
@@ -215,6 +215,10 @@ class CompleteCheckpoint:
             self._position = run_log_position(data)
         self._run_log = run_log_at(disk, entry.path.parent.parent, self._position)
         self.run_log_bytes = min(self._position["bytes"], store.size(self._run_log) or 0)
+
+    def unless_removed(self) -> AbstractContextManager[None]:
+        """See `CheckpointStore.unless_removed`."""
+        return self._store.unless_removed(self._entry)
 
     def run_log_chunks(self) -> Iterator[bytes]:
         """Yield the run log up to the checkpoint.

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from plora_cl.checkpoint.disk.errors import naming
 from plora_cl.checkpoint.format.manifest import BASE_WEIGHTS, ObjectRef
+from plora_cl.checkpoint.format.naming import Position
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.retention import garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.inventory import Finding
-from plora_cl.errors import CheckpointError, CheckpointNotFoundError, CorruptCheckpointError
+from plora_cl.errors import CheckpointError, CheckpointNotFoundError
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ def verify(
                 raise
             # Removed meanwhile by a running experiment.
     if entries is None:
-        _find_resume_point(store, found)
+        _find_resume_point(store, reader, found)
         try:
             found.unreferenced = {path: store.size(path) or 0 for path in garbage(store)}
         except CheckpointError:
@@ -101,12 +102,19 @@ def verify(
     return found
 
 
-def _find_resume_point(store: CheckpointStore, found: Verification) -> None:
+def _in_order(verdict: Verdict) -> tuple[bool, Position, int]:
+    entry = verdict.entry
+    return entry.branch is not None, entry.position, entry.branch or 0
+
+
+def _find_resume_point(store: CheckpointStore, reader: _Reader, found: Verification) -> None:
     verdicts = {verdict.entry.path: verdict for verdict in found.verdicts}
 
     def usable(entry: CheckpointEntry) -> CheckpointEntry:
-        if entry.path not in verdicts:
-            raise CorruptCheckpointError(f"{entry.path} was written meanwhile")
+        if entry.path not in verdicts:  # a running experiment has written it meanwhile
+            verdicts[entry.path] = reader.verdict(entry)
+            found.verdicts.append(verdicts[entry.path])
+            found.verdicts.sort(key=_in_order)
         return _usable(verdicts[entry.path])
 
     try:
@@ -124,10 +132,17 @@ class _Reader:
 
     def verdict(self, entry: CheckpointEntry) -> Verdict:
         try:
+            return self._read(entry)
+        except CheckpointNotFoundError:  # a later checkpoint may store the same objects again
+            self._objects = {ref: error for ref, error in self._objects.items() if error is None}
+            raise
+
+    def _read(self, entry: CheckpointEntry) -> Verdict:
+        try:
             manifest = self._store.verify(entry)
             self._found.bytes_read += self._store.size(entry.path) or 0
             base = manifest.objects.get(BASE_WEIGHTS)
-            with naming(entry.path):
+            with self._store.unless_removed(entry), naming(entry.path):
                 for ref in manifest.refs:
                     if ref != base:
                         self._require_intact(ref)
@@ -137,7 +152,10 @@ class _Reader:
             return Verdict(entry, error, unusable=error)
         try:
             if base is not None:
-                self._require_intact(base)
+                with self._store.unless_removed(entry):
+                    self._require_intact(base)
+        except CheckpointNotFoundError:
+            raise
         except CheckpointError as error:
             return Verdict(entry, error)
         return Verdict(entry)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plora_cl.checkpoint.format.naming import is_checkpoint
+from plora_cl.checkpoint.reading import store_in
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
 from plora_cl.cli.exit import OK, error_line, exit_code
@@ -196,12 +197,8 @@ def _experiments(parent: Path) -> list[str]:
 
 
 def _folder(path: Path) -> Target | None:
-    for directory in (path / "checkpoints", path):
-        if directory.is_dir():
-            store = CheckpointStore(directory)
-            if directory.name == "checkpoints" or store.entries():
-                return Target(store, None)
-    return None
+    store = store_in(path)
+    return None if store is None else Target(store, None)
 
 
 def _checkpoint(path: Path) -> Target:
