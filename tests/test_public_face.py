@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import plora_cl
 from plora_cl import errors
+from plora_cl.state_digest import state_digest
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "yaml", "pyarrow", "scipy")
@@ -97,6 +100,38 @@ def test_the_code_of_the_reference_runs(folder: Path) -> None:
     saved = Path(str(names["path"]))
     assert saved.parent == folder / "experiments" / "own-loop" / "checkpoints"
     assert len(names["optimizer"].state_dict()["state"]) > 0  # type: ignore[attr-defined]
+
+
+def test_the_loop_of_the_reference_resumes_to_the_bit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    common = next(iter(re.findall(r"common = \{.*?\n\}", text, re.DOTALL)))
+    (loop,) = re.findall(r"```python\n(import torch\n.*?)```", text, re.DOTALL)
+    common = common.replace("{", '{"batch_size": 8, ', 1)
+    code = f"import plora_cl\n{common}\n{loop}"
+
+    def learned(code: str) -> str:
+        names: dict[str, Any] = {}
+        exec(code, names)
+        parts = names["trainer"].model.parts()
+        return state_digest({name: part.state_dict() for name, part in parts.items()})
+
+    save, saves = plora_cl.CLTrainer.save_checkpoint, itertools.count()
+
+    def killed(*arguments: Any, **options: Any) -> Path:
+        path = save(*arguments, **options)
+        if next(saves) in (3, 9):
+            raise KeyboardInterrupt
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plora_cl.CLTrainer, "save_checkpoint", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                exec(code, {})
+    assert learned(code) == learned(code.replace("own-loop", "whole"))
+    assert learned(code)  # which has nothing left to learn
 
 
 def test_settings_of_another_type_are_refused_by_name() -> None:

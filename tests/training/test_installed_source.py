@@ -130,6 +130,8 @@ ROW = 'Row(number + 1, f"text {number}", str(number % 2))'
         ('f"text {number}"', '"\\ud800"', "the text of row 1 has '\\ud800', half of a surrogate"),
         (ROW, "('text', 'label')", "rows('train'): item 1 is ('text', 'label'); expected a plora"),
         ("for number", "raise KeyError('boom')\n        for number", "KeyError: 'boom'"),
+        ("for number", "raise SystemExit(0)\n        for number", "rows('train'): SystemExit: 0"),
+        ("self._name = ", "raise SystemExit  # ", "cannot be opened: SystemExit"),
         ("self._name = ", "raise OSError('no server')  # ", "cannot be opened: OSError: no server"),
         ("return self._name", "return 'another'", "has the name 'another'; expected the one in"),
         ("(TaskSource)", "", "has no require_there, place, content_digest, class_order; expected"),

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from plora_cl.errors import CheckpointError, TrainingError
+from plora_cl.checkpoint import load_checkpoint
+from plora_cl.errors import CheckpointError, ExperimentExistsError, TrainingError
 from plora_cl.state_digest import state_digest
 from plora_cl.training.trainer import CLTrainer
 
@@ -118,3 +119,81 @@ def test_a_checkpoint_of_a_task_before_the_one_in_training_is_refused(
         )
     assert trainer.cursor == before
     assert trainer.get_latest_checkpoint() is None
+
+
+class Loop:
+    """A loop that a test takes step by step."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, resumed: bool = False) -> None:
+        self.trainer = CLTrainer(**{**settings, "experiment_dir": str(folder)})
+        if resumed:
+            latest = self.trainer.get_latest_checkpoint()
+            assert latest is not None
+            self.trainer.load_checkpoint(latest)
+        else:
+            self.trainer.begin_task()
+        weights = list(self.trainer.model.trainable().values())
+        self.optimizer = torch.optim.SGD(weights, lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 5)
+
+    def save(self) -> Path:
+        cursor = self.trainer.cursor
+        return self.trainer.save_checkpoint(
+            task_idx=cursor.task,
+            epoch=cursor.epoch,
+            batch_idx=cursor.batch,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+        )
+
+
+def test_of_two_loops_in_one_folder_the_second_is_refused(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    first, second = Loop(tmp_path, settings), Loop(tmp_path, settings)
+    first.save()
+    with pytest.raises(ExperimentExistsError, match=r"already holds 1 checkpoint: call load_check"):
+        second.save()
+    first.save()
+    third = Loop(tmp_path, settings, resumed=True)
+    path = third.save()
+    for late in (first, first, second):
+        with pytest.raises(ExperimentExistsError, match=r"already holds|was written by another"):
+            late.save()
+    first.trainer.load_checkpoint(path)
+    first.save()
+    with pytest.raises(ExperimentExistsError, match="was written by another process or trainer"):
+        third.save()
+
+
+def test_a_loop_may_save_after_the_sequence_that_its_trainer_has_learned(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    trainer = CLTrainer(**{**settings, "experiment_dir": str(tmp_path), "epochs": 1})
+    trainer.train_sequence()
+    optimization = trainer.run.components.optimization
+    assert optimization is not None
+    trainer.save_checkpoint(
+        task_idx=len(settings["tasks"]) - 1,
+        epoch=0,
+        batch_idx=0,
+        optimizer=optimization.optimizer,
+        scheduler=optimization.scheduler,
+    )
+
+
+def test_the_step_counts_the_batches_of_a_loop(tmp_path: Path, settings: dict[str, Any]) -> None:
+    loop = Loop(tmp_path, settings)
+    batches = len(loop.trainer.stage.stream)
+    steps = []
+    for _ in range(batches + 1):
+        path = loop.save()
+        steps.append(load_checkpoint(path).snapshot.cursor["step"])
+    assert steps == list(range(1, batches + 2))
+    assert (loop.trainer.cursor.epoch, loop.trainer.cursor.batch) == (1, 1)
+    loop = Loop(tmp_path, settings, resumed=True)
+    assert loop.trainer.cursor.step == batches + 1
+    loop.save()
+    loop.trainer.begin_task()
+    loop.save()
+    assert loop.trainer.cursor.step == batches + 3

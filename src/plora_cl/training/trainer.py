@@ -135,7 +135,10 @@ class CLTrainer:
 
     @property
     def cursor(self) -> Cursor:
-        """The next task, epoch and batch, zero-based; `begin_task` and `load_checkpoint` set it."""
+        """The next task, epoch and batch, zero-based, and the steps taken (in own loops: batches).
+
+        `begin_task`, `save_checkpoint` and `load_checkpoint` set it.
+        """
         return replace(self.run.components.cursor)
 
     def begin_task(self) -> Stage:
@@ -183,11 +186,9 @@ class CLTrainer:
             OutputError: The disk refused a file other than a checkpoint.
         """
         with self._own.locked():
-            return self._train_locked(resume, overwrite=overwrite, accept=accept_changes)
+            return self._train_locked(resume, overwrite, accept_changes)
 
-    def _train_locked(
-        self, resume: bool | str | Path, *, overwrite: bool, accept: bool
-    ) -> StateDict:
+    def _train_locked(self, resume: bool | str | Path, overwrite: bool, accept: bool) -> StateDict:
         store = CheckpointStore(self.folder / "checkpoints", self._own.disk)
         recover(store)
         require_startable(store, resume=resume, overwrite=overwrite)
@@ -223,8 +224,8 @@ class CLTrainer:
         return self._read(Path(resume))
 
     def _read(self, path: Path) -> Resumable:
-        store = CheckpointStore(path.parent)
-        return load(store, CheckpointEntry.at(path), is_known=self.run.checkpointer.is_base)
+        store, is_known = CheckpointStore(path.parent), self.run.checkpointer.is_base
+        return load(store, CheckpointEntry.at(path), is_known=is_known)
 
     def save_checkpoint(
         self,
@@ -249,12 +250,14 @@ class CLTrainer:
         Raises:
             CheckpointError: There is no such batch, checkpoints are disabled, or the disk refused.
             ExperimentLockedError: Another process, or trainer, is training in the folder.
+            ExperimentExistsError: The folder holds checkpoints of another trainer.
             TypeError: An index is no integer, or ``loss`` is no number.
         """
         given = {"optimizer": optimizer, "scheduler": scheduler}
-        with self._own.locked():
-            cursor = Cursor.in_training(task_idx, epoch, batch_idx, self.run.components.cursor.step)
-            return self.run.save_at(cursor, given, loss=plain_loss(loss))
+        with self._own.locked(for_a_save=True) as is_learning:
+            step = self.run.components.cursor.step
+            cursor, number = Cursor.in_training(task_idx, epoch, batch_idx, step), plain_loss(loss)
+            return self.run.save_at(cursor, given, loss=number, is_learning=is_learning)
 
     def get_latest_checkpoint(self) -> Path | None:
         """Return the checkpoint that ``resume=True`` takes, or None without any.
@@ -264,7 +267,7 @@ class CLTrainer:
             CheckpointError: The newest one cannot be used for another reason.
         """
         entry = resume_point(CheckpointStore(self.folder / "checkpoints"))
-        return entry.path if entry is not None else None
+        return None if entry is None else entry.path
 
     def load_checkpoint(
         self, path: str | Path, *, accept_changes: bool = False
@@ -284,17 +287,13 @@ class CLTrainer:
             CorruptCheckpointError: A byte of the checkpoint or of its objects is wrong.
             IncompatibleCheckpointError: As for `train_sequence`.
         """
-        optimizer, scheduler = StateHolder(), StateHolder()
+        given = {"optimizer": StateHolder(), "scheduler": StateHolder()}
+        there = self._own.checkpoints()  # what is written from here on is of another trainer
         resumable, run = self._read(Path(path)), self.run
         if run.model.tasks > resumable.snapshot.cursor["task"] + 1:
             run = self._new_run()  # without what later tasks added
-        restore_run(
-            resumable,
-            run,
-            self.settings,
-            accept=accept_changes,
-            in_place_of={"optimizer": optimizer, "scheduler": scheduler},
-        )
+        restore_run(resumable, run, self.settings, accept=accept_changes, in_place_of=given)
         run.components.random.hand_over()
         self._run = run
-        return optimizer.state_dict(), scheduler.state_dict()
+        self._own.continue_from(there)
+        return given["optimizer"].state_dict(), given["scheduler"].state_dict()

@@ -149,7 +149,7 @@ def _explained(name: str, origin: str, what: str) -> Iterator[None]:
         yield
     except (PloraError, MemoryError):
         raise
-    except Exception as error:  # code of another package raises anything
+    except (Exception, SystemExit) as error:  # code of another package raises anything
         raise DataError(f"task {name!r}: {origin}: {what}: {told(error)}") from error
 
 

@@ -91,7 +91,14 @@ class Run:
                 trained_tasks=parts.trained_tasks(),
             )
 
-    def save_at(self, cursor: Cursor, given: Mapping[str, Stateful], *, loss: float | None) -> Path:
+    def save_at(
+        self,
+        cursor: Cursor,
+        given: Mapping[str, Stateful],
+        *,
+        loss: float | None,
+        is_learning: bool,
+    ) -> Path:
         """Save for a training loop that is not the run's; return the path once it is durable.
 
         The random generators are those of the process.
@@ -100,6 +107,8 @@ class Run:
             cursor: The batch that was done last; advanced.
             given: Components that are saved instead of the run's own, by name.
             loss: Of that batch.
+            is_learning: `learn` is at work, whose cursor stays as it is. Without it the cursor of
+                the run moves to the saved one, whose step counts the batches that were done.
 
         Raises:
             IncompatibleCheckpointError: There is no such batch.
@@ -114,6 +123,11 @@ class Run:
             parts.cursor = cursor
         else:
             parts.rebuild(cursor)
+        if not is_learning:
+            batches = len(parts.stream)
+            before = own.epoch * batches + own.batch if own.task == cursor.task else 0
+            cursor.step += max(0, cursor.epoch * batches + cursor.batch + 1 - before)
+        is_saved = False
         try:
             cursor.advance(batches_per_epoch=len(parts.stream))
             cursor.phase = parts.phase_after_batch()
@@ -126,8 +140,9 @@ class Run:
                 trained_tasks=parts.trained_tasks(),
             )
             self.checkpointer.flush()
+            is_saved = True
         finally:
-            if is_under_way:  # `learn` may be at work, which advances a cursor of its own
+            if is_under_way and (is_learning or not is_saved):
                 parts.cursor = own
         return path
 
