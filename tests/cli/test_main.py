@@ -204,6 +204,16 @@ def test_odd_names_are_refused_in_lines_without_a_traceback(
     assert all(line.startswith(("Error: ", "Note: ")) for line in lines)
 
 
+def test_what_is_logged_is_a_line_that_begins_with_warning() -> None:
+    code = (
+        "import logging\n"
+        "from plora_cl.cli.exit import exit_code\n"
+        "exit_code(lambda: logging.getLogger('plora_cl.data').warning('%d texts', 3))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "Warning: 3 texts\n"
+
+
 @pytest.mark.parametrize(
     "argv", [["floor"], ["study"], ["checkpoints", "inspect"], ["checkpoints", "fork"]]
 )

@@ -16,6 +16,7 @@ import pytest
 from plora_cl.checkpoint.disk.lock import ExperimentLock
 from plora_cl.cli.train.command import main
 from plora_cl.cli.train.flags import flag_of, flag_settings, train_parser
+from plora_cl.config.errors import setting_names, unknown_setting
 from plora_cl.config.presets import preset_names, preset_title
 from plora_cl.config.schema import Settings
 from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
@@ -161,6 +162,18 @@ def test_a_typed_flag_beats_the_file_and_an_untyped_one_does_not(
     config.write_text("use_ewc: true\nepochs: 9\nseed: 5\n")
     settings = train(trainer, "--config", str(config), "--no-ewc", "--epochs", "3")
     assert (settings.use_ewc, settings.epochs, settings.seed) == (False, 3, 5)
+
+
+def test_every_flag_that_is_no_setting_is_named_as_a_flag_in_a_file() -> None:
+    flags = {
+        option.removeprefix("--")
+        for action in train_parser()._actions
+        for option in action.option_strings
+        if option.startswith("--") and action.dest not in (*setting_names(), "help")
+    }
+    assert flags
+    for flag in flags:
+        assert unknown_setting(flag).startswith(f"is not a setting; use the flag --{flag}")
 
 
 def test_a_preset_is_a_start_that_flags_change(trainer: Trainer) -> None:

@@ -92,7 +92,9 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("lerning_rate: 0.1", "lerning_rate: unknown setting; did you mean learning_rate?"),
-        ("1: 2", "1: unknown setting; there are model_name, tasks,"),
+        ("1: 2", "1: unknown setting; `plora-cl train --help` lists them"),
+        ("preset: quickstart", "preset: is not a setting; use the flag --preset; in the file of a"),
+        ("max-time: 1h", "max-time: is not a setting; use the flag --max-time"),
         ("seed: 1\nepochs: 2\nseed: 3", "line 3: seed is given twice (before on line 1); keep one"),
         (
             "tasks:\n- name: a\n  path: b\n  path: c",
@@ -306,6 +308,19 @@ class TestResuming:
         recorded.write_text(recorded.read_text() + "quantum: true\n")
         (problem,) = problems(resume=str(path))
         assert problem.startswith(f"{recorded}: quantum: unknown setting")
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_a_recorded_setting_of_a_missing_package_has_the_same_hint_everywhere(
+        self, tmp_path: Path, resume: bool
+    ) -> None:
+        experiment(tmp_path / "x")
+        recorded = tmp_path / "x" / "config.yaml"
+        recorded.write_text(recorded.read_text() + "quantum: true\nlerning_rate: 1.0\n")
+        hint = "if the run used an installed package that declares it, install that again"
+        assert problems(config=recorded, resume=resume) == (
+            f"{recorded}: quantum: unknown setting; {hint}",
+            f"{recorded}: lerning_rate: unknown setting; {hint}; did you mean learning_rate?",
+        )
 
 
 class TestPresets:

@@ -179,7 +179,7 @@ def test_a_name_that_is_nearly_one_of_the_file_is_recognised(planned: Planned) -
     with pytest.raises(SettingsError) as caught:
         planned(tasks={"reviews": {"path": "data/a"}}, orders={"o": ["reviws"]})
     (problem,) = caught.value.problems
-    assert problem.endswith("(did you mean 'reviews' of this file?)")
+    assert "(did you mean 'reviews'?); the names are reviews, " in problem
 
 
 def test_a_folder_has_the_short_name_of_the_file(planned: Planned) -> None:

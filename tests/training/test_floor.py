@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from plora_cl.cli.train.floor import planned
 from plora_cl.config.schema import Settings
 from plora_cl.errors import ExperimentExistsError
 from plora_cl.training.reporting import Reporter
-from training.going_on import train
+from training.going_on import copied_tasks, rewrite, train
 
 
 @pytest.fixture
@@ -42,7 +43,32 @@ def test_the_floor_of_a_run_stands_beside_it(run: Path, capsys: pytest.CaptureFi
     floor = run.with_name("run-floor")
     assert [entry["task"] for entry in results(floor)["floor"]] == ["animals", "weather", "food"]
     assert results(floor)["tasks"] == results(run)["tasks"]
-    assert f"Results in {floor / 'results'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.count(f"Results in {floor / 'results'}") == 2
+    assert said.count(f"{floor} holds a floor; its results will be replaced") == 1
+
+
+def test_a_floor_shows_macro_f1_and_names_skewed_tasks(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (task,) = copied_tasks({**settings, "tasks": settings["tasks"][:1]}, tmp_path / "tasks")
+
+    def skew(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [line for k, line in enumerate(lines) if line["label"] == "cat" or k % 18 == 1]
+
+    for file in Path(task).glob("*.jsonl"):
+        rewrite(file, skew)
+    config = tmp_path / "floor.yaml"
+    given = {**settings, "tasks": [task], "experiment_dir": str(tmp_path / "runs")}
+    config.write_text(yaml.safe_dump(given))
+    assert main(["floor", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    (warning,) = [line for line in said.splitlines() if line.startswith("Warning: ")]
+    assert "is skewed" in warning
+    assert warning.endswith("look at macro-F1"), "class weights change nothing here"
+    assert re.search(
+        r"accuracy \d+\.\d% \(macro-F1 \d+\.\d%; share of the largest class \d+\.\d%\)", said
+    )
 
 
 def test_a_floor_gets_the_name_that_is_given(run: Path) -> None:

@@ -186,6 +186,22 @@ def test_a_skewed_task_is_named_at_the_start_with_what_to_try(
     assert line.endswith("look at macro-F1")
 
 
+def test_what_is_known_of_a_task_is_told_once_when_it_is_new(
+    skewed: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    skewed = {**skewed, "tasks": skewed["tasks"][:1]}
+    appended = {**skewed, "tasks": [*skewed["tasks"], {"name": "b", "path": skewed["tasks"][0]}]}
+    warnings = []
+    for given in (skewed, skewed, appended, appended):
+        _, listener = train(given, tmp_path)
+        warnings.append([text for text in listener.messages if "is skewed" in text])
+    (first,), again, (second,), at_last = warnings
+    assert first.startswith("Warning: task animals is skewed")
+    assert second.startswith("Warning: task b is skewed")
+    assert "try" not in second, "a resumed run refuses other settings"
+    assert again == at_last == []
+
+
 def test_classes_that_differ_in_white_space_or_case_alone_are_named_with_their_counts(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from plora_cl.checkpoint.store.output_files import write_output
 from plora_cl.config.locations import RECORD, anchored
 from plora_cl.config.precedence import dump
 from plora_cl.config.schema import Settings, experiment_folder, identity
+from plora_cl.data.notes import largest_share
 from plora_cl.data.split import Split
 from plora_cl.data.task import Task
 from plora_cl.errors import ExperimentExistsError, ModelError
@@ -26,7 +27,9 @@ from plora_cl.state import StateDict
 from plora_cl.training.build import data_identity, load_stream
 from plora_cl.training.publishing import description, with_sources
 from plora_cl.training.reporting import Reporter
+from plora_cl.training.task_notes import tell_of_tasks
 
+RESULTS = "results/final_results.json"
 _ALONE = "each task has a model of its own, which nothing changes later"
 
 
@@ -51,8 +54,11 @@ def learn_floor(settings: Settings, reporter: Reporter) -> StateDict:
     folder = experiment_folder(settings)
     with ExperimentLock.acquire(folder) as lock:
         _require_no_run(folder)
+        if (folder / RESULTS).is_file():
+            reporter.message(f"{folder} holds a floor; its results will be replaced")
         tokenizer = _tokenizer(settings.model_name)
         tasks = load_stream(settings, tokenizer, reporter.activity)
+        tell_of_tasks(tasks, reporter)
         matrix, costs = ScoreMatrix(len(tasks)), Costs()
         chosen = [_learn(task, len(tasks), matrix, costs, reporter) for task in tasks]
         results = summarise(
@@ -85,7 +91,7 @@ def _tokenizer(model_name: str) -> PreTrainedTokenizerBase:
 
 def _require_no_run(folder: Path) -> None:
     """Refuse a folder with checkpoints, or with results that have no ``floor``."""
-    results = folder / "results" / "final_results.json"
+    results = folder / RESULTS
     try:
         is_run = results.is_file() and "floor" not in json.loads(results.read_bytes())
     except (ValueError, TypeError, RecursionError):
@@ -107,7 +113,10 @@ def _learn(
     accuracy, f1 = scores(found.predicted, task.test.labels, classes=len(task.classes))
     for row in range(task.index, tasks):
         matrix.record(row, task.index, accuracy, f1, task.digest)
-    reporter.message(f"Task {task.index + 1} of {tasks}: {task.name}: accuracy {accuracy:.1%}")
+    reporter.message(
+        f"Task {task.index + 1} of {tasks}: {task.name}: accuracy {accuracy:.1%} "
+        f"(macro-F1 {f1:.1%}; share of the largest class {largest_share(task.test.labels):.1%})"
+    )
     return {
         "task": task.name,
         "strength": found.strength,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -23,12 +24,22 @@ def error_line(problem: object) -> str:
     return f"{text[: _LONGEST // 2]} [{left} characters left out] {text[-_LONGEST // 2 :]}"
 
 
+class _LogLine(logging.Formatter):
+    """Writes a record as ``Warning: ...`` or ``Error: ...``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.capitalize()}: {super().format(record)}"
+
+
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command and return the exit code of the process: the command's own, 0 for None.
 
     Errors raised on purpose become ``Error:`` lines on stderr, and so does a file or folder that
-    the system refuses; anything else is a bug and propagates with its traceback.
+    the system refuses; anything else is a bug and propagates with its traceback. What is logged
+    becomes ``Warning:`` lines.
     """
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_LogLine())
     try:
         return command() or OK
     except SettingsError as error:

@@ -26,6 +26,7 @@ class Table:
         numbers: Names of columns of numbers, which are never broken either.
         spare: Columns to hide, one after the other, while the table is wider than the terminal. A
             pipe counts as 80 columns wide, or as ``COLUMNS`` of the environment.
+        elsewhere: What else shows hidden columns.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: Collection[str] = ()
     spare: Sequence[str] = ()
+    elsewhere: str = "--json"
 
     @classmethod
     def of_values(cls, title: str, values: Mapping[str, object]) -> Table:
@@ -70,7 +72,8 @@ def _show_table(console: Console, table: Table) -> None:
     if hidden:
         names = ", ".join(table.spare[:hidden])
         text = f"Hidden ({console.width} columns are too few): {names}; "
-        console.print(_text(f"{text}COLUMNS=200 or --json shows them"), soft_wrap=in_pipe)
+        way_out = f"COLUMNS=200 or {table.elsewhere} shows them"
+        console.print(_text(text + way_out), soft_wrap=in_pipe)
 
 
 def _drawn(table: Table, without: Collection[str] = ()) -> rich_table.Table:

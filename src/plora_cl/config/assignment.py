@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plora_cl.config.errors import shown, unknown
+from plora_cl.config.errors import shown, unknown_setting
 from plora_cl.config.fields import setting_fields
 from plora_cl.config.yaml_file import parse
 
@@ -38,7 +38,7 @@ def assigned(
     head, *rest = path.split(".")
     fields = setting_fields().model_fields
     if head not in fields:
-        problems.append(f"--set: {path}: {unknown(path, fields)}")
+        problems.append(f"--set: {path}: {unknown_setting(path)}")
         return {}
     current = settings[head] if head in settings else fields[head].default
     try:

@@ -52,9 +52,23 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def unknown(name: str, valid: Iterable[str], *, kind: str = "setting") -> str:
+def unknown(name: str, valid: Iterable[str], *, kind: str) -> str:
     """Say that there is no ``kind`` of this name, and which one may have been meant."""
     return f"unknown {kind}; {suggestion(name, valid)}"
+
+
+_FLAGS = ("accept_changes", "config", "max_time", "overwrite", "preset", "quiet", "resume", "set")
+"""Flags of ``plora-cl train`` that are not settings."""
+
+
+def unknown_setting(name: str) -> str:
+    """Say that there is no setting of this name, and how to find the one that was meant."""
+    if (flag := name.replace("-", "_")) in _FLAGS:
+        in_study = "; in the file of a study: base.preset" if flag == "preset" else ""
+        return f"is not a setting; use the flag --{flag.replace('_', '-')}{in_study}"
+    meant = nearest(name, setting_names())
+    way_out = f"did you mean {meant}?" if meant else "`plora-cl train --help` lists them"
+    return f"unknown setting; {way_out}"
 
 
 def located(source: str, path: str, text: str) -> str:
@@ -123,5 +137,5 @@ def _unknown_key(location: tuple[int | str, ...], keys: Keys | None) -> str:
     if keys is not None and parents.get(len(location)) in keys:
         return unknown(str(location[-1]), keys[parents[len(location)]], kind="key")
     if len(location) == 1:
-        return unknown(str(location[0]), setting_names())
+        return unknown_setting(str(location[0]))
     return unknown(str(location[-1]), entry_keys(), kind="part of a task")

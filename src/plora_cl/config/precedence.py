@@ -49,11 +49,12 @@ class _Layers:
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, source: str, values: Mapping[Any, Any]) -> None:
+    def add(self, source: str, values: Mapping[Any, Any], *, recorded: bool = False) -> None:
         try:
             setting_fields().model_validate(dict(values))
         except ValidationError as error:
-            self.problems += field_problems(error, source)
+            problems = field_problems(error, source)
+            self.problems += map(_of_missing_package, problems) if recorded else problems
         for name, value in values.items():
             self.values[name] = value
             self.origins.pop(name, None)  # the most explicit one comes last
@@ -68,7 +69,7 @@ class _Layers:
 
     def settings(self) -> Settings:
         if self.problems:
-            raise SettingsError(self.problems)
+            raise SettingsError(list(dict.fromkeys(self.problems)))
         try:
             found = settings_class().model_validate(self.values)
         except ValidationError as error:
@@ -147,8 +148,9 @@ def resolve(
             asked |= values
         asked |= {path: value for path, value in filter(None, split) if path in _PLACE}
         _add_recorded(layers, _resumed_folder(asked, resume), recorded)
+    is_record = config is not None and experiment_recorded_in(config) is not None
     for source, values in sources:
-        layers.add(source, values)
+        layers.add(source, values, recorded=is_record and values is written)
     for assignment in filter(None, split):
         _add_assignment(layers, *assignment, typed)
     paths = {path.partition(".")[0] for path, _ in filter(None, split)}
@@ -217,9 +219,7 @@ def _add_recorded(layers: _Layers, folder: Path | None, recorded: _Recorded) -> 
         source, values = recorded(folder)
     except SettingsError as error:
         layers.problems += error.problems
-    before = len(layers.problems)
-    layers.add(source, values or found_again({}, folder))
-    layers.problems[before:] = map(_of_missing_package, layers.problems[before:])
+    layers.add(source, values or found_again({}, folder), recorded=True)
 
 
 def _of_missing_package(problem: str) -> str:

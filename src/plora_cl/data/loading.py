@@ -129,10 +129,7 @@ def _report_duplicates(
         if count:
             first, second = pair.split("/")
             _logger.warning(
-                "task %s: %d of %d %s texts also occur in %s",
-                name,
-                count,
-                len(splits[second]),
-                second,
-                first,
+                "task %s: %d of %d %s texts also occur in %s, so that scores on %s say less about "
+                "new texts; remove them from one of the two",
+                *(name, count, len(splits[second]), second, first, second),
             )

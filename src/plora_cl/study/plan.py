@@ -16,7 +16,6 @@ from plora_cl.config.schema import EXAMPLE_SETTINGS, Settings, experiment_folder
 from plora_cl.data.sources.declaration import parse_tasks, spelled_out
 from plora_cl.errors import DataError, SettingsError
 from plora_cl.study.file import LIKE, StudyFile
-from plora_cl.wording import nearest
 
 Overrides = Mapping[str, Any]
 Chosen = Mapping[tuple[str, str, str], Overrides]
@@ -199,12 +198,9 @@ class _Planner:
             if "tasks" not in order:
                 continue
             try:
-                parse_tasks(order["tasks"])
+                parse_tasks(order["tasks"], self._study.tasks)
             except DataError as error:
-                strangers = [e for e in order["tasks"] if isinstance(e, str)]
-                meant = [m for e in strangers if (m := nearest(e, self._study.tasks))]
-                hint = f" (did you mean {meant[0]!r} of this file?)" if meant else ""
-                self.problems.setdefault(f"{self._source}: orders.{name}: {error}{hint}", name)
+                self.problems.setdefault(f"{self._source}: orders.{name}: {error}", name)
 
     def _task(self, entry: Any) -> Any:
         known = self._study.tasks.get(entry) if isinstance(entry, str) else None

@@ -102,7 +102,7 @@ def summarised(records: Sequence[Record], baseline: str | None) -> list[Group]:
 
 
 def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Group],
-                  header: Mapping[str, Any], baseline: str | None) -> str:  # fmt: skip
+                  header: Mapping[str, Any], baseline: str | None) -> None:  # fmt: skip
     """Write ``runs.csv``, ``summary.csv``, ``summary.json`` and ``summary.md``.
 
     Args:
@@ -111,27 +111,24 @@ def write_summary(folder: Path, records: Sequence[Record], groups: Sequence[Grou
         groups: Result of `summarised`.
         header: First entries of ``summary.json``.
         baseline: Method that the others were compared with.
-
-    Returns:
-        The table as Markdown.
     """
     names = metric_names(records)
     runs = [_run_row(one, names) for one in _with_partners(records, baseline)]
-    table = markdown(groups, baseline)
     summary = {**header, "runs": runs, "groups": [asdict(group) for group in groups]}
     files = {
         "runs.csv": _csv(runs),
         "summary.csv": _csv(map(_flat, groups)),
         "summary.json": json.dumps(summary, indent=2, allow_nan=False) + "\n",
-        "summary.md": table,
+        "summary.md": markdown(groups, baseline),
     }
     for name, content in files.items():
         write_output(folder / name, content.encode())
-    return table
 
 
-def markdown(groups: Sequence[Group], baseline: str | None) -> str:
-    """Return a table of the main metrics, one line for each method and variant."""
+def main_metrics(
+    groups: Sequence[Group], baseline: str | None
+) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the main metrics, one row for each method and variant."""
     by_key: dict[tuple[str, str], dict[str, Group]] = {}
     for group in groups:
         by_key.setdefault((group.method, group.variant), {})[group.metric] = group
@@ -139,16 +136,23 @@ def markdown(groups: Sequence[Group], baseline: str | None) -> str:
     head = ["method", "variant", "runs", "units", *(name.replace("_", " ") for name in shown)]
     if baseline is not None:
         head += [f"ratio to {baseline}", f"accuracy - {baseline}", "p (t)", "p (perm.)", "g_z"]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for (method, variant), line in by_key.items():
         group = line["average_accuracy"]
         cells = [method, variant or "-", str(group.runs), counted(group.estimate.n, group.unit)]
         cells += [_cell(line.get(name)) for name in shown]
         if baseline is not None:
             cells += _compared(line)
-        lines.append(cells)
+        rows.append(cells)
+    return head, rows
+
+
+def markdown(groups: Sequence[Group], baseline: str | None) -> str:
+    """Return a table of the main metrics and what its marks mean."""
+    head, rows = main_metrics(groups, baseline)
+    lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{table}\n\n{_legend(groups)}\n"
+    return "\n".join([table, "", *legend(groups), ""])
 
 
 def _with_partners(records: Sequence[Record], baseline: str | None) -> list[_Measured]:
@@ -261,10 +265,11 @@ def _compared(line: Mapping[str, Group]) -> list[str]:
     return [first, f"{compared.difference.mean:+.4f}", *shown]
 
 
-def _legend(groups: Sequence[Group]) -> str:
+def legend(groups: Sequence[Group]) -> list[str]:
+    """Return lines that say what the marks of `main_metrics` mean."""
     lines = ["± is half of the 95 % t-interval of the mean over the units, p a test over them."]
     units = {unit for group in groups for unit in (group.unit, group.pair_unit)}
     lines += [text for unit, text in _MEANING.items() if unit in units]
     reasons = dict.fromkeys(g.zero_by_construction for g in groups if g.zero_by_construction)
     lines += [f"0*: zero by construction: {reason}." for reason in reasons]
-    return "\n".join(lines)
+    return lines

@@ -42,7 +42,6 @@ from plora_cl.training.run.early_stopping import EarlyStopping
 from plora_cl.training.run.run import Run
 from plora_cl.training.run.stage import stages_of
 from plora_cl.training.stopping import StopRequest
-from plora_cl.training.task_notes import tell_of_tasks
 from plora_cl.units import Progress, Unit
 
 
@@ -98,7 +97,6 @@ def _built(
     model = _model(settings).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
-    tell_of_tasks(settings, tasks, reporter)
     under_way = UnderWay()
     writer: Writer = BackgroundWriter() if settings.async_checkpoint else InPlaceWriter()
     path = experiment_folder(settings) / "results" / "run_log.jsonl"

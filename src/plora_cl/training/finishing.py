@@ -17,6 +17,7 @@ from plora_cl.training.publishing import publish
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.run.phases import learn
 from plora_cl.training.run.run import Run
+from plora_cl.training.task_notes import remedies_for_skew, tell_of_tasks
 
 
 def finish_run(run: Run, settings: Settings, *, resumed: bool) -> StateDict:
@@ -36,6 +37,7 @@ def finish_run(run: Run, settings: Settings, *, resumed: bool) -> StateDict:
     text = record(dump(settings), branch=run.checkpointer.trajectory.branch)
     write_output(folder / RECORD, text, run.disk)
     if not resumed:
+        tell_of_tasks(parts.tasks, run.reporter, remedies_for_skew(settings))
         with recording(parts.run_log.path):
             parts.run_log.clear()
     if parts.finished:

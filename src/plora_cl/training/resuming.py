@@ -33,7 +33,7 @@ from plora_cl.training.setting_changes import (
     is_finished,
     setting_changes,
 )
-from plora_cl.training.task_notes import held_out_differently
+from plora_cl.training.task_notes import held_out_differently, tell_of_tasks
 
 ENVIRONMENT = "environment."
 """Prefix of the keys of facts about the machine."""
@@ -93,6 +93,9 @@ def resume_run(resumable: Resumable, run: Run, settings: Settings, *, accept: bo
         entry = run.begin_branch(entry)
     run.checkpointer.tidy(entry)
     retire_results(folder / "results", branch=branch, filesystem=run.disk)
+    known = resumable.snapshot.facts.identity.get("data")
+    if known is not None:  # of the others was told when they were new
+        tell_of_tasks(run.components.tasks[len(known) :], reporter)
     if not run.components.finished:
         reporter.message(
             f"Checkpoint loaded! Resuming from task {cursor.task}, epoch {cursor.epoch}, "

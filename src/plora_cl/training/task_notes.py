@@ -15,16 +15,27 @@ from plora_cl.data.task import Task
 from plora_cl.training.reporting import Reporter
 
 
-def tell_of_tasks(settings: Settings, tasks: Sequence[Task], reporter: Reporter) -> None:
-    """Report what should be known about the tasks before they are learned."""
-    remedies = ["--set class_weights=balanced"] * (settings.class_weights == "none")
-    if settings.early_stopping_patience and settings.early_stopping_metric == "accuracy":
-        remedies.append("--set early_stopping_metric=f1")
+def tell_of_tasks(tasks: Sequence[Task], reporter: Reporter, remedies: Sequence[str] = ()) -> None:
+    """Report what should be known about tasks before they are learned.
+
+    Args:
+        tasks: The tasks.
+        reporter: Told.
+        remedies: Settings to try where a task is skewed, see `remedies_for_skew`.
+    """
     for task in tasks:
         for warning in filter(None, (*lookalike_notes(task), skew_note(task, remedies))):
             reporter.message(f"Warning: {warning}")
         if note := held_out_note(task):
             reporter.message(f"Note: {note}")
+
+
+def remedies_for_skew(settings: Settings) -> list[str]:
+    """Return the settings that a new run could try where a task is skewed."""
+    remedies = ["--set class_weights=balanced"] * (settings.class_weights == "none")
+    if settings.early_stopping_patience and settings.early_stopping_metric == "accuracy":
+        remedies.append("--set early_stopping_metric=f1")
+    return remedies
 
 
 def held_out_differently(

@@ -161,7 +161,7 @@ class _Study:
 def _summarise(study: StudyFile, runs: Sequence[PlannedRun], choice: Choice) -> None:
     # SciPy takes long to load; only the summary needs it
     from plora_cl.study.records import record
-    from plora_cl.study.summary import summarised, write_summary
+    from plora_cl.study.summary import legend, main_metrics, summarised, write_summary
 
     found = [(run, results) for run in runs if (results := results_of(run)) is not None]
     if not found:
@@ -179,7 +179,13 @@ def _summarise(study: StudyFile, runs: Sequence[PlannedRun], choice: Choice) -> 
     groups = summarised(records, study.baseline)
     folder = study_folder(study)
     header = {"name": study.name, "planned": len(runs), "done": len(found)}
-    print(f"\n{write_summary(folder, records, groups, header, study.baseline)}")
+    write_summary(folder, records, groups, header, study.baseline)
+    columns, rows = main_metrics(groups, study.baseline)
+    always = ("method", "variant", "average accuracy")
+    spare = [name for name in reversed(columns) if name not in always]
+    table = Table("Summary", columns, rows, columns[2:], spare, elsewhere=f"{folder}/summary.md")
+    print()
+    show([table, *legend(groups)])
     print(f"Written: {folder}/runs.csv, summary.csv, summary.json and summary.md")
 
 

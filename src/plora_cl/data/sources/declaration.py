@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,26 +47,33 @@ protocols use, whose five-class form is not on the hub as a plain data set.
 """
 
 
-def parse_tasks(entries: Sequence[str | Path | Mapping[str, Any]]) -> list[TaskSource]:
+def parse_tasks(
+    entries: Sequence[str | Path | Mapping[str, Any]], others: Collection[str] = ()
+) -> list[TaskSource]:
     """Return the source of each entry of a stream; see `parse_task`.
+
+    Args:
+        entries: The stream.
+        others: Further names that an entry could have had, for messages.
 
     Raises:
         DataError: An entry names no task.
     """
-    return [parse_task(entry) for entry in entries]
+    return [parse_task(entry, others) for entry in entries]
 
 
-def parse_task(entry: str | Path | Mapping[str, Any]) -> TaskSource:
+def parse_task(entry: str | Path | Mapping[str, Any], others: Collection[str] = ()) -> TaskSource:
     """Return where the texts of a task are; nothing is read yet.
 
     Args:
         entry: The name of a packaged corpus or of one of `HUB_TASKS`, the path of a local folder, a
             ``KEY:VALUE`` of an installed package, or a valid `TaskEntry`.
+        others: Further names that it could have had, for messages.
 
     Raises:
         DataError: It names no task, or more than one.
     """
-    spelled = dict(entry) if isinstance(entry, Mapping) else _known(entry)
+    spelled = dict(entry) if isinstance(entry, Mapping) else _known(entry, others)
     key = place_of(spelled)
     named = spelled.get("text_column")
     several = named if isinstance(named, list | tuple) or named is None else (named,)
@@ -81,7 +88,7 @@ def parse_task(entry: str | Path | Mapping[str, Any]) -> TaskSource:
     return OnlyClasses(source, tuple(spelled["classes"])) if "classes" in spelled else source
 
 
-def _known(entry: str | Path) -> dict[str, Any]:
+def _known(entry: str | Path, others: Collection[str]) -> dict[str, Any]:
     """Return an entry spelled out, if it says where its task is and can mean one task alone."""
     text = str(entry)
     is_path = isinstance(entry, Path) or "/" in text
@@ -97,7 +104,7 @@ def _known(entry: str | Path) -> dict[str, Any]:
         return spelled
     if text and _is_folder(text):
         return spelled
-    names = (*PACKAGED, *HUB_TASKS)
+    names = (*others, *PACKAGED, *HUB_TASKS)
     raise DataError(
         f"tasks: no task is called {text!r}{_nearest(text, names)}; the names are "
         f"{', '.join(names)}, and a local folder is a path such as ./{text}"
