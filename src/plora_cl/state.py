@@ -102,6 +102,22 @@ class Cursor:
         self.phase = Phase(state["phase"])
 
 
+def require_same_names(saved: Mapping[str, object], live: Mapping[str, object]) -> None:
+    """Refuse a saved state whose names are not those of the live one.
+
+    Raises:
+        IncompatibleCheckpointError: Names the missing and the unexpected ones.
+    """
+    differing = {
+        "lacks": sorted(live.keys() - saved.keys()),
+        "has unexpected": sorted(saved.keys() - live.keys()),
+    }
+    if told := [f"{verb} {names}" for verb, names in differing.items() if names]:
+        raise IncompatibleCheckpointError(
+            f"state_dict mismatch: the checkpoint {' and '.join(told)}"
+        )
+
+
 class TensorPart:
     """A named group of tensors that freezes or changes as a unit, as a `Stateful`.
 
@@ -121,12 +137,7 @@ class TensorPart:
         Raises:
             IncompatibleCheckpointError: Names, shapes or dtypes differ.
         """
-        if state.keys() != self._tensors.keys():
-            missing = sorted(self._tensors.keys() - state.keys())
-            unexpected = sorted(state.keys() - self._tensors.keys())
-            raise IncompatibleCheckpointError(
-                f"state_dict mismatch: the checkpoint lacks {missing} and has {unexpected} too many"
-            )
+        require_same_names(state, self._tensors)
         for name, tensor in self._tensors.items():
             saved = state[name]
             if saved.shape != tensor.shape or saved.dtype != tensor.dtype:

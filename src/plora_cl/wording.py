@@ -44,6 +44,12 @@ def half_character(text: str) -> str | None:
     return None
 
 
+def kind_of(value: object) -> str:
+    """Return the type of ``value`` with its article: ``an int``, ``a dict``."""
+    name = type(value).__name__
+    return f"a{'n' if name[0] in 'aeioAEIO' else ''} {name}"
+
+
 def counted(number: int, what: str) -> str:
     """Return ``1 checkpoint``, ``2 checkpoints``.
 

@@ -354,8 +354,8 @@ def test_an_identity_that_no_checkpoint_can_hold_is_refused_before_training(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"identity": {"a": [object()]}}, r"identity/a/0 is a object; expected .*str, int"),
-        ({"identity": {"a": {1: 2}}}, "the key 1 of identity/a is a int; .*pass '1'"),
+        ({"identity": {"a": [object()]}}, r"identity/a/0 is an object; expected .*str, int"),
+        ({"identity": {"a": {1: 2}}}, "the key 1 of identity/a is an int; .*pass '1'"),
         ({"identity": []}, "identity is a list; expected a dict"),
         ({"constants": [torch.zeros(1)]}, "constants is a list; expected a dict"),
         ({"constants": {1: BASE}}, "constants 1: the name is a int; expected a str"),

@@ -75,7 +75,7 @@ def test_an_identity_that_is_equal_only_to_python_is_another_one(
 def test_a_key_of_the_identity_that_json_would_turn_into_text_is_refused_by_name(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(TypeError, match=r"the key 1 of identity/classes/0 is a int.*pass '1'"):
+    with pytest.raises(TypeError, match=r"the key 1 of identity/classes/0 is an int.*pass '1'"):
         CheckpointManager(tmp_path, {}, identity={"classes": [{1: "a", "1": "b"}]})
     CheckpointManager(tmp_path, {}).close()
 

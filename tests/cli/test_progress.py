@@ -89,6 +89,15 @@ class TestPlainLines:
         PlainReporter(out, clock=clock).task_started(0, 1, "news", 100, 200)
         assert out.getvalue() == "Task 1 of 1: news, 100 of 300 steps to go\n"
 
+    def test_one_step_is_counted_as_one(self) -> None:
+        out = StringIO()
+        reporter = PlainReporter(out)
+        reporter.task_started(0, 1, "news", 1)
+        reporter.task_started(0, 1, "news", 1, 2)
+        assert out.getvalue() == (
+            "Task 1 of 1: news, 1 step to go\nTask 1 of 1: news, 1 of 3 steps to go\n"
+        )
+
     def test_the_end_of_an_epoch_always_gets_a_line(self, clock: FakeClock) -> None:
         out = StringIO()
         reporter = PlainReporter(out, clock=clock)

@@ -268,7 +268,7 @@ def test_several_values_after_one_set_are_told_how_to_be_given(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["--set", "lora_r=4", "lora_alpha=8"])
-    assert "lora_alpha=8; --set takes one PATH=VALUE, repeat it for more" in capsys.readouterr().err
+    assert "lora_alpha=8; --set takes one NAME=VALUE, repeat it for more" in capsys.readouterr().err
 
 
 def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(

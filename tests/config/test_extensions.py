@@ -173,7 +173,7 @@ def test_a_study_can_tune_its_strength(tmp_path: Path) -> None:
     [
         ("import there_is_no_such_module", "cannot be imported: ModuleNotFoundError: No module"),
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("TECHNIQUE = 3", "is a int; expected a plora_cl.technique.Technique"),
+        ("TECHNIQUE = 3", "is an int; expected a plora_cl.technique.Technique"),
         (GOOD.replace('name="mine"', 'name="ewc"'), "'ewc' is taken"),
         (GOOD.replace("= False", "= True"), "use_mine has to be off by default"),
         (GOOD.replace("lambda_mine:", "lambda_ewc:"), "names lambda_mine, and"),
@@ -222,7 +222,7 @@ def test_a_broken_package_is_named_in_one_line(tmp_path: Path, code: str, reason
 
 @pytest.mark.parametrize(
     ("entry_point", "reason"),
-    [("path = mine:open", "the name is taken"), ("tabs = mine:NUMBER", "is a int; expected")],
+    [("path = mine:open", "the name is taken"), ("tabs = mine:NUMBER", "is an int; expected")],
 )
 def test_a_broken_source_is_named_in_one_line(
     tmp_path: Path, entry_point: str, reason: str

@@ -94,6 +94,8 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("lerning_rate: 0.1", "lerning_rate: unknown setting; did you mean learning_rate?"),
         ("1: 2", "1: unknown setting; `plora-cl train --help` lists them"),
         ("preset: quickstart", "preset: is not a setting; use the flag --preset; in the file of a"),
+        ("tasks: [{path:data/a}]", "tasks.0.path:data/a: unknown part of a task; YAML needs a"),
+        ("{epochs:3}", "epochs:3: unknown setting; YAML needs a blank after a colon: epochs: 3"),
         ("max-time: 1h", "max-time: is not a setting; use the flag --max-time"),
         ("seed: 1\nepochs: 2\nseed: 3", "line 3: seed is given twice (before on line 1); keep one"),
         (

@@ -79,7 +79,12 @@ def test_a_missing_column_is_named_with_those_found_and_the_way_to_map_it(
 def test_a_column_in_the_wrong_case_is_told_apart(folder: Path) -> None:
     with_train(folder, b'{"id": 1, "Text": "red", "Folder": "a"}\n')
     said = "it has id, Text, Folder (did you mean Text?). Name the right ones"
-    refused(folder, said, "text_column: Text, label_column: id}")
+    refused(folder, said, "text_column: Text, label_column: LABEL}")
+
+
+def test_columns_of_which_nothing_is_known_are_not_proposed(folder: Path) -> None:
+    with_train(folder, b'{"id": 1, "body": "red", "folder": "a"}\n')
+    refused(folder, "it has id, body, folder.", "text_column: TEXT, label_column: LABEL}")
 
 
 def test_a_task_that_is_nearly_there_is_told(folder: Path) -> None:

@@ -176,5 +176,5 @@ def test_hyperparameters_with_keys_that_are_no_text_name_the_key(
         methods=[Counter({"scale": {1: 0.5, "1": 2.0}})],
         **{**settings, "experiment_dir": str(tmp_path)},
     )
-    with pytest.raises(MethodError, match=r"counter .*the key 1 of hyperparameters/scale is a int"):
+    with pytest.raises(MethodError, match=r"counter .* key 1 of hyperparameters/scale is an int"):
         trainer.train_sequence()

@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
             return ""
         if not stray.startswith("-"):
             several = bool(self.settings) and "=" in stray
-            return "; --set takes one PATH=VALUE, repeat it for more" if several else ""
+            return "; --set takes one NAME=VALUE, repeat it for more" if several else ""
         flag, _, value = stray.partition(" ")[0].partition("=")
         return self._meant(flag, value or stray.partition(" ")[2].partition(" ")[0])
 

@@ -67,8 +67,8 @@ class PlainReporter(Reporter):
         """Write which task begins or is resumed."""
         self._name, self._position = name, f"{index + 1} of {count}"
         self._pace.begin(steps)
-        whole = f" of {done + steps}" if done else ""
-        self.message(f"Task {self._position}: {name}, {steps}{whole} steps to go")
+        left = f"{steps} of {counted(done + steps, 'step')}" if done else counted(steps, "step")
+        self.message(f"Task {self._position}: {name}, {left} to go")
         self._last_line = self._clock()
 
     def step(self, report: StepReport, /) -> None:

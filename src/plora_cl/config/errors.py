@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
@@ -66,6 +66,8 @@ def unknown_setting(name: str) -> str:
     if (flag := name.replace("-", "_")) in _FLAGS:
         in_study = "; in the file of a study: base.preset" if flag == "preset" else ""
         return f"is not a setting; use the flag --{flag.replace('_', '-')}{in_study}"
+    if hint := _without_blank(name, setting_names()):
+        return f"unknown setting; {hint}"
     meant = nearest(name, setting_names())
     way_out = f"did you mean {meant}?" if meant else "`plora-cl train --help` lists them"
     return f"unknown setting; {way_out}"
@@ -138,4 +140,13 @@ def _unknown_key(location: tuple[int | str, ...], keys: Keys | None) -> str:
         return unknown(str(location[-1]), keys[parents[len(location)]], kind="key")
     if len(location) == 1:
         return unknown_setting(str(location[0]))
-    return unknown(str(location[-1]), entry_keys(), kind="part of a task")
+    name, valid = str(location[-1]), entry_keys()
+    if hint := _without_blank(name, valid):
+        return f"unknown part of a task; {hint}"
+    return unknown(name, valid, kind="part of a task")
+
+
+def _without_blank(name: str, valid: Collection[str]) -> str | None:
+    """Return what was meant by ``key:value``, which YAML reads as one key; or None."""
+    key, colon, value = name.partition(":")
+    return f"YAML needs a blank after a colon: {key}: {value}" if colon and key in valid else None

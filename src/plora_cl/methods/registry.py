@@ -23,6 +23,7 @@ from plora_cl.methods.replay.settings import REPLAY, ReplaySettings
 from plora_cl.model.lateral_settings import LATERAL, LateralSettings
 from plora_cl.setting_types import SettingsGroup, impact_of
 from plora_cl.technique import Technique
+from plora_cl.wording import kind_of
 
 BUILT_IN = (EWC, OLORA, REPLAY, LATERAL)
 
@@ -76,7 +77,7 @@ def _problem(extension: Extension, taken: Collection[str]) -> str | None:
     """Return what is wrong with a technique of another package, None if it can be used."""
     technique = extension.value
     if not isinstance(technique, Technique):
-        return f"is a {type(technique).__name__}; expected a plora_cl.technique.Technique"
+        return f"is {kind_of(technique)}; expected a plora_cl.technique.Technique"
     for attribute, kind in get_type_hints(Technique).items():
         try:
             TypeAdapter(kind).validate_python(getattr(technique, attribute), strict=True)

@@ -16,6 +16,7 @@ from plora_cl.checkpoint.disk.filesystem import ReadableBytes
 from plora_cl.checkpoint.format.dtypes import SAFETENSORS
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.errors import CorruptCheckpointError
+from plora_cl.wording import kind_of
 
 _ALIGNMENT = 8
 _METADATA = "__metadata__"  # the format's own entry among the tensors
@@ -35,7 +36,7 @@ def require_storable(tensors: Mapping[str, Tensor], group: str) -> None:
                 f"{group}/{name}: the name is {name!r}; expected a str, not {_METADATA}"
             )
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{group}/{name} is a {type(tensor).__name__}; expected a tensor")
+            raise TypeError(f"{group}/{name} is {kind_of(tensor)}; expected a tensor")
         if tensor.dtype not in _TYPES or tensor.layout is not torch.strided:
             raise TypeError(
                 f"{group}/{name} is a tensor of {tensor.dtype} ({tensor.layout}), which cannot be "

@@ -18,8 +18,9 @@ from plora_cl.checkpoint.format.trajectory import UNKNOWN, Trajectory
 from plora_cl.checkpoint.snapshot.compatibility import moved_generators
 from plora_cl.checkpoint.snapshot.staging import HostStaging, separate_copy
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
-from plora_cl.state import StateDict, Stateful
+from plora_cl.state import StateDict, Stateful, require_same_names
 from plora_cl.state_digest import state_digest
+from plora_cl.wording import kind_of
 
 _REFUSALS = (
     LookupError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError,
@@ -162,13 +163,7 @@ class Snapshot:
             IncompatibleCheckpointError: Components are missing or left over, or one refuses.
             CheckpointError: The live state of a component is not the one that was loaded.
         """
-        if self.state.keys() != components.keys():
-            missing = sorted(components.keys() - self.state.keys())
-            unexpected = sorted(self.state.keys() - components.keys())
-            raise IncompatibleCheckpointError(
-                f"state_dict mismatch: the checkpoint lacks {missing}, it has unexpected "
-                f"{unexpected}"
-            )
+        require_same_names(self.state, components)
         for name, part in components.items():
             try:
                 part.load_state_dict(_loadable(self.state[name], part))
@@ -206,7 +201,7 @@ def json_copy(plain: Mapping[str, Any], name: str) -> dict[str, Any]:
         CheckpointError: No reader would accept it in a checkpoint.
     """
     if not isinstance(plain, Mapping):
-        raise TypeError(f"{name} is a {type(plain).__qualname__}; expected a dict")
+        raise TypeError(f"{name} is {kind_of(plain)}; expected a dict")
     try:
         _require_json(plain, name)
     except RecursionError as error:
@@ -221,7 +216,7 @@ def _require_json(node: Any, path: str) -> None:
         for key, value in node.items():
             if not isinstance(key, str):  # as text, the keys 1 and "1" would become one
                 raise TypeError(
-                    f"the key {key!r} of {path} is a {type(key).__qualname__}; JSON has only str "
+                    f"the key {key!r} of {path} is {kind_of(key)}; JSON has only str "
                     f"keys: pass {str(key)!r}"
                 )
             _require_json(value, f"{path}/{key}")
@@ -232,6 +227,6 @@ def _require_json(node: Any, path: str) -> None:
         raise ValueError(f"{path} is {node}; expected a finite number")
     elif not isinstance(node, str | int | float | None):
         raise TypeError(
-            f"{path} is a {type(node).__qualname__}; expected plain JSON: a dict, list, str, int, "
+            f"{path} is {kind_of(node)}; expected plain JSON: a dict, list, str, int, "
             "float, bool or None"
         )

@@ -53,7 +53,7 @@ _FORKED_AFRESH = "a fork resumes what was learned; start a new run to change the
     argument(
         "--set",
         dest="assignments",
-        metavar="PATH=VALUE",
+        metavar="NAME=VALUE",
         action="append",
         default=[],
         help="change a setting; the value is YAML (repeatable)",

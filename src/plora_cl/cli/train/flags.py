@@ -219,9 +219,9 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--set",
         dest=_ASSIGNMENTS,
-        metavar="PATH=VALUE",
+        metavar="NAME=VALUE",
         action="append",
-        help="set any setting; the value is YAML (repeatable)",
+        help="set any setting, or a part of one such as tasks.0; the value is YAML (repeatable)",
     )
     group.add_argument(
         "--quiet", action="store_true", help="hide progress; the results are shown all the same"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from plora_cl.errors import DataError
-from plora_cl.wording import LONGEST, half_character, nearest, short
+from plora_cl.wording import LONGEST, half_character, kind_of, nearest, short
 
 SPLITS = ("train", "validation", "test")
 
@@ -114,15 +114,19 @@ class Columns:
             )
 
     def _example(self, found: list[str]) -> str:
-        """Return an entry with columns that exist, as far as there are enough."""
+        """Return an entry with the columns that were meant, TEXT or LABEL where nothing tells."""
         spare = [name for name in found if name not in self.names]
-        chosen = []
-        for wanted, stand_in in ((self.text[0], "TEXT"), (self.label, "LABEL")):
+        chosen: dict[str, str] = {}
+        for wanted in (self.text[0], self.label):
             name = wanted if wanted in found else nearest(wanted, spare)
-            name = name or next(iter(spare), stand_in)
-            spare = [other for other in spare if other != name]
-            chosen.append(_listed([name]))
-        text, label = chosen
+            if name is not None:
+                chosen[wanted] = name
+                spare = [other for other in spare if other != name]
+        if len(chosen) == 1 == len(spare):  # the only one left
+            chosen.setdefault(self.text[0], spare[0])
+            chosen.setdefault(self.label, spare[0])
+        text = _listed([chosen.get(self.text[0], "TEXT")])
+        label = _listed([chosen.get(self.label, "LABEL")])
         return f"{{name: ..., path: ..., text_column: {text}, label_column: {label}}}"
 
     def row(self, record: Mapping[str, object], place: str, line: int) -> Row:
@@ -143,7 +147,7 @@ class Columns:
             )
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise DataError(
-                f"{place}:{line}: label {short(label)} is a {type(label).__name__}; labels are "
+                f"{place}:{line}: label {short(label)} is {kind_of(label)}; labels are "
                 "class names (strings) or integers"
             )
         if half := half_character(f"{text}{label}"):

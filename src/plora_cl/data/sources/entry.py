@@ -26,6 +26,7 @@ from plora_cl.data.sources.base import Columns, TaskSource
 from plora_cl.errors import ExtensionError
 from plora_cl.extensions import SOURCES, extensions
 from plora_cl.setting_types import LIST, MAPPING, TEXT, Text
+from plora_cl.wording import kind_of
 
 PLACES = ("path", "hub", "packaged")
 """Keys that say where a task is; installed packages add others, see `added_places`."""
@@ -74,7 +75,7 @@ def added_places() -> Mapping[str, Opener]:
             )
         if not callable(value):
             raise ExtensionError(
-                f"{origin}: is a {type(value).__name__}; expected a callable that takes a "
+                f"{origin}: is {kind_of(value)}; expected a callable that takes a "
                 "plora_cl.data.sources.entry.Declared and returns a TaskSource"
             )
         found[name] = partial(AddedSource.opened, value, origin)
