@@ -27,8 +27,9 @@ def require_storable(tensors: Mapping[str, Tensor], group: str) -> None:
     """Refuse ``tensors`` that `encode_object` cannot store, before anything is computed with them.
 
     Raises:
-        TypeError: One is no dense tensor, of a type that the format has no name for, or has itself
-            a name that the format does not keep; the message names it as ``group``/name.
+        TypeError: One is no dense tensor with elements, of a type that the format has no name for,
+            made in inference mode, or has itself a name that the format does not keep; the message
+            names it as ``group``/name.
     """
     for name, tensor in tensors.items():
         if name == _METADATA or not isinstance(name, str):
@@ -42,6 +43,19 @@ def require_storable(tensors: Mapping[str, Tensor], group: str) -> None:
                 f"{group}/{name} is a tensor of {tensor.dtype} ({tensor.layout}), which cannot be "
                 "stored as a constant: convert it, or pass it in a component"
             )
+        if tensor.is_meta:
+            raise TypeError(f"{group}/{name} is a meta tensor, without elements: load it before")
+        if tensor.is_inference():
+            raise TypeError(
+                f"{group}/{name} is an inference tensor, and PyTorch does not tell whether it is "
+                "written to; clone() it outside torch.inference_mode()"
+            )
+        try:
+            f"{group}/{name}".encode()
+        except UnicodeEncodeError:
+            raise TypeError(
+                f"{f'{group}/{name}'!a}: the name has half a character, which UTF-8 cannot write"
+            ) from None
 
 
 def encode_object(tensors: Mapping[str, Tensor]) -> bytes:
@@ -94,6 +108,7 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[ReadableBytes]:
         yield plain.reshape(-1).view(torch.uint8).numpy().data
 
 
+@torch.inference_mode(False)  # else its tensors could not be trained
 def decode_object(data: bytes) -> dict[str, Tensor]:
     """Return the tensors that `encode_object` was given, by name.
 

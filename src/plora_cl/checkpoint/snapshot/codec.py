@@ -85,6 +85,7 @@ def decode(data: bytes) -> Snapshot:
     return decode_with_manifest(data)[0]
 
 
+@torch.inference_mode(False)  # else its tensors could not be trained
 def decode_with_manifest(data: bytes) -> tuple[Snapshot, Manifest]:
     """Return snapshot and manifest in a checkpoint file after verifying every byte of it.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Self
 
-from torch import nn
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.pickle_gate import MAX_DEPTH
@@ -21,6 +25,8 @@ from plora_cl.errors import CheckpointError, IncompatibleCheckpointError
 from plora_cl.state import StateDict, Stateful, require_same_names
 from plora_cl.state_digest import state_digest
 from plora_cl.wording import kind_of
+
+log = logging.getLogger(__name__)
 
 _REFUSALS = (
     LookupError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError,
@@ -119,12 +125,14 @@ class Snapshot:
             TypeError: A state holds neither tensors nor plain values; the message names where.
             CheckpointError: A state is nested endlessly.
         """
-        states = {name: part.state_dict() for name, part in components.items()}
-        try:
-            state = staging.begin(states)
-        except RecursionError:
-            require_readable(states)
-            raise
+        # Components may make tensors now, such as the states of random generators.
+        with torch.inference_mode(False):
+            states = {name: part.state_dict() for name, part in components.items()}
+            try:
+                state = staging.begin(states)
+            except RecursionError:
+                require_readable(states)
+                raise
         return cls(
             state=state,
             objects={},
@@ -138,13 +146,26 @@ class Snapshot:
     def with_moved_generators(self, live: Sequence[Any], environment: Mapping[str, Any]) -> Self:
         """Return it with random generators for the CUDA devices that are present now.
 
+        CUDA is initialized where the checkpoint has generators of CUDA devices: a process that
+        uses CUDA only after it has resumed draws from the restored ones.
+
         Args:
-            live: The states of their generators.
+            live: The states of their generators; empty where CUDA is not initialized.
             environment: Of the run that is resumed.
         """
         saved = self.state.get("random")
         if saved is None:
             return self  # `restore` names all that it lacks
+        if saved["cuda"] and not live:
+            if torch.cuda.is_available():
+                torch.cuda.init()
+                live = torch.cuda.get_rng_state_all()
+            else:
+                log.warning(
+                    "random generators of %d CUDA devices are in the checkpoint and not restored: "
+                    "this process has no CUDA device",
+                    len(saved["cuda"]),
+                )
         cuda = moved_generators(
             saved["cuda"],
             live,
@@ -153,6 +174,7 @@ class Snapshot:
         )
         return replace(self, state={**self.state, "random": {**saved, "cuda": cuda}})
 
+    @torch.inference_mode(False)  # else components would get tensors that cannot be trained
     def restore(self, components: Mapping[str, Stateful]) -> None:
         """Load every state into its component, in the order given, and verify the result.
 
@@ -165,8 +187,11 @@ class Snapshot:
         """
         require_same_names(self.state, components)
         for name, part in components.items():
+            fresh = part.state_dict()
             try:
-                part.load_state_dict(_loadable(self.state[name], part))
+                part.load_state_dict(_in_types_of(fresh, separate_copy(self.state[name])))
+                if isinstance(part, Optimizer):
+                    _undo_casts(part.state_dict(), self.state[name])
             except _REFUSALS as error:
                 raise IncompatibleCheckpointError(
                     f"state_dict mismatch: {name} refuses the state of the checkpoint: {error}"
@@ -179,13 +204,43 @@ class Snapshot:
                 )
 
 
-def _loadable(state: StateDict, part: Stateful) -> StateDict:
-    copy: StateDict = separate_copy(state)
-    if isinstance(part, nn.Module):
-        # By the versions in it modules tell states of earlier PyTorch, which they migrate.
-        copy = OrderedDict(copy)
-        copy._metadata = getattr(part.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
-    return copy
+def _in_types_of(fresh: Any, saved: Any) -> Any:
+    """Return ``saved``, of dicts and lists, with the types that ``fresh`` has in the same places.
+
+    Checkpoints hold dicts and lists alone, but components rely on what they gave, for instance
+    `MultiStepLR` on a Counter, and modules on the versions in an attribute of their OrderedDict.
+    """
+    if isinstance(saved, dict) and isinstance(fresh, Mapping):
+        items = {key: _in_types_of(fresh.get(key), value) for key, value in saved.items()}
+        if type(fresh) is dict or not isinstance(fresh, dict):
+            return items
+        mapping = copy.copy(fresh)
+        mapping.clear()
+        for key, value in items.items():
+            mapping[key] = value
+        return mapping
+    if isinstance(saved, list) and isinstance(fresh, list | tuple):
+        items_of = zip_longest(fresh[: len(saved)], saved)
+        values = [_in_types_of(there, value) for there, value in items_of]
+        if isinstance(fresh, tuple):
+            return fresh._make(values) if hasattr(fresh, "_make") else type(fresh)(values)
+        return values
+    return saved
+
+
+def _undo_casts(live: Any, saved: Any) -> None:
+    """Put saved tensors back where `Optimizer.load_state_dict` has cast them.
+
+    It gives every tensor but ``step`` the dtype of its parameter: NAdam and ASGD hold others.
+    """
+    if not isinstance(live, dict | list):
+        return
+    for key, value in saved.items() if isinstance(saved, dict) else enumerate(saved):
+        there = live[key]
+        if isinstance(value, dict | list):
+            _undo_casts(there, value)
+        elif isinstance(value, Tensor) and there.dtype != value.dtype:
+            live[key] = value.to(there.device, copy=True)
 
 
 def json_copy(plain: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -11,18 +11,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from plora_cl.checkpoint.snapshot.walk import is_copyable, refusals, walked
 from plora_cl.errors import CheckpointError
-from plora_cl.state_digest import unsupported
 
-_Slot: TypeAlias = tuple[Any, str | int]
 _Strides: TypeAlias = tuple[int, ...]
 _Outline: TypeAlias = tuple[torch.dtype, torch.device, torch.Size]
 _Layout: TypeAlias = tuple[list[_Outline], list[_Strides]]
 _Form: TypeAlias = tuple[torch.Size, _Strides]
 _Kind: TypeAlias = tuple[torch.dtype, torch.device]
 _outline_of: Callable[[Tensor], _Outline] = attrgetter("dtype", "device", "shape")
-_LEAVES = frozenset({str, int, float, bool, type(None)})
-_KEYS = frozenset({str, int})
 
 
 class HostStaging:
@@ -57,7 +54,7 @@ class HostStaging:
         Raises:
             TypeError: Something in it is neither a tensor nor plain; the message names where.
         """
-        copy, slots, sources = _walked(state)
+        copy, slots, sources = walked(state)
         is_shared = len(set(map(id, sources))) < len(sources)
         distinct = (
             list({id(source): source for source in sources}.values()) if is_shared else sources
@@ -91,12 +88,12 @@ class HostStaging:
         try:
             layout = list(map(_outline_of, sources)), list(map(Tensor.stride, sources))
         except RuntimeError as error:  # a sparse tensor has no strides
-            raise next(_refusals(state), error) from None
+            raise next(refusals(state), error) from None
         is_new = layout != self._layout
         if any(map(Tensor.is_inference, sources)) or (
-            is_new and not all(map(_is_copyable, sources))
+            is_new and not all(map(is_copyable, sources))
         ):
-            raise next(_refusals(state))
+            raise next(refusals(state))
         if is_new:
             self._allocate(layout)
 
@@ -198,20 +195,11 @@ def separate_copy(state: Mapping[str, Any]) -> Any:
     Raises:
         TypeError: Something in it is neither a tensor nor plain; the message names where.
     """
-    copy, slots, sources = _walked(state)
+    copy, slots, sources = walked(state)
     clones = {id(source): source.detach().clone() for source in sources}
     for (container, key), source in zip(slots, sources, strict=True):
         container[key] = clones[id(source)]
     return copy
-
-
-def _is_copyable(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and not tensor.is_quantized
-        and not tensor.is_inference()
-        and tensor.device.type != "meta"
-    )
 
 
 def _form(shape: torch.Size, strides: _Strides) -> _Form:
@@ -221,74 +209,3 @@ def _form(shape: torch.Size, strides: _Strides) -> _Form:
 def _views(block: Tensor, forms: Sequence[_Form]) -> list[Tensor]:
     pieces = block.split([prod(shape) for shape, _ in forms])
     return [piece.as_strided(*form) for piece, form in zip(pieces, forms, strict=True)]
-
-
-def _walked(state: Mapping[str, Any]) -> tuple[Any, list[_Slot], list[Tensor]]:
-    """Return a copy of ``state`` without its tensors, their places in the copy, and the tensors.
-
-    Raises:
-        TypeError: Something in it is neither a tensor nor plain; the message names where.
-    """
-    slots: list[_Slot] = []
-    sources: list[Tensor] = []
-    try:
-        return _walk(state, slots, sources), slots, sources
-    except _UnsupportedError:
-        raise next(_refusals(state)) from None
-
-
-class _UnsupportedError(Exception):
-    """Says that, not where, something cannot be saved: so the walk need not keep its path."""
-
-
-def _walk(node: Any, slots: list[_Slot], sources: list[Tensor]) -> Any:
-    kind = type(node)
-    if kind in _LEAVES:
-        return node
-    if kind is dict or isinstance(node, Mapping):
-        mapping: dict[str | int, Any] = {}
-        for key, value in node.items():
-            if type(key) not in _KEYS:
-                raise _UnsupportedError
-            # No call for the two most frequent kinds: this is what the stall of a save consists of
-            if type(value) in _LEAVES:
-                mapping[key] = value
-            elif isinstance(value, Tensor):
-                mapping[key] = None  # keeps the order of keys
-                slots.append((mapping, key))
-                sources.append(value)
-            else:
-                mapping[key] = _walk(value, slots, sources)
-        return mapping
-    if isinstance(node, list | tuple):
-        items: list[Any] = [None] * len(node)
-        for index, value in enumerate(node):
-            if isinstance(value, Tensor):
-                slots.append((items, index))
-                sources.append(value)
-            else:
-                items[index] = _walk(value, slots, sources)
-        return items
-    raise _UnsupportedError
-
-
-def _refusals(node: Any, path: str = "") -> Iterator[TypeError]:
-    """Yield the error for each thing in ``node`` that cannot be saved."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if type(key) not in _KEYS:
-                yield unsupported(key, f"{path}/{key} (a key)")
-            yield from _refusals(value, f"{path}/{key}")
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _refusals(value, f"{path}/{index}")
-    elif isinstance(node, Tensor):
-        if node.is_inference():
-            yield TypeError(
-                f"the state at {path!r} is an inference tensor, and PyTorch does not tell whether "
-                "it changes during a save; clone() it outside torch.inference_mode()"
-            )
-        elif not _is_copyable(node):
-            yield unsupported(node, path)
-    elif type(node) not in _LEAVES:
-        yield unsupported(node, path)
