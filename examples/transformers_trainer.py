@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.add_callback(checkpoints)
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(resume_from_checkpoint=checkpoints.resume_folder(folder))
-    print(f"{trainer.state.global_step} steps, {len(trainer.state.log_history)} log entries")
+    losses = sum("loss" in entry for entry in trainer.state.log_history)  # others: one each start
+    print(f"{trainer.state.global_step} steps, {losses} losses logged")
 
 
 if __name__ == "__main__":

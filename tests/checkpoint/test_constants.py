@@ -109,10 +109,10 @@ def test_a_constant_that_cannot_be_stored_is_refused_by_name_at_once(
 ) -> None:
     folder = tmp_path / "new"
     with pytest.raises(TypeError, match=message):
-        CheckpointManager(folder, {}, constants={"base": {"x": tensor}})  # type: ignore[dict-item]
+        CheckpointManager(folder, {"part": Holder(1)}, constants={"base": {"x": tensor}})  # type: ignore[dict-item]
     assert not folder.exists()
 
 
 def test_a_module_given_as_constants_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"constants base is a Linear; .*split_module\(module\)"):
-        CheckpointManager(tmp_path, {}, constants={"base": module()})  # type: ignore[dict-item]
+        CheckpointManager(tmp_path, {"part": Holder(1)}, constants={"base": module()})  # type: ignore[dict-item]

@@ -323,16 +323,20 @@ def test_what_cannot_be_saved_is_refused_with_its_place(tmp_path: Path) -> None:
     [
         ({"keep_last": 0}, "keep_last is 0"),
         ({"components": {"random": Holder(1)}}, "'random': the name is taken"),
+        ({"components": {}}, "components is empty; expected what changes"),
+        ({"components": {"": Holder(1)}}, "component '': expected a name with at least one"),
+        ({"components": {"a/b": Holder(1)}}, "component 'a/b': expected a name .* no slash"),
+        ({"constants": {"a/b": BASE}}, "constants 'a/b': expected a name .* no slash"),
         ({"identity": {"lr": float("nan")}}, r"identity/lr is nan; expected a finite number"),
     ],
 )
 def test_wrong_arguments_are_refused_and_lock_nothing(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    components = options.pop("components", {})
+    components = options.pop("components", {"part": Holder(1)})
     with pytest.raises(ValueError, match=message):
         CheckpointManager(tmp_path, components, **options)
-    CheckpointManager(tmp_path, {}).close()
+    CheckpointManager(tmp_path, {"part": Holder(1)}).close()
 
 
 @pytest.mark.parametrize(
@@ -347,8 +351,8 @@ def test_an_identity_that_no_checkpoint_can_hold_is_refused_before_training(
     tmp_path: Path, value: object, message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        CheckpointManager(tmp_path, {}, identity={"files": value})
-    CheckpointManager(tmp_path, {}).close()
+        CheckpointManager(tmp_path, {"part": Holder(1)}, identity={"files": value})
+    CheckpointManager(tmp_path, {"part": Holder(1)}).close()
 
 
 @pytest.mark.parametrize(
@@ -370,10 +374,10 @@ def test_an_identity_that_no_checkpoint_can_hold_is_refused_before_training(
 def test_arguments_of_another_kind_are_refused_with_their_place_and_lock_nothing(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    components = options.pop("components", {})
+    components = options.pop("components", {"part": Holder(1)})
     with pytest.raises(TypeError, match=message):
         CheckpointManager(tmp_path, components, **options)
-    CheckpointManager(tmp_path, {}).close()
+    CheckpointManager(tmp_path, {"part": Holder(1)}).close()
 
 
 def test_a_loop_that_fails_leaves_its_last_save_durable_and_its_folder_free(

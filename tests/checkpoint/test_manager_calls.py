@@ -278,7 +278,7 @@ def test_an_option_that_is_out_of_range_is_refused(
     tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        CheckpointManager(tmp_path / "new", {}, **options)
+        CheckpointManager(tmp_path / "new", {"part": Holder(1)}, **options)
     assert not (tmp_path / "new").exists()
 
 

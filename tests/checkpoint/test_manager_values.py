@@ -76,8 +76,8 @@ def test_a_key_of_the_identity_that_json_would_turn_into_text_is_refused_by_name
     tmp_path: Path,
 ) -> None:
     with pytest.raises(TypeError, match=r"the key 1 of identity/classes/0 is an int.*pass '1'"):
-        CheckpointManager(tmp_path, {}, identity={"classes": [{1: "a", "1": "b"}]})
-    CheckpointManager(tmp_path, {}).close()
+        CheckpointManager(tmp_path, {"part": Holder(1)}, identity={"classes": [{1: "a", "1": "b"}]})
+    CheckpointManager(tmp_path, {"part": Holder(1)}).close()
 
 
 def test_accepted_changes_of_a_large_identity_do_not_make_checkpoints_grow(tmp_path: Path) -> None:

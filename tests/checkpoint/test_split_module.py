@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from checkpoint.components import Holder
 from plora_cl.checkpoint import (
     CheckpointError,
     CheckpointManager,
@@ -114,7 +115,9 @@ def test_a_module_with_other_members_than_when_it_was_split_is_refused(
 def test_frozen_parameters_that_are_replaced_are_refused_at_the_next_save(tmp_path: Path) -> None:
     module = nn.Linear(2, 2).requires_grad_(requires_grad=False)
     _, frozen = split_module(module)
-    with CheckpointManager(tmp_path, {}, constants={"base": frozen}) as checkpoints:
+    with CheckpointManager(
+        tmp_path, {"part": Holder(1)}, constants={"base": frozen}
+    ) as checkpoints:
         checkpoints.save(1)
         checkpoints.flush()
         module.load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, assign=True)

@@ -278,7 +278,8 @@ def test_nothing_is_loaded_to_find_that_there_is_nothing_to_resume(
     folder = tmp_path / "default" / "checkpoints"
     assert capsys.readouterr().err == (
         f"Error: No checkpoint found in {folder}: start afresh with --resume auto (or without "
-        "--resume), or name another experiment with --experiment-name\n"
+        "--resume), or name another experiment with --experiment-name (in Python: resume='auto', "
+        "resume=False, experiment_name)\n"
     )
     assert not trainer.calls
 

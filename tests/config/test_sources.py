@@ -174,7 +174,7 @@ def test_problems_of_all_sources_come_together(tmp_path: Path) -> None:
         flags={"lora_r": ("--lora-r", "eight")},
         assignments=["lora.r=3", "seed=x", "top_p"],
     ) == (
-        "--preset: 'quikstart': unknown preset; did you mean quickstart? (there are "
+        "preset: 'quikstart': unknown preset; did you mean quickstart? (there are "
         "idbr-sampled, olora-standard, plora5, quickstart)",
         "--set: 'top_p'; expected NAME=VALUE, for instance epochs=3",
         f"{path}: batch_size: 0; expected at least 1",
@@ -340,7 +340,7 @@ class TestPresets:
     def test_an_unknown_one_is_told_what_there_is(self) -> None:
         (problem,) = problems(preset="imagenet")
         names = ", ".join(preset_names())
-        assert problem == f"--preset: 'imagenet': unknown preset; there are {names}"
+        assert problem == f"preset: 'imagenet': unknown preset; there are {names}"
 
 
 NAMES = st.text(

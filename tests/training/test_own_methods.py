@@ -178,3 +178,19 @@ def test_hyperparameters_with_keys_that_are_no_text_name_the_key(
     )
     with pytest.raises(MethodError, match=r"counter .* key 1 of hyperparameters/scale is an int"):
         trainer.train_sequence()
+
+
+class Collector(Counter):
+    """Has a state that no checkpoint can hold."""
+
+    name: ClassVar[str] = "collector"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"labels": [{1, 2}]}
+
+
+def test_a_method_whose_state_no_checkpoint_can_hold_is_named_with_the_place(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(MethodError, match=r"collector: state_dict .*'/labels/0'.*expected"):
+        train(settings, tmp_path, methods=[Counter(), Collector()])

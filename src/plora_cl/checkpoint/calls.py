@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, SupportsIndex, TypeVar
 
+from plora_cl.checkpoint.snapshot.constants import require_name
 from plora_cl.errors import CheckpointError
 from plora_cl.plain_numbers import plain_index
 
@@ -125,18 +126,19 @@ def require_components(components: object, *, reserved: str) -> None:
     Raises:
         TypeError: They are no dict, a name is no str, or a component has no ``state_dict`` or
             ``load_state_dict``.
-        ValueError: One has the reserved name.
+        ValueError: There are none, one has the reserved name, or a name is empty or has a slash.
     """
     if not isinstance(components, Mapping):
         kind = type(components).__name__
         raise TypeError(f"components is a {kind}; expected a dict, such as {{'model': model}}")
     if reserved in components:
         raise ValueError(f"component {reserved!r}: the name is taken by the random generators")
+    if not components:
+        raise ValueError(
+            "components is empty; expected what changes in training, such as {'model': model}"
+        )
     for name, part in components.items():
-        if not isinstance(name, str):
-            raise TypeError(
-                f"component {name!r}: the name is a {type(name).__name__}; expected a str"
-            )
+        require_name("component", name)
         for method in ("state_dict", "load_state_dict"):
             if not callable(getattr(part, method, None)):
                 raise TypeError(

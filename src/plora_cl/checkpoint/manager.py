@@ -76,8 +76,8 @@ class CheckpointManager:
 
     Raises:
         ExperimentLockedError: Another process, or manager, writes to ``folder``.
-        ValueError: A name is reserved, ``keep_last`` or ``disk_budget`` is below 1, or
-            ``identity`` is not finite.
+        ValueError: There is no component, a name is reserved, empty or has a slash, ``keep_last``
+            or ``disk_budget`` is below 1, or ``identity`` is not finite.
         TypeError: ``identity`` is not plain JSON with str keys, a constant cannot be stored, or
             ``keep_last`` or ``disk_budget`` is no integer.
         CheckpointError: The disk refused, or no checkpoint can hold ``identity``.

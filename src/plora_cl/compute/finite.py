@@ -15,7 +15,8 @@ from plora_cl.state import StateDict
 WAY_OUT = (
     "resuming unchanged fails at the same step: lower learning_rate or the strength of a penalty "
     "and use --resume auto --accept-changes, from an earlier checkpoint if need be "
-    "(--resume PATH); with fp16 or bf16, try --precision fp32"
+    "(--resume PATH); with fp16 or bf16, try --precision fp32 (in Python: resume='auto' or a path, "
+    "accept_changes=True, precision='fp32')"
 )
 
 

@@ -17,6 +17,7 @@ from plora_cl.data.task import Task
 from plora_cl.errors import IncompatibleCheckpointError, MethodError
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.state import StateDict
+from plora_cl.state_digest import state_digest
 from plora_cl.units import Unit as Unit
 from plora_cl.units import Units
 from plora_cl.wording import short
@@ -251,6 +252,17 @@ class MethodStack:
     def state_dict(self) -> StateDict:
         """Return the state of every method under its name."""
         return {name: method.state_dict() for name, method in self.methods.items()}
+
+    def require_plain_states(self) -> None:
+        """Raise `MethodError` for a method whose state no checkpoint can hold."""
+        for name, method in self.methods.items():
+            try:
+                state_digest(method.state_dict())
+            except TypeError as error:
+                raise MethodError(
+                    f"{name}: state_dict returned what no checkpoint can hold: {error}; expected "
+                    "tensors, numbers, strings, booleans, None, and dicts and lists of those"
+                ) from error
 
     def load_state_dict(self, state: StateDict, /) -> None:
         """Restore every method; the set of methods must match."""

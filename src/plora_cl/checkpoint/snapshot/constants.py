@@ -73,6 +73,7 @@ class HashedConstants:
 
     Raises:
         TypeError: A tensor cannot be stored; the message names it.
+        ValueError: The name of a group is empty, or has a slash.
     """
 
     def __init__(self, groups: Mapping[str, Tensors]) -> None:
@@ -82,14 +83,11 @@ class HashedConstants:
                 "{'base': split_module(module)[1]}"
             )
         for name, group in groups.items():
-            if not isinstance(name, str):
-                raise TypeError(
-                    f"constants {name!r}: the name is a {type(name).__name__}; expected a str"
-                )
+            require_name("constants", name)
             if not isinstance(group, TensorPart | Mapping):
                 raise TypeError(
-                    f"constants {name} is a {type(group).__name__}; expected tensors by name, such "
-                    "as split_module(module)[1]"
+                    f"constants {name} is a {type(group).__name__}; expected a dict of tensors by "
+                    "name, or split_module(module)[1]"
                 )
         self.parts = {
             name: group if isinstance(group, TensorPart) else TensorPart(group)
@@ -131,6 +129,19 @@ class HashedConstants:
             self._rewritten = [n for n, ref in again.items() if ref.result().sha256 != digests[n]]
             self._is_hash_due = False
         _refuse(self._rewritten)
+
+
+def require_name(what: str, name: object) -> None:
+    """Refuse a ``name`` that messages, in which slashes separate names, could not tell apart.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is empty, or has a slash.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{what} {name!r}: the name is a {type(name).__name__}; expected a str")
+    if not name or "/" in name:
+        raise ValueError(f"{what} {name!r}: expected a name with at least one letter and no slash")
 
 
 def _refuse(changed: list[str]) -> None:

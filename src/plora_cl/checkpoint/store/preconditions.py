@@ -42,13 +42,15 @@ def require_startable(
     if resume is True and not entries:
         raise CheckpointNotFoundError(
             f"No checkpoint found in {store.directory}: start afresh with --resume auto (or "
-            "without --resume), or name another experiment with --experiment-name"
+            "without --resume), or name another experiment with --experiment-name (in Python: "
+            "resume='auto', resume=False, experiment_name)"
         )
     there = [*entries, *retired]
     if not resume and there and not overwrite:
         raise ExperimentExistsError(
             f"{store.directory} already holds {counted(len(there), 'checkpoint')}: continue with "
-            "--resume, start afresh with --overwrite, or choose another --experiment-name"
+            "--resume, start afresh with --overwrite, or choose another --experiment-name (in "
+            "Python: resume=True, overwrite=True, experiment_name)"
         )
     if not resume and there:
         require_unpinned(store)

@@ -16,7 +16,7 @@ def preset_names() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
-def read_preset(name: str, *, source: str = "--preset") -> dict[str, Any]:
+def read_preset(name: str, *, source: str = "preset") -> dict[str, Any]:
     """Return the settings of a preset; ``source`` says in messages where its name stands.
 
     Raises:

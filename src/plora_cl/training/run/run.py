@@ -82,14 +82,7 @@ class Run:
         if self.checkpointer.store is None:
             return
         with parts.costs.measure(parts.stage.name, "checkpoint"):
-            self.checkpointer.save(
-                parts.cursor,
-                last_done or parts.last_done(),
-                parts.live(),
-                parts.constant,
-                loss=parts.loss,
-                trained_tasks=parts.trained_tasks(),
-            )
+            self._write(parts.cursor, last_done or parts.last_done(), parts.live(), loss=parts.loss)
 
     def save_at(
         self,
@@ -131,20 +124,31 @@ class Run:
         try:
             cursor.advance(batches_per_epoch=len(parts.stream))
             cursor.phase = parts.phase_after_batch()
-            path = self.checkpointer.save(
-                cursor,
-                last_done,
-                {**parts.live(), **given},
-                parts.constant,
-                loss=loss,
-                trained_tasks=parts.trained_tasks(),
-            )
+            path = self._write(cursor, last_done, {**parts.live(), **given}, loss=loss)
             self.checkpointer.flush()
             is_saved = True
         finally:
             if is_under_way and (is_learning or not is_saved):
                 parts.cursor = own
         return path
+
+    def _write(
+        self,
+        cursor: Cursor,
+        last_done: tuple[int, int],
+        live: Mapping[str, Stateful],
+        *,
+        loss: float | None,
+    ) -> Path:
+        parts = self.components
+        trained = parts.trained_tasks()
+        try:
+            return self.checkpointer.save(
+                cursor, last_done, live, parts.constant, loss=loss, trained_tasks=trained
+            )
+        except TypeError:
+            parts.methods.require_plain_states()
+            raise
 
     def save_in_training(self) -> None:
         """Save, unless the last step has broken the weights; no loss has seen them yet.
