@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from plora_cl.checkpoint import CheckpointStore, load_checkpoint, verify
     from plora_cl.config.loading import load_settings
     from plora_cl.config.schema import Settings
+    from plora_cl.inference.experiment import Experiment, load_experiment
+    from plora_cl.inference.predictions import Prediction, Predictions
     from plora_cl.methods.base import ContinualMethod
     from plora_cl.state import Stateful
     from plora_cl.training.trainer import CLTrainer
@@ -47,6 +49,7 @@ __all__ = [
     "ContinualMethod",
     "CorruptCheckpointError",
     "DataError",
+    "Experiment",
     "ExperimentExistsError",
     "ExperimentLockedError",
     "ExperimentMovedError",
@@ -56,6 +59,8 @@ __all__ = [
     "ModelError",
     "OutputError",
     "PloraError",
+    "Prediction",
+    "Predictions",
     "RunStoppedError",
     "Settings",
     "SettingsError",
@@ -64,6 +69,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "load_checkpoint",
+    "load_experiment",
     "load_settings",
     "verify",
 ]
@@ -72,9 +78,13 @@ _LAZY = {
     "CLTrainer": "plora_cl.training.trainer",
     "CheckpointStore": "plora_cl.checkpoint",
     "ContinualMethod": "plora_cl.methods.base",
+    "Experiment": "plora_cl.inference.experiment",
+    "Prediction": "plora_cl.inference.predictions",
+    "Predictions": "plora_cl.inference.predictions",
     "Settings": "plora_cl.config.schema",
     "Stateful": "plora_cl.state",
     "load_checkpoint": "plora_cl.checkpoint",
+    "load_experiment": "plora_cl.inference.experiment",
     "load_settings": "plora_cl.config.loading",
     "verify": "plora_cl.checkpoint",
 }

@@ -5,7 +5,9 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models" (ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -80,6 +82,34 @@ class AdapterBank:
         for layer in self._layers.values():
             # set_adapter() would also change requires_grad, which the model sets
             layer._active_adapter = names
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether one more adapter contributes to every forward pass."""
+        return bool(self._always)
+
+    @contextmanager
+    def select_each(self, tasks: Sequence[int]) -> Iterator[None]:
+        """Let the adapter of ``tasks[i]`` alone contribute to example ``i`` of a batch.
+
+        Holds for the forward passes inside the ``with`` block, in evaluation mode, without a
+        shared adapter. PEFT computes the frozen layers once for the whole batch and each adapter
+        for its examples; its own hooks would visit every module of every adapter at each call.
+        """
+        if self._always:
+            raise ValueError("a shared adapter contributes to every example: use select")
+        names = [self._names[task] for task in tasks]
+
+        def with_names(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return args, {**kwargs, "adapter_names": names}
+
+        layers = [layer for layer in self._layers.values() if isinstance(layer, nn.Module)]
+        hooks = [layer.register_forward_pre_hook(with_names, with_kwargs=True) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def parameters(self, task: int) -> dict[str, nn.Parameter]:
         """Return the A ``[r, in]`` and B ``[out, r]`` matrices of a task's adapter, by layer."""

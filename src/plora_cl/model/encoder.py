@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from plora_cl.errors import ModelError
 from plora_cl.model.locations import resolve_packaged
-from plora_cl.pretrained.loading import load_pretrained, longest_input
+from plora_cl.pretrained.loading import load_pretrained, longest_input, without_pooler
 
 ATTENTION_PROJECTIONS = re.compile(
     r"(^|\.)attention\."
@@ -48,9 +48,7 @@ def load_encoder(model_name: str) -> PreTrainedModel:
             f"model_name: {model_name!r} is a {encoder.config.model_type} model; expected an "
             "encoder such as distilbert-base-uncased"
         )
-    if getattr(encoder, "pooler", None) is not None:
-        setattr(encoder, "pooler", None)  # noqa: B010 - declared as a module, None is documented
-    return encoder
+    return without_pooler(encoder)
 
 
 def load_tokenizer(model_name: str) -> PreTrainedTokenizerBase:

@@ -48,7 +48,7 @@ def load_pretrained(
         with quiet():
             _require_reachable(location)
             if gguf_file is None and hasattr(factory, "from_config"):  # a model, not a tokenizer
-                _require_no_kernel(location)
+                refuse_kernels(location)
             loaded = factory.from_pretrained(location, trust_remote_code=False, **options)
     except (MemoryError, ModelError):
         raise
@@ -68,6 +68,13 @@ def load_pretrained(
             "(merge_and_unload of PEFT) and give the folder of the result"
         )
     return loaded
+
+
+def without_pooler(encoder: Any) -> Any:
+    """Return ``encoder`` after its pooler is removed: the classifier has its own pooling."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
 
 
 def longest_input(model: Any) -> int | None:
@@ -133,7 +140,7 @@ def _require_reachable(location: str) -> None:
         ) from error
 
 
-def _require_no_kernel(location: str) -> None:
+def refuse_kernels(location: str) -> None:
     """Refuse a configuration that has attention or experts computed by code from the hub."""
     from transformers import PreTrainedConfig
 

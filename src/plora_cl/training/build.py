@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from plora_cl.checkpoint.disk.filesystem import Filesystem
@@ -33,7 +34,8 @@ from plora_cl.methods.building import methods_of
 from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import load_encoder, load_tokenizer, require_positions
 from plora_cl.pretrained.configuration_digest import configuration_digest
-from plora_cl.state import StateDict
+from plora_cl.pretrained.files import model_files
+from plora_cl.state import StateDict, TensorPart
 from plora_cl.training.own_methods import copies, methods_identity
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.run.checkpointer import Checkpointer
@@ -94,7 +96,9 @@ def _built(
 
     tokenizer = load_tokenizer(settings.model_name)
     setup = _setup(settings, tokenizer, accelerator)
-    model = _model(settings).to(accelerator.device)
+    encoder = load_encoder(settings.model_name)
+    require_positions(encoder, settings.max_length)
+    model = build_model(settings, encoder).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
     under_way = UnderWay()
@@ -120,6 +124,7 @@ def _built(
         random=random,
         under_way=under_way,
         router=_router(settings, model, under_way) if settings.use_router else None,
+        model_files=TensorPart(model_files(encoder, tokenizer)),
     )
     run_identity = {
         **identity(settings),
@@ -146,9 +151,12 @@ def _built(
     return Run(components, measurement, checkpointer, reporter, stop, disk)
 
 
-def _model(settings: Settings) -> ContinualClassifier:
-    encoder = load_encoder(settings.model_name)
-    require_positions(encoder, settings.max_length)
+def build_model(settings: Settings, encoder: nn.Module) -> ContinualClassifier:
+    """Return the model of a run before its first task; ``encoder`` becomes part of it.
+
+    Raises:
+        ModelError: The encoder lacks what the settings ask for.
+    """
     return ContinualClassifier(
         encoder,
         pooling=settings.pooling,

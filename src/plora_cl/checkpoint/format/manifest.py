@@ -20,6 +20,9 @@ MAX_MANIFEST_BYTES = 16 << 20
 BASE_WEIGHTS = "model/base"
 """Name of the object with the base weights. A run has them from its model, so that a damaged file
 stops no run."""
+MODEL_FILES = "encoder/files"
+"""Name of the object with the encoder's configuration and tokenizer, for use without its folder.
+Resuming takes both from the model, so that older checkpoints do without."""
 
 _TOO_LARGE = 1 << 63
 _CURSOR_NUMBERS = ("task", "epoch", "batch", "step")

@@ -90,9 +90,7 @@ def write_tokens(
         validates = scanned.validates if split == "train" else None
         first = 0
         for rows in _blocks(source.rows(split)):
-            texts = _readable(tokenizer, rows, max_length, source.place(split))
-            ids = token_ids(tokenizer, texts, max_length)
-            _check_not_empty(ids, rows, source.place(split))
+            ids = ids_of_rows(tokenizer, rows, max_length, source.place(split))
             for target, kept in _targets(split, validates, first, len(rows)):
                 writer.append(
                     target,
@@ -117,6 +115,25 @@ def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
             block, characters = [], 0
     if block:
         yield block
+
+
+def ids_of_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, place: str
+) -> list[list[int]]:
+    """Return the token ids of each row, special tokens included, cut to ``max_length``.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        rows: Their texts are read, and their lines named in messages.
+        max_length: Most tokens of a text.
+        place: Where the rows are from, for messages.
+
+    Raises:
+        DataError: A text has no tokens, or too few for its length.
+    """
+    ids = token_ids(tokenizer, _readable(tokenizer, rows, max_length, place), max_length)
+    _check_not_empty(ids, rows, place)
+    return ids
 
 
 def _readable(

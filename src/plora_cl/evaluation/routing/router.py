@@ -20,7 +20,8 @@ from plora_cl.state import SeedFor, derived_seed
 from plora_cl.units import Units
 
 _CACHE_BYTES = 1 << 30
-_INITIAL = "initial"
+INITIAL = "initial"
+"""Name of the group with the initial values of shared parameters."""
 _LEARNING, _ROUTING = "router: learning", "router: routing"  # passes, see `UnderWay`
 
 Routes = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
@@ -121,7 +122,7 @@ class Router:
 
         A group never changes.
         """
-        initial = {_INITIAL: self._initial} if self._initial else {}
+        initial = {INITIAL: self._initial} if self._initial else {}
         return {
             **initial,
             **{f"task-{task}": known.group() for task, known in self._statistics.items()},
@@ -129,14 +130,9 @@ class Router:
 
     def load_memory(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore `memory`; without a group of initial values those of the encoder stay."""
-        if _INITIAL in groups:
-            self._initial = {name: tensor.cpu() for name, tensor in groups[_INITIAL].items()}
-        known = {
-            int(name.removeprefix("task-")): TaskStatistics.from_group(group)
-            for name, group in groups.items()
-            if name != _INITIAL
-        }
-        self._statistics = dict(sorted(known.items()))
+        if INITIAL in groups:
+            self._initial = {name: tensor.cpu() for name, tensor in groups[INITIAL].items()}
+        self._statistics = statistics_of(groups)
         self._task_model, self._features, self._held_bytes = None, {}, 0
 
     def _summarised(self, task: Task) -> Units[TaskStatistics]:
@@ -161,23 +157,47 @@ class Router:
         return features
 
     def _encoder(self) -> Callable[[Batch], Tensor]:
-        """Return what encodes a batch: ``[examples, layers, hidden]``, float32, on the CPU."""
-        model = self._model
-        initial = {name: value.to(model.device) for name, value in self._initial.items()}
+        return plain_encoder(self._model, self._initial)
 
-        def encoded(cpu_batch: Batch) -> Tensor:
-            training = model.training
+
+def plain_encoder(
+    model: ContinualClassifier, initial: Mapping[str, Tensor]
+) -> Callable[[Batch], Tensor]:
+    """Return what encodes a batch for the router, ``[examples, layers, hidden]``, float32, CPU.
+
+    Args:
+        model: Encodes without adapters.
+        initial: Initial values of its shared parameters, by name.
+    """
+    on_device = {name: value.to(model.device) for name, value in initial.items()}
+
+    def encoded(cpu_batch: Batch) -> Tensor:
+        training = model.training
+        if training:
+            model.eval()
+        try:
+            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+                batch = cpu_batch.to(model.device)
+                features = model.adapted.plain_layers(
+                    batch.input_ids, batch.attention_mask, shared=on_device
+                )
+                return features.float().cpu()
+        finally:
             if training:
-                model.eval()
-            try:
-                with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-                    batch = cpu_batch.to(model.device)
-                    features = model.adapted.plain_layers(
-                        batch.input_ids, batch.attention_mask, shared=initial
-                    )
-                    return features.float().cpu()
-            finally:
-                if training:
-                    model.train()
+                model.train()
 
-        return encoded
+    return encoded
+
+
+def statistics_of(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[int, TaskStatistics]:
+    """Return what `Router.memory` holds of each task, by task.
+
+    Raises:
+        IncompatibleCheckpointError: A group holds other statistics than those of this version.
+    """
+    known = {
+        int(name.removeprefix("task-")): TaskStatistics.from_group(group)
+        for name, group in groups.items()
+        if name != INITIAL
+    }
+    return dict(sorted(known.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from plora_cl.checkpoint.format.manifest import MODEL_FILES
 from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.compute.devices import Accelerator
 from plora_cl.compute.random_state import Generators
@@ -25,7 +26,8 @@ from plora_cl.training.run.optimization import Optimization
 from plora_cl.training.run.optimizer_state import require_usable
 from plora_cl.training.run.stage import Stage
 
-_MODEL, _MEMORY, _ROUTER = "model/", "memory/", "router/"
+MODEL, MEMORY, ROUTER = "model/", "memory/", "router/"
+"""What the names of components begin with: weights, what methods remember, what the router does."""
 UNDER_WAY = "under_way"
 """The component of results of measuring or routing that is not finished; absent without any."""
 
@@ -73,6 +75,7 @@ class Components:
     run_log: RunLog
     random: Generators
     under_way: UnderWay
+    model_files: TensorPart
     router: Router | None = None
     tasks: Sequence[Task] = field(init=False)
     cursor: Cursor = field(init=False)
@@ -197,7 +200,7 @@ class Components:
         }
         learning = range(self._done, self.cursor.task + 1)
         names = [name for task in learning for name in self.model.parts_of(task)]
-        live |= {_MODEL + name: self.model.part(name) for name in names}
+        live |= {MODEL + name: self.model.part(name) for name in names}
         if self.under_way:
             live[UNDER_WAY] = self.under_way
         return {**live, "random": self.random}  # restored last: nothing may draw after it
@@ -207,9 +210,10 @@ class Components:
         routes = self.router.memory() if self.router is not None else {}
         names = ["base", *(name for k in range(self._done) for name in self.model.parts_of(k))]
         return {
-            **{_MODEL + name: self.model.part(name) for name in names},
-            **{_MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
-            **{_ROUTER + name: TensorPart(g) for name, g in routes.items()},
+            MODEL_FILES: self.model_files,
+            **{MODEL + name: self.model.part(name) for name in names},
+            **{MEMORY + name: TensorPart(g) for name, g in self.methods.memory().items()},
+            **{ROUTER + name: TensorPart(g) for name, g in routes.items()},
         }
 
     def restore(
@@ -230,16 +234,16 @@ class Components:
         cursor.load_state_dict(snapshot.cursor)
         self.rebuild(cursor)
         device = self.model.device
-        for name, tensors in below(_MODEL, objects).items():
+        for name, tensors in below(MODEL, objects).items():
             self.model.part(name).load_state_dict(dict(tensors))
         self.methods.load_memory(
             {
                 group: {name: tensor.to(device) for name, tensor in tensors.items()}
-                for group, tensors in below(_MEMORY, objects).items()
+                for group, tensors in below(MEMORY, objects).items()
             }
         )
         if self.router is not None:
-            self.router.load_memory(below(_ROUTER, objects))
+            self.router.load_memory(below(ROUTER, objects))
         self.under_way.clear()
         under_way = {UNDER_WAY: self.under_way} if UNDER_WAY in snapshot.state else {}
         snapshot.restore({**under_way, **self.live(), **(in_place_of or {})})

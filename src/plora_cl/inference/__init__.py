@@ -1,0 +1,1 @@
+"""What a run learned, loaded from its folder to predict with."""
