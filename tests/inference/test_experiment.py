@@ -188,3 +188,28 @@ def test_predictions_are_a_sequence(experiment: Experiment) -> None:
     assert found[0].task_probability == 1.0
     assert not found[0].abstained
     assert json.loads(json.dumps(found[0].to_plain()))["task"] == "animals"
+
+
+def test_another_checkpoint_shares_the_base_and_keeps_its_own_rest(folder: Path) -> None:
+    last = load_experiment(folder)
+    first = max((folder / "checkpoints").glob("checkpoint_task0_*"))
+    then, alone = last.at(first), load_experiment(folder, first)
+    bases = [one._loaded.classifier.part("base").state_dict() for one in (last, then)]
+    assert {n: t.data_ptr() for n, t in bases[0].items()} == {
+        n: t.data_ptr() for n, t in bases[1].items()
+    }
+    texts = ["cat meow paw", "dog bark bone"]
+    assert then.logits(texts, "animals").tobytes() == alone.logits(texts, "animals").tobytes()
+    again = load_experiment(folder)
+    for name in NAMES:
+        assert last.logits(texts, name).tobytes() == again.logits(texts, name).tobytes()
+    assert last.newest().checkpoint == last.checkpoint
+
+
+def test_named_and_inferred_tasks_share_a_call(experiment: Experiment) -> None:
+    texts = ["cat meow paw", "wet cloud drops", "oven bake"]
+    found = experiment.predict(texts, [None, "food", None])
+    alone = experiment.predict(texts[1:2], "food")[0]
+    assert (found[1].task, found[1].label) == ("food", alone.label)
+    assert found[1].probability == pytest.approx(alone.probability, rel=1e-5)
+    assert [found[0].task, found[2].task] == [p.task for p in experiment.predict(texts[::2])]

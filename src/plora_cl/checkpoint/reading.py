@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from plora_cl.checkpoint.snapshot.loading import Resumable
 
 
-def load_checkpoint(path: str | Path) -> Resumable:
+def load_checkpoint(
+    path: str | Path, *, is_known: Callable[[str], bool] = lambda _: False
+) -> Resumable:
     """Read a checkpoint and all it refers to, every byte verified; nothing in it is executed.
 
     Args:
         path: A checkpoint file, or an experiment folder for the checkpoint that a run would be
             resumed from: the newest one that is not damaged.
+        is_known: Tells by its SHA-256 whether constant tensors need not be read, for instance
+            because they are in memory.
 
     Returns:
         The snapshot (``snapshot.state`` by component, ``snapshot.cursor``, ``snapshot.facts``) and
@@ -33,7 +38,11 @@ def load_checkpoint(path: str | Path) -> Resumable:
     from plora_cl.checkpoint.snapshot.loading import load, newest_usable  # imports PyTorch
 
     store, entry = _located(Path(path))
-    found = newest_usable(store) if entry is None else load(store, entry)
+    found = (
+        newest_usable(store, is_known=is_known)
+        if entry is None
+        else load(store, entry, is_known=is_known)
+    )
     if found is None:
         raise CheckpointNotFoundError(f"no checkpoint in {store.directory}")
     return found

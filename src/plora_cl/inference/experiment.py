@@ -72,7 +72,7 @@ class Experiment:
     def predict(
         self,
         texts: Iterable[str],
-        task: str | Sequence[str] | None = None,
+        task: str | Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
     ) -> Predictions:
@@ -80,8 +80,8 @@ class Experiment:
 
         Args:
             texts: What to predict; cut to the ``max_length`` of the run.
-            task: The task of all texts, or one for each; None infers the task of each text with
-                the run's router and marks the doubtful ones as abstained.
+            task: The task of all texts, or one for each. None infers the task with the run's
+                router, and marks a doubtful choice as abstained.
             batch_size: Texts in a forward pass; ``eval_batch_size`` of the run by default.
 
         Raises:
@@ -89,7 +89,7 @@ class Experiment:
             DataError: A text is no str, or has no tokens.
         """
         listed = _texts(texts)
-        tasks = None if task is None else self._tasks(task, len(listed))
+        tasks = self._tasks(task, len(listed))
         with self._turn:
             return Predictions(list(self._predictor(batch_size).predictions(listed, tasks)))
 
@@ -130,8 +130,14 @@ class Experiment:
 
         Args:
             checkpoint: A file, or its name within the experiment.
+
+        The base model is shared with this one.
         """
-        return load_experiment(self.folder, checkpoint, device=self._device)
+        return _loaded(self.folder, checkpoint, device=self._device, sharing=self._loaded)
+
+    def newest(self) -> Experiment:
+        """Return the experiment as it is now: a run may have saved or been resumed since."""
+        return _loaded(self.folder, None, device=self._device, sharing=self._loaded)
 
     def _predictor(self, batch_size: int | None) -> TextPredictor:
         size = self._loaded.settings.eval_batch_size if batch_size is None else batch_size
@@ -139,12 +145,11 @@ class Experiment:
             raise ValueError(f"batch_size is {size}; expected at least 1")
         return TextPredictor(self._loaded, batch_size=size)
 
-    def _tasks(self, task: str | Sequence[str], count: int) -> list[int]:
-        if isinstance(task, str):
-            return [self._index(task)] * count
-        if len(task) != count:
-            raise ValueError(f"{len(task)} tasks for {count} texts; expected one for each text")
-        return [self._index(name) for name in task]
+    def _tasks(self, task: str | Sequence[str | None] | None, count: int) -> list[int | None]:
+        of_each = [task] * count if task is None or isinstance(task, str) else list(task)
+        if len(of_each) != count:
+            raise ValueError(f"{len(of_each)} tasks for {count} texts; expected one for each text")
+        return [None if name is None else self._index(name) for name in of_each]
 
     def _index(self, name: str) -> int:
         names = [task.name for task in self.tasks]
@@ -187,16 +192,27 @@ def load_experiment(
         CheckpointError: The checkpoint is damaged, or not one of ``plora-cl train``.
         ModelError: The device or the encoder is missing.
     """
-    place = Path(folder)
-    if checkpoint is None:
-        path = place
-    else:
-        named = place / "checkpoints" / Path(checkpoint).name
+    return _loaded(Path(folder), checkpoint, device=device)
+
+
+def _loaded(
+    folder: Path,
+    checkpoint: str | PathLike[str] | None,
+    *,
+    device: str,
+    sharing: LoadedModel | None = None,
+) -> Experiment:
+    """Load an experiment; with ``sharing`` it uses the base weights of another one if it can."""
+    path = folder
+    if checkpoint is not None:
+        named = folder / "checkpoints" / Path(checkpoint).name
         path = Path(checkpoint) if Path(checkpoint).is_file() else named
         if not path.is_file():
             raise CheckpointNotFoundError(
-                f"{place} has no checkpoint {str(checkpoint)!r}; "
-                f"see: plora-cl checkpoints list {place}"
+                f"{folder} has no checkpoint {str(checkpoint)!r}; "
+                f"see: plora-cl checkpoints list {folder}"
             )
-    resumable = load_checkpoint(path)
-    return Experiment(place, resumable, load_model(resumable, device=device), device=device)
+    known = None if sharing is None else sharing.base_digest
+    resumable = load_checkpoint(path, is_known=lambda digest: digest == known)
+    loaded = load_model(resumable, device=device, sharing=sharing)
+    return Experiment(folder, resumable, loaded, device=device)

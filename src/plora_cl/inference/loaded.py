@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plora_cl.checkpoint.format.manifest import MODEL_FILES
+from plora_cl.checkpoint.format.manifest import BASE_WEIGHTS, MODEL_FILES
 from plora_cl.checkpoint.snapshot.loading import Resumable
 from plora_cl.compute.devices import Accelerator, make_accelerator
 from plora_cl.config.locations import found_again
@@ -56,6 +56,7 @@ class LoadedModel:
         settings: Of the run.
         accelerator: Device and precision.
         choice: Infers the task of a text; None where the run has no router.
+        base_digest: SHA-256 of the object with the base weights.
     """
 
     classifier: ContinualClassifier
@@ -64,6 +65,7 @@ class LoadedModel:
     settings: Settings
     accelerator: Accelerator
     choice: TaskChoice | None
+    base_digest: str
 
 
 def settings_of(resumable: Resumable) -> Settings:
@@ -82,7 +84,9 @@ def settings_of(resumable: Resumable) -> Settings:
     return validate(found_again(completed(saved), path.parent.parent), source=str(path))
 
 
-def load_model(resumable: Resumable, *, device: str) -> LoadedModel:
+def load_model(
+    resumable: Resumable, *, device: str, sharing: LoadedModel | None = None
+) -> LoadedModel:
     """Return the model of a verified checkpoint.
 
     The process-wide random generators keep their state.
@@ -90,6 +94,7 @@ def load_model(resumable: Resumable, *, device: str) -> LoadedModel:
     Args:
         resumable: The checkpoint, with all that it refers to.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        sharing: A model whose base weights this one uses too, where they were not read.
 
     Raises:
         CheckpointError: The checkpoint does not hold such a model.
@@ -106,6 +111,11 @@ def load_model(resumable: Resumable, *, device: str) -> LoadedModel:
     _fill(classifier, resumable)
     classifier.requires_grad_(False)
     classifier.to(accelerator.device).eval()
+    base_digest = snapshot.objects[BASE_WEIGHTS].sha256
+    if BASE_WEIGHTS not in resumable.objects:
+        assert sharing is not None
+        assert sharing.base_digest == base_digest
+        _share(classifier, sharing.classifier)
     routes = below(ROUTER, resumable.objects)
     return LoadedModel(
         classifier=classifier,
@@ -114,6 +124,7 @@ def load_model(resumable: Resumable, *, device: str) -> LoadedModel:
         settings=settings,
         accelerator=accelerator,
         choice=TaskChoice.of(classifier, routes, abstain=settings.router_abstain),
+        base_digest=base_digest,
     )
 
 
@@ -175,6 +186,15 @@ def _fill(classifier: ContinualClassifier, resumable: Resumable) -> None:
     """
     saved = {**below(MODEL, resumable.objects), **below(MODEL, resumable.snapshot.state)}
     for name, part in classifier.parts().items():
+        if name == "base" and BASE_WEIGHTS not in resumable.objects:
+            continue
         if name not in saved:
             raise IncompatibleCheckpointError(f"{resumable.entry.path}: it has no model/{name}")
         part.load_state_dict(dict(saved[name]))
+
+
+def _share(classifier: ContinualClassifier, other: ContinualClassifier) -> None:
+    """Let two models use the same memory for their base weights, which never change."""
+    own, theirs = classifier.part("base").state_dict(), other.part("base").state_dict()
+    for name, tensor in own.items():
+        tensor.data = theirs[name].data

@@ -55,9 +55,13 @@ class TextPredictor:
             yield from self._logits(ids, tasks[first : first + _TEXTS_AT_ONCE], first)
 
     def predictions(
-        self, texts: Sequence[str], tasks: Sequence[int] | None
+        self, texts: Sequence[str], tasks: Sequence[int | None]
     ) -> Iterator[Prediction]:
-        """Yield the prediction of each text; without ``tasks`` they are inferred.
+        """Yield the prediction of each text.
+
+        Args:
+            texts: What to predict.
+            tasks: The index of the task of each text; None to infer it.
 
         Raises:
             ModelError: There is nothing to infer tasks with, or a logit is not finite.
@@ -66,8 +70,7 @@ class TextPredictor:
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             last = min(first + _TEXTS_AT_ONCE, len(texts))
             ids = self._ids(texts[first:last], first)
-            named = None if tasks is None else [_Choice(task) for task in tasks[first:last]]
-            chosen = self._chosen(ids) if named is None else named
+            chosen = self._chosen(ids, tasks[first:last])
             found = self._logits(ids, [choice.task for choice in chosen], first)
             for logits, choice in zip(found, chosen, strict=True):
                 yield self._prediction(logits, choice)
@@ -94,18 +97,22 @@ class TextPredictor:
         loaded = self._loaded
         return ids_of_rows(loaded.tokenizer, rows, loaded.settings.max_length, "texts")
 
-    def _chosen(self, ids: Sequence[Sequence[int]]) -> list[_Choice]:
+    def _chosen(self, ids: Sequence[Sequence[int]], tasks: Sequence[int | None]) -> list[_Choice]:
+        result = [_Choice(-1 if task is None else task) for task in tasks]
+        unknown = [row for row, task in enumerate(tasks) if task is None]
+        if not unknown:
+            return result
         choice = self._loaded.choice
         if choice is None:
             raise ModelError(
                 "the task of a text cannot be inferred: the run has no router (use_router: false, "
                 "or no task was finished); name the task"
             )
-        result = [_Choice(0)] * len(ids)
-        for rows in _batches(ids, [0] * len(ids), self._batch_size, apart=False):
-            columns = choice.choose(self._padded(ids, rows))
+        of_unknown = [ids[row] for row in unknown]
+        for rows in _batches(of_unknown, [0] * len(unknown), self._batch_size, apart=False):
+            columns = choice.choose(self._padded(of_unknown, rows))
             for row, *found in zip(rows, *(c.tolist() for c in columns), strict=True):
-                result[row] = _Choice(*found)
+                result[unknown[row]] = _Choice(*found)
         return result
 
     def _logits(
