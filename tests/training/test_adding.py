@@ -54,6 +54,7 @@ def test_it_ends_as_a_run_that_learned_all_tasks(
     assert added.name == "food"
     expected, found = evidence(whole), evidence(experiment)
     last = [name for name in expected if "_task2_epoch1_batch4.pt/" in name]
+    last.remove("checkpoint_task2_epoch1_batch4.pt/scores")  # no untrained score of a later task
     assert {name: found[name] for name in last} == {name: expected[name] for name in last}
     assert found["accuracy"] == expected["accuracy"]
     assert verify(experiment).is_intact
@@ -78,10 +79,6 @@ def _recorded(experiment: Path) -> dict[str, Any]:
 
     values = recorded_in(experiment, True)[1]
     return {k: v for k, v in values.items() if k not in ("experiment_name", "experiment_dir")}
-
-
-class Falling(Reporter):
-    """Lets every score of the last row seem lower."""
 
 
 def test_a_fall_beyond_the_tolerance_leaves_every_file_as_it_was(
@@ -180,7 +177,8 @@ def test_other_libraries_are_compared_and_old_scores_measured_again(
     assert content(experiment) == before
     assert not experiment.with_name("run.adding").exists()
     add_task(experiment, settings["tasks"][2], accept_changes=True)
-    log = [json.loads(line) for line in (experiment / "results/run_log.jsonl").open()]
+    lines = (experiment / "results/run_log.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
     measured = [line["on"] for line in log if line["event"] == "evaluation" and line["task"] == 2]
     assert measured == [0, 1, 2]
 

@@ -18,8 +18,8 @@ from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, completed
 from plora_cl.errors import CheckpointError, IncompatibleCheckpointError, ModelError
 from plora_cl.inference.task_choice import TaskChoice
-from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.methods.base import below
+from plora_cl.model.classifier import ContinualClassifier
 from plora_cl.model.encoder import load_encoder, load_tokenizer
 from plora_cl.pretrained.configuration_digest import configuration_digest
 from plora_cl.pretrained.files import from_files

@@ -99,7 +99,7 @@ def add_task(
         source, manifest = _finished(home)
         work = home.with_name(home.name + _SUFFIX)
         settings = _with_task(manifest, task, home, work)
-        began = _begin(source, manifest, work, settings)
+        began = _begin(source, work, settings)
         trainer = CLTrainer.from_settings(settings, reporter=reporter, stop=stop)
         try:
             results = trainer.train_sequence(resume=True, accept_changes=accept_changes)
@@ -145,7 +145,7 @@ def _with_task(
     return validate({**saved, **place, "tasks": [*tasks, entry]}, source=f"{home} with {task}")
 
 
-def _begin(source: CheckpointEntry, manifest: Manifest, work: Path, settings: Settings) -> bool:
+def _begin(source: CheckpointEntry, work: Path, settings: Settings) -> bool:
     """Make the working folder, unless an earlier call did; return whether it is new."""
     if CheckpointStore(work / "checkpoints").entries():
         return False
@@ -163,7 +163,7 @@ def _begin(source: CheckpointEntry, manifest: Manifest, work: Path, settings: Se
 
 def _compared(results: StateDict) -> Added:
     names = [task["name"] for task in results["tasks"]]
-    *earlier, before, after = [None, None, *results["accuracy_matrix"]]
+    before, after = results["accuracy_matrix"][-2:]
     changes = {name: (before[column], after[column]) for column, name in enumerate(names[:-1])}
     return Added(names[-1], after[-1], changes, results)
 

@@ -98,6 +98,7 @@ def _built(
     setup = _setup(settings, tokenizer, accelerator)
     encoder = load_encoder(settings.model_name)
     require_positions(encoder, settings.max_length)
+    files = TensorPart(model_files(encoder, tokenizer))  # before a use leaves its traces in them
     model = build_model(settings, encoder).to(accelerator.device)
     base = begin_hashing(model.part("base"))
     tasks = load_stream(settings, tokenizer, progress)
@@ -124,7 +125,7 @@ def _built(
         random=random,
         under_way=under_way,
         router=_router(settings, model, under_way) if settings.use_router else None,
-        model_files=TensorPart(model_files(encoder, tokenizer)),
+        model_files=files,
     )
     run_identity = {
         **identity(settings),
