@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -56,6 +57,21 @@ class Experiment:
         names = ", ".join(task.name for task in self.tasks)
         return f"Experiment({str(self.folder)!r}, {self.checkpoint.name}, tasks: {names})"
 
+    def checkpoint_digest(self) -> str:
+        """Return the SHA-256 of the checkpoint file.
+
+        Raises:
+            CheckpointNotFoundError: It was rotated away since it was loaded.
+        """
+        try:
+            with self.checkpoint.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise CheckpointNotFoundError(
+                f"{self.checkpoint} was rotated away by the run in its folder; load the "
+                "experiment again, or keep one with plora-cl checkpoints pin"
+            ) from error
+
     def task(self, name: str) -> LearnedTask:
         """Return a task by its name.
 
@@ -63,6 +79,16 @@ class Experiment:
             ModelError: There is no such task.
         """
         return self.tasks[self._index(name)]
+
+    @property
+    def device(self) -> str:
+        """Where it computes: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+        return str(self._loaded.accelerator.device)
+
+    @property
+    def batch_size(self) -> int:
+        """Texts in a forward pass where none is given: ``eval_batch_size`` of the run."""
+        return self._loaded.settings.eval_batch_size
 
     @property
     def infers_tasks(self) -> bool:
@@ -140,7 +166,7 @@ class Experiment:
         return _loaded(self.folder, None, device=self._device, sharing=self._loaded)
 
     def _predictor(self, batch_size: int | None) -> TextPredictor:
-        size = self._loaded.settings.eval_batch_size if batch_size is None else batch_size
+        size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise ValueError(f"batch_size is {size}; expected at least 1")
         return TextPredictor(self._loaded, batch_size=size)

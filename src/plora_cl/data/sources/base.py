@@ -139,7 +139,7 @@ class Columns:
                 f"{place}:{line}: this row has no {missing[0]!r}, only "
                 f"{_listed(list(record)) or 'nothing'}; add it or remove the row"
             )
-        text = self._text([record[name] for name in self.text], place, line)
+        text = self.joined([record[name] for name in self.text], place, line)
         label = record[self.label]
         if label is None or (isinstance(label, str) and not label.strip()):
             raise DataError(
@@ -157,7 +157,8 @@ class Columns:
             )
         return Row(line, text, str(label))
 
-    def _text(self, values: list[object], place: str, line: int) -> str:
+    def joined(self, values: list[object], place: str, line: int) -> str:
+        """Return the checked text of a row whose text columns hold ``values``."""
         parts = []
         for name, value in zip(self.text, values, strict=True):
             if value is not None and not isinstance(value, str):

@@ -8,17 +8,33 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plora_cl.data.sources.base import Columns
 from plora_cl.errors import DataError
 
 Record: TypeAlias = dict[str, object]
-Reader: TypeAlias = Callable[[Path, Columns], Iterator[tuple[int, Record]]]
+Records: TypeAlias = Iterator[tuple[int, Record]]
+
+
+class Wanted(Protocol):
+    """The columns that a reader has to find, such as `plora_cl.data.sources.base.Columns`."""
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        ...
+
+    def check(self, found: list[str], place: str) -> None:
+        """Raise `DataError` unless all of them are among those ``found`` in ``place``."""
+        ...
+
+
+Reader: TypeAlias = Callable[[Path, Wanted], Records]
 
 _LARGEST_FIELD = 2**31 - 1
 _LONGEST_LINE = 1 << 28
@@ -33,47 +49,58 @@ _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 def read_jsonl(
     path: Path,
-    columns: Columns,  # noqa: ARG001 - checked row by row: lines may differ
-) -> Iterator[tuple[int, Record]]:
+    columns: Wanted,  # noqa: ARG001 - checked row by row: lines may differ
+) -> Records:
     """Yield ``(line, object)`` of a JSON Lines file; blank lines are skipped."""
-    _require_bytes_of_utf8(path)
-    with path.open("rb") as lines:
-        bounded = iter(partial(lines.readline, _LONGEST_LINE + 1), b"")
-        for number, raw in enumerate(bounded, start=1):
-            if len(raw) > _LONGEST_LINE:
-                raise DataError(
-                    f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes; each line is one "
-                    "text with its label"
-                )
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, error) from None
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}:{number}: not JSON ({error}); each line is one object such as "
-                    '{"text": "...", "label": "..."}'
-                ) from None
-            if not isinstance(record, dict):
-                raise DataError(
-                    f"{path}:{number}: a JSON {type(record).__name__} instead of an object such as "
-                    '{"text": "...", "label": "..."}'
-                )
-            yield number, record
+    with path.open("rb") as file:
+        yield from jsonl_records(file, path)
 
 
-def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
+def jsonl_records(file: BufferedReader, path: Path) -> Records:
+    """Yield what `read_jsonl` does, of an open file; ``path`` is for messages."""
+    _require_bytes_of_utf8(file, path)
+    bounded = iter(partial(file.readline, _LONGEST_LINE + 1), b"")
+    for number, raw in enumerate(bounded, start=1):
+        if len(raw) > _LONGEST_LINE:
+            raise DataError(
+                f"{path}:{number}: a line of more than {_LONGEST_LINE} bytes; each line is one "
+                "text with its label"
+            )
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, number, error) from None
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}:{number}: not JSON ({error}); each line is one object such as "
+                '{"text": "...", "label": "..."}'
+            ) from None
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{path}:{number}: a JSON {type(record).__name__} instead of an object such as "
+                '{"text": "...", "label": "..."}'
+            )
+        yield number, record
+
+
+def read_csv(path: Path, columns: Wanted, delimiter: str = ",") -> Records:
     """Yield ``(line, fields by column)`` of a CSV file with a header line.
 
     Quoted fields may span lines; the line of a row is its first.
     """
+    with path.open("rb") as file:
+        yield from csv_records(file, path, columns, delimiter)
+
+
+def csv_records(file: BufferedReader, path: Path, columns: Wanted, delimiter: str = ",") -> Records:
+    """Yield what `read_csv` does, of an open file, which is closed; ``path`` is for messages."""
     csv.field_size_limit(_LARGEST_FIELD)
-    _require_bytes_of_utf8(path)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    _require_bytes_of_utf8(file, path)
+    with TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header: list[str] | None = None
         line = 1
@@ -91,11 +118,11 @@ def read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Iterator[tup
                 f"{path}:{line}: not CSV ({error}); quote fields that hold commas, quotes or line "
                 "breaks, and double the quotes in them"
             ) from None
-        except UnicodeDecodeError:
-            raise _first_not_utf8(path) from None
+        except UnicodeDecodeError as error:
+            raise _first_not_utf8(path, line, error) from None
 
 
-def read_parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Record]]:
+def read_parquet(path: Path, columns: Wanted) -> Records:
     """Yield ``(one-based row, values by column)`` of a Parquet file, only the columns needed."""
     try:
         with pq.ParquetFile(path) as file:
@@ -113,14 +140,13 @@ READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet"
 """Reader of each file type, by suffix."""
 
 
-def _require_bytes_of_utf8(path: Path) -> None:
+def _require_bytes_of_utf8(file: BufferedReader, path: Path) -> None:
     """Refuse a file in a wider encoding, which may decode as UTF-8 without an error.
 
     Raises:
         DataError: It begins with another byte order mark, or with zero bytes between letters.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = file.peek(_HEAD)[:_HEAD]
     marked = next((name for mark, name in _WIDE_MARKS if head.startswith(mark)), None)
     if marked is not None:
         shown = f"it begins with the byte order mark {head[:2].hex(' ')}"
@@ -166,7 +192,7 @@ def _require_delimiter(header: list[str], expected: str, path: Path) -> None:
     )
 
 
-def _check_header(header: list[str], columns: Columns, path: Path) -> None:
+def _check_header(header: list[str], columns: Wanted, path: Path) -> None:
     columns.check(header, f"{path}:1")
     twice = [name for name in columns.names if header.count(name) > 1]
     if twice:
@@ -196,13 +222,15 @@ def _parquet_records(batch: pa.RecordBatch, path: Path, first: int) -> Iterator[
             ) from None
 
 
-def _first_not_utf8(path: Path) -> DataError:
+def _first_not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    if not path.is_file():  # a pipe, which is read once: the bytes are from this line on
+        return _not_utf8(path, line, error)
     with path.open("rb") as lines:
         for number, raw in enumerate(lines, start=1):
             try:
                 raw.decode()
-            except UnicodeDecodeError as error:
-                return _not_utf8(path, number, error)
+            except UnicodeDecodeError as found:
+                return _not_utf8(path, number, found)
     return DataError(f"{path}: changed while it was read; try again")
 
 

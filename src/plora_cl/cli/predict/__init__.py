@@ -1,0 +1,1 @@
+"""``plora-cl predict``: texts or files, with what a run learned."""

@@ -1,0 +1,1 @@
+"""Predicting files: read as streams, written whole, and resumed where they were interrupted."""
