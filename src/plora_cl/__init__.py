@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from plora_cl.checkpoint import CheckpointStore, load_checkpoint, verify
     from plora_cl.config.loading import load_settings
     from plora_cl.config.schema import Settings
+    from plora_cl.export.task import export_task
     from plora_cl.inference.experiment import Experiment, load_experiment
     from plora_cl.inference.predictions import Prediction, Predictions
     from plora_cl.methods.base import ContinualMethod
@@ -68,6 +69,7 @@ __all__ = [
     "StudyError",
     "TrainingError",
     "__version__",
+    "export_task",
     "load_checkpoint",
     "load_experiment",
     "load_settings",
@@ -83,6 +85,7 @@ _LAZY = {
     "Predictions": "plora_cl.inference.predictions",
     "Settings": "plora_cl.config.schema",
     "Stateful": "plora_cl.state",
+    "export_task": "plora_cl.export.task",
     "load_checkpoint": "plora_cl.checkpoint",
     "load_experiment": "plora_cl.inference.experiment",
     "load_settings": "plora_cl.config.loading",

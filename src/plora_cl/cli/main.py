@@ -15,6 +15,7 @@ COMMANDS: Commands = {
     "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or resume one"),
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
     "predict": ("plora_cl.cli.predict.command", "predict texts or files with what a run learned"),
+    "export": ("plora_cl.cli.export.command", "export a task for PEFT, transformers or ONNX"),
     "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "serve": ("plora_cl.cli.serve", "answer predictions over HTTP"),

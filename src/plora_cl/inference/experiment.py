@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,10 @@ class Experiment:
         folder: Of the experiment.
         checkpoint: The file that was loaded.
         tasks: What can be predicted, in the order of the stream.
+        settings: Of the run.
+        snapshot: What the checkpoint says of its run, without its state.
+        classifier: The model.
+        tokenizer: Of its encoder.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Experiment:
     ) -> None:
         self.folder, self.checkpoint = folder, resumable.entry.path
         self.tasks: tuple[LearnedTask, ...] = tuple(loaded.tasks)
+        self.classifier, self.tokenizer = loaded.classifier, loaded.tokenizer
+        self.settings, self.snapshot = loaded.settings, replace(resumable.snapshot, state={})
         self._loaded, self._device = loaded, device
         self._scores = resumable.snapshot.state["scores"]
         self._names = [task["name"] for task in resumable.snapshot.facts.identity["data"]]

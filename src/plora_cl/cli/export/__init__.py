@@ -1,0 +1,1 @@
+"""``plora-cl export``: a task for other libraries."""

@@ -1,0 +1,1 @@
+"""One task of a run as a model that loads without this package."""
