@@ -22,21 +22,6 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 _LARGEST = 1 << 31  # bytes of a protocol buffer
 
 
-def require_onnx() -> None:
-    """Refuse if what exports and checks ONNX is not installed.
-
-    Raises:
-        ModelError: It is not.
-    """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise ModelError(
-                f"--format onnx needs {name}; install it with: pip install 'plora-cl[onnx]'"
-            ) from error
-
-
 class _Merged(nn.Module):
     """An encoder without adapters, pooling and a head."""
 

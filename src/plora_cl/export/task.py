@@ -17,6 +17,7 @@ from torch import Tensor
 
 from plora_cl.errors import ModelError
 from plora_cl.export.card import model_card
+from plora_cl.export.extra import require_onnx
 from plora_cl.export.folder import LINEAGE, appearing, require_writable
 from plora_cl.export.lineage import hub_id, lineage_of
 from plora_cl.export.weights import TaskWeights, task_weights
@@ -64,6 +65,8 @@ def export_task(
     """
     if format not in get_args(ExportFormat):
         raise ModelError(f"format: {format!r}; expected {', '.join(get_args(ExportFormat))}")
+    if format == "onnx":
+        require_onnx()
     folder = Path(out)
     require_writable(folder, overwrite=overwrite)
     index = [one.name for one in experiment.tasks].index(experiment.task(task).name)
@@ -107,9 +110,8 @@ def _save(
     model = experiment.classifier
     config = labelled(model.encoder.config, experiment.tasks[index].classes)
     if kind == "onnx":
-        from plora_cl.export.onnx_model import onnx_logits, require_onnx, save_onnx
+        from plora_cl.export.onnx_model import onnx_logits, save_onnx
 
-        require_onnx()
         save_onnx(weights, model, index, _probe(experiment, 2, 7), folder)
         config.save_pretrained(folder)
         return partial(onnx_logits, folder)

@@ -54,12 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    from plora_cl.export.extra import require_onnx
     from plora_cl.export.folder import LINEAGE, require_writable
     from plora_cl.export.hub import push, require_pushable
 
     named = named_experiment(arguments.experiment, arguments.checkpoint, arguments.task)
     out = Path(arguments.out)
     require_writable(out, overwrite=arguments.overwrite)
+    if arguments.format == "onnx":
+        require_onnx()
     if arguments.push is not None:
         require_pushable(arguments.push)
 
