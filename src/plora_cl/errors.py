@@ -45,6 +45,10 @@ class StudyError(PloraError):
     """The runs of a study cannot continue, or their results cannot be compared."""
 
 
+class ReportError(PloraError):
+    """Runs cannot be reported: a folder holds none, or a result file is damaged."""
+
+
 class RunStoppedError(PloraError):
     """A run was asked to stop, and stopped at an instant at which nothing is lost.
 

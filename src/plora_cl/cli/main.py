@@ -19,6 +19,7 @@ COMMANDS: Commands = {
     "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "serve": ("plora_cl.cli.serve", "answer predictions over HTTP"),
+    "report": ("plora_cl.cli.report", "write a page, figures and LaTeX tables of runs"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }
 

@@ -1,0 +1,1 @@
+"""Reports: what runs left in their folders, as one page, figures and LaTeX tables."""
