@@ -12,6 +12,7 @@ LONGEST = 80
 _CLOSE = 0.7
 """Similarity below which names only share parts, such as ``version`` and ``precision``."""
 
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = LONGEST
 
@@ -58,3 +59,11 @@ def counted(number: int, what: str) -> str:
         what: In the singular; its plural ends in s.
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def shown_bytes(count: float) -> str:
+    """Return a number of bytes with a unit, to three digits."""
+    unit = 0
+    while count >= 999.5 and unit + 1 < len(_UNITS):
+        count, unit = count / 1000, unit + 1
+    return f"{count:.3g} {_UNITS[unit]}"

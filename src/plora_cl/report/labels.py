@@ -8,7 +8,6 @@ from collections.abc import Sequence
 LONGEST = 200
 NOTHING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _REPLACEMENT, _ELLIPSIS = "\N{REPLACEMENT CHARACTER}", "\N{HORIZONTAL ELLIPSIS}"
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def clean(text: str) -> str:
@@ -56,14 +55,6 @@ def signed(value: float | None) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number to ``digits`` significant digits; a dash where there is none."""
     return NOTHING if value is None or value != value else f"{value:.{digits}g}".replace("-", MINUS)
-
-
-def size(count: float) -> str:
-    """Return a number of bytes with a unit, to three digits."""
-    unit = 0
-    while count >= 999.5 and unit + 1 < len(_UNITS):
-        count, unit = count / 1000, unit + 1
-    return f"{count:.3g} {_UNITS[unit]}"
 
 
 def duration(seconds: float) -> str:

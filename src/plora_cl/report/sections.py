@@ -10,10 +10,10 @@ from typing import Any
 from plora_cl.report.comparison import Member, compare_runs
 from plora_cl.report.drawing import Chart
 from plora_cl.report.figures import comparing, costs, matrices, stream, training
-from plora_cl.report.labels import NOTHING, clean, duration, share, signed, size
+from plora_cl.report.labels import NOTHING, clean, duration, share, signed
 from plora_cl.report.run import Run
 from plora_cl.report.tables import Column, Table, columns
-from plora_cl.wording import counted
+from plora_cl.wording import counted, shown_bytes
 
 MOST_DETAILED = 6
 """Runs up to which each one has a section of its own."""
@@ -201,10 +201,12 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     if run.costs.total_seconds:
         found.append(("Time", duration(run.costs.total_seconds), "all sessions together"))
     if run.costs.peak_memory_bytes:
-        found.append(("Memory", size(run.costs.peak_memory_bytes), "peak resident size"))
+        found.append(("Memory", shown_bytes(run.costs.peak_memory_bytes), "peak resident size"))
     if run.storage.checkpoints:
         total = run.storage.file_bytes + run.storage.object_bytes
-        found.append(("Disk", size(total), counted(len(run.storage.checkpoints), "checkpoint")))
+        found.append(
+            ("Disk", shown_bytes(total), counted(len(run.storage.checkpoints), "checkpoint"))
+        )
     if "total" in run.parameters and "trainable_last_task" in run.parameters:
         trainable = run.parameters["trainable_last_task"] / max(1, run.parameters["total"])
         found.append(("Trained", f"{trainable:.2%}", "of all parameters, in the last task"))

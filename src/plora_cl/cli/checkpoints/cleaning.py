@@ -14,8 +14,7 @@ from plora_cl.checkpoint.store.retention import (
 )
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, target
-from plora_cl.cli.checkpoints.contents import shown_bytes
-from plora_cl.wording import counted
+from plora_cl.wording import counted, shown_bytes
 
 
 @command(

@@ -12,7 +12,6 @@ from plora_cl.training.reporting import STANDS
 from plora_cl.wording import counted
 
 _CELL, _UNTRAINED = 5, 4  # entries of each, the digest last
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def status(found: Finding, intact: str) -> str:
@@ -25,14 +24,6 @@ def status(found: Finding, intact: str) -> str:
 def problems(found: Iterable[Finding]) -> Iterator[str]:
     """Return a line for each checkpoint with a problem, to stand below their table."""
     return (f"{status(each, '')}: {each.problem}" for each in found if each.problem)
-
-
-def shown_bytes(count: float) -> str:
-    """Return a number of bytes with a unit, to three digits."""
-    unit = 0
-    while count >= 999.5 and unit + 1 < len(_UNITS):
-        count, unit = count / 1000, unit + 1
-    return f"{count:.3g} {_UNITS[unit]}"
 
 
 def shown_age(seconds: float) -> str:

@@ -29,7 +29,6 @@ from plora_cl.cli.checkpoints.command import (
 from plora_cl.cli.checkpoints.contents import (
     score_rows,
     scores,
-    shown_bytes,
     standing,
     task_names,
 )
@@ -37,7 +36,7 @@ from plora_cl.cli.tables import Table
 from plora_cl.config.consistency import effectless
 from plora_cl.config.precedence import validate
 from plora_cl.errors import SettingsError
-from plora_cl.wording import counted
+from plora_cl.wording import counted, shown_bytes
 
 
 @command(

@@ -12,14 +12,13 @@ from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, loc
 from plora_cl.cli.checkpoints.contents import (
     problems,
     shown_age,
-    shown_bytes,
     status,
     steps_done,
 )
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
 from plora_cl.training.reporting import STANDS
-from plora_cl.wording import counted
+from plora_cl.wording import counted, shown_bytes
 
 _NUMBERS = ("step", "loss", "age", "unique", "shared")
 _SPARE = ("shared", "stands at", "loss", "step", "age", "unique")

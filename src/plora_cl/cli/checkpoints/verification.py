@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from plora_cl.checkpoint.tools.verification import Verification, verify
 from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
-from plora_cl.cli.checkpoints.contents import problems, shown_bytes, status
+from plora_cl.cli.checkpoints.contents import problems, status
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
-from plora_cl.wording import counted
+from plora_cl.wording import counted, shown_bytes
 
 
 @command(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from plora_cl.report.colours import LIGHT, SERIES
 from plora_cl.report.drawing import Chart
-from plora_cl.report.labels import NOTHING, duration, short_labels, size
+from plora_cl.report.labels import NOTHING, duration, short_labels
 from plora_cl.report.run import Run
 from plora_cl.report.tables import Column, Table, columns
+from plora_cl.wording import shown_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,8 @@ def bytes_by_task(run: Run, slug: str) -> Chart | None:
         "that no earlier task refers to. The first one includes the base model."
     )
     rows = [
-        [name, size(count), str(count)] for name, count in zip(names, added.values(), strict=True)
+        [name, shown_bytes(count), str(count)]
+        for name, count in zip(names, added.values(), strict=True)
     ]
     unit, scale = _unit(max(added.values()))
     shown = dict(list(zip(names, added.values(), strict=True))[:_MOST_BARS])
@@ -105,8 +107,8 @@ def checkpoint_sizes(run: Run, slug: str) -> Chart | None:
         [
             one.name,
             NOTHING if one.step is None else str(one.step),
-            size(one.own_bytes),
-            size(one.shared_bytes),
+            shown_bytes(one.own_bytes),
+            shown_bytes(one.shared_bytes),
             one.problem or ("retired" if one.is_retired else "ok"),
         ]
         for one in found
@@ -118,8 +120,8 @@ def checkpoint_sizes(run: Run, slug: str) -> Chart | None:
     caption = (
         "Own: the file, and objects that nothing else refers to. Shared: objects such as base "
         "weights and finished adapters, stored once. On disk: "
-        f"{size(run.storage.file_bytes)} in {len(found)} files and "
-        f"{size(run.storage.object_bytes)} in objects."
+        f"{shown_bytes(run.storage.file_bytes)} in {len(found)} files and "
+        f"{shown_bytes(run.storage.object_bytes)} in objects."
     )
     names = [
         one.name.removeprefix("checkpoint_").removesuffix(".pt").replace("_", " ") for one in shown
