@@ -21,7 +21,6 @@ from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
 from plora_cl.cli.checkpoints.command import Answer, argument, command, locate
-from plora_cl.cli.checkpoints.contents import shown_bytes
 from plora_cl.cli.train.resume_path import resume_hint
 from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.precedence import dump, validate
@@ -31,6 +30,7 @@ from plora_cl.errors import CheckpointError, SettingsError
 from plora_cl.methods.registry import techniques
 from plora_cl.setting_types import Refers, referring
 from plora_cl.training.setting_changes import earlier_to_fork, is_finished, setting_changes
+from plora_cl.wording import shown_bytes
 
 _NOT_IN_MANIFEST = frozenset(
     {"model_name", "max_length", "seed", "early_stopping_metric", *EXAMPLE_SETTINGS}

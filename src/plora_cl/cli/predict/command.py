@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plora_cl.cli.checkpoints.command import Table
 from plora_cl.cli.exit import OK, exit_code
 from plora_cl.cli.experiment import Named, named_experiment
 from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import Parser
+from plora_cl.cli.tables import Table, show
 from plora_cl.errors import DataError, ModelError, OutputError
 
 if TYPE_CHECKING:
@@ -115,23 +115,21 @@ def _predict_texts(arguments: argparse.Namespace) -> None:
         document = {"checkpoint": str(experiment.checkpoint), "predictions": predictions}
         print(json.dumps(document, indent=2))
         return
-    from plora_cl.cli.checkpoints.tables import show
-
     show([_table(arguments.texts, found, inferred=arguments.task is None)])
 
 
 def _table(texts: Sequence[str], found: Sequence[Prediction], *, inferred: bool) -> Table:
     title = "Predictions; the router inferred the tasks" if inferred else "Predictions"
-    columns = ["label", "probability ", "text"]
+    columns = ["label", "probability", "text"]
     rows = [
         [one.label, f"{one.probability:.3f}", text] for text, one in zip(texts, found, strict=True)
     ]
     if inferred:
-        columns[2:2] = ["task", "of the task ", ""]
+        columns[2:2] = ["task", "of the task", ""]
         for row, one in zip(rows, found, strict=True):
             doubt = "doubtful" if one.abstained else ""
             row[2:2] = [one.task, f"{one.task_probability:.3f}", doubt]
-    return Table(title, columns, rows)
+    return Table(title, columns, rows, numbers=("probability", "of the task"))
 
 
 def _loaded(named: Named, arguments: argparse.Namespace) -> Experiment:
