@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pkgutil import resolve_name
 from typing import Any, NoReturn, TypeAlias
 
@@ -67,6 +67,19 @@ class Parser(argparse.ArgumentParser):
         if meant in flags:
             return f"; did you mean --{meant}?"
         return f"; did you mean --set {by_set[meant]}={value or 'VALUE'}?"
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a type of arguments that takes one of ``choices``, and suggests one for others."""
+
+    def choice(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(
+                f"invalid choice {text!r}; {suggestion(text, choices)}"
+            )
+        return text
+
+    return choice
 
 
 def commands_parser(prog: str, description: str, commands: Commands) -> Parser:
