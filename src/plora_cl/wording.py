@@ -67,3 +67,11 @@ def shown_bytes(count: float) -> str:
     while count >= 999.5 and unit + 1 < len(_UNITS):
         count, unit = count / 1000, unit + 1
     return f"{count:.3g} {_UNITS[unit]}"
+
+
+def shown_age(seconds: float) -> str:
+    """Return an age in its largest whole unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"

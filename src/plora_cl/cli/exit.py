@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from plora_cl.errors import PloraError, RunStoppedError, SettingsError
 
@@ -24,6 +26,14 @@ def error_line(problem: object) -> str:
     return f"{text[: _LONGEST // 2]} [{left} characters left out] {text[-_LONGEST // 2 :]}"
 
 
+_debugging: ContextVar[bool] = ContextVar("_debugging", default=False)
+
+
+def show_tracebacks(*, on: bool = True) -> None:
+    """Let `exit_code` print the traceback of an error before its line."""
+    _debugging.set(on)
+
+
 class _LogLine(logging.Formatter):
     """Writes a record as ``Warning: ...`` or ``Error: ...``."""
 
@@ -41,7 +51,12 @@ def exit_code(command: Callable[[], int | None]) -> int:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_LogLine())
     try:
-        return command() or OK
+        try:
+            return command() or OK
+        except Exception:
+            if _debugging.get():
+                traceback.print_exc()
+            raise
     except SettingsError as error:
         for problem in error.problems:
             print(error_line(problem), file=sys.stderr)

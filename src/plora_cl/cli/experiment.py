@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.cli.checkpoints.command import locate
-from plora_cl.cli.checkpoints.contents import task_names
 from plora_cl.errors import CheckpointError, CheckpointNotFoundError, ModelError
+from plora_cl.folders.recorded import task_names
 from plora_cl.wording import nearest
 
 

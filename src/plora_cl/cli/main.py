@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plora_cl.cli.exit import OK, exit_code
+from plora_cl.cli.exit import OK, exit_code, show_tracebacks
 from plora_cl.cli.output import ending_without_output, open_standard_streams
 from plora_cl.cli.parser import Commands, commands_parser, run_command
 
@@ -27,13 +27,15 @@ COMMANDS: Commands = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl`` with ``argv``, by default that of the process; return the exit code."""
     open_standard_streams()
+    show_tracebacks(on=False)
     with ending_without_output():
         return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
     description = "Continual learning of text classification with progressive LoRA."
-    parser = commands_parser("plora-cl", description, COMMANDS)
+    example = "plora-cl train --preset quickstart"
+    parser = commands_parser("plora-cl", description, COMMANDS, example)
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parsed = parser.parse_args(argv)
     if parsed.version:

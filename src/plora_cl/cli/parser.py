@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from pkgutil import resolve_name
 from typing import Any, NoReturn, TypeAlias
 
-from plora_cl.cli.exit import REFUSED
+from plora_cl.cli.exit import REFUSED, show_tracebacks
 from plora_cl.wording import nearest, suggestion
+
+SUPPRESS = argparse.SUPPRESS
 
 Commands: TypeAlias = Mapping[str, tuple[str, str]]
 """By name: a module or ``module:object`` that has ``main(argv) -> int``, and a one-line purpose."""
@@ -19,8 +22,40 @@ _WIDTH = 79
 _UNKNOWN = "unrecognized arguments: "
 
 
+_wanted: ContextVar[bool] = ContextVar("_wanted", default=False)
+
+
+class _BuiltError(Exception):
+    """Carries a parser that was built, see `parser_of`."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
+class _Help(argparse.Action):
+    """Prints the help that fits a screen."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(parser.brief_help if isinstance(parser, Parser) else parser.format_help(), end="")
+        parser.exit()
+
+
+class _Debug(argparse.Action):
+    """Shows tracebacks of errors from now on."""
+
+    def __call__(self, *_: object) -> None:
+        show_tracebacks()
+
+
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors look like all others.
+
+    Every parser takes ``-h``, ``--help`` and ``--debug``, which shows the traceback of an error.
+
+    Args:
+        brief: What ``--help`` shows of a command that has too many flags for a screen;
+            ``--help-all`` then shows all of them.
+        options: Those of `argparse.ArgumentParser`.
 
     Attributes:
         settings: Names of the settings that ``--set`` takes, for hints.
@@ -28,9 +63,52 @@ class Parser(argparse.ArgumentParser):
 
     settings: Collection[str] = ()
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, brief: str | None = None, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **options})
+        super().__init__(
+            **{
+                "formatter_class": formatter,
+                "allow_abbrev": False,
+                "add_help": False,
+                "usage": argparse.SUPPRESS if brief else None,
+                **options,
+            }
+        )
+        self._brief = brief
+        self._add("-h", "--help", action=_Help, about="show the help that fits a screen")
+        self._add("--debug", action=_Debug, about="show the traceback of an error")
+        if brief is not None:
+            self.add_argument("--help-all", action="help", help="show every flag and setting")
+
+    def _add(self, *flags: str, action: type[argparse.Action], about: str) -> None:
+        """Add a flag of every command; a help that has to fit a screen leaves it out."""
+        shown = SUPPRESS if self._brief is None else about
+        self.add_argument(
+            *flags, action=action, nargs=0, dest=SUPPRESS, default=SUPPRESS, help=shown
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments, unless `parser_of` only wants the parser."""
+        if _wanted.get():
+            raise _BuiltError(self)
+        return super().parse_known_args(args, namespace)
+
+    @property
+    def brief_help(self) -> str:
+        """What ``--help`` prints."""
+        return self.format_help() if self._brief is None else self._brief
+
+    def format_usage(self) -> str:
+        """Return the usage in one line: what is required, if there is no room for the rest."""
+        usage = super().format_usage()
+        return usage if usage.count("\n") <= 1 else f"usage: {self.prog} {self._required()}\n"
+
+    def _required(self) -> str:
+        flags = [a for a in self._actions if a.option_strings and a.required]
+        places = [a for a in self._actions if not a.option_strings]
+        words = [f"{a.option_strings[-1]} {a.metavar}" for a in flags]
+        words += [str(a.metavar) if a.nargs != "?" else f"[{a.metavar}]" for a in places]
+        return " ".join(["[OPTION ...]", *words])
 
     def format_help(self) -> str:
         """Return the help with the description wrapped; the epilog stays as it is."""
@@ -38,7 +116,8 @@ class Parser(argparse.ArgumentParser):
         try:
             if whole is not None:
                 self.description = "\n".join(textwrap.wrap(whole, _WIDTH, break_on_hyphens=False))
-            return super().format_help()
+            whole_usage = super().format_usage()
+            return super().format_help().replace(whole_usage, self.format_usage(), 1)
         finally:
             self.description = whole
 
@@ -69,34 +148,62 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean --set {by_set[meant]}={value or 'VALUE'}?"
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a type of arguments that takes one of ``choices``, and suggests one for others."""
+class OneOf:
+    """A type of arguments that takes one of ``choices``, and suggests one for others.
 
-    def choice(text: str) -> str:
-        if text not in choices:
+    Attributes:
+        choices: What can be typed.
+    """
+
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` if it is a choice."""
+        if text not in self.choices:
             raise argparse.ArgumentTypeError(
-                f"invalid choice {text!r}; {suggestion(text, choices)}"
+                f"invalid choice {text!r}; {suggestion(text, self.choices)}"
             )
         return text
 
-    return choice
 
-
-def commands_parser(prog: str, description: str, commands: Commands) -> Parser:
+def commands_parser(prog: str, description: str, commands: Commands, example: str) -> Parser:
     """Return a parser that finds a command and leaves its arguments to it; see `run_command`.
 
     Args:
         prog: The words before the command.
         description: First paragraph of the help.
         commands: Every command.
+        example: Last line of the help.
     """
     width = max(map(len, commands))
     listed = "\n".join(f"  {name:<{width}}  {purpose}" for name, (_, purpose) in commands.items())
-    epilog = f"commands:\n{listed}\n\n{prog} COMMAND --help explains a command."
-    parser = Parser(prog=prog, description=description, epilog=epilog)
+    brief = (
+        f"usage: {prog} COMMAND ...\n\n{description}\n\n{listed}\n\n"
+        f"{prog} COMMAND --help explains one; --debug shows tracebacks.\n"
+        f"example: {example}\n"
+    )
+    parser = Parser(prog=prog, brief=brief)
     parser.add_argument("command", nargs="?", metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def parser_of(target: str, name: str) -> Parser:
+    """Return the parser of a command, which is imported and not run.
+
+    Args:
+        target: As in `Commands`.
+        name: What was typed for it.
+    """
+    token = _wanted.set(True)
+    try:
+        resolve_name(target).main([])
+    except _BuiltError as built:
+        return built.parser
+    finally:
+        _wanted.reset(token)
+    raise AssertionError(f"{name} does not parse its arguments with a Parser")
 
 
 def run_command(parser: Parser, parsed: argparse.Namespace, commands: Commands) -> int:
@@ -105,7 +212,7 @@ def run_command(parser: Parser, parsed: argparse.Namespace, commands: Commands) 
     Without a command the help is printed.
     """
     if parsed.command is None:
-        parser.print_help()
+        print(parser.brief_help, end="")
         return REFUSED
     if parsed.command not in commands:
         way_out = suggestion(parsed.command, commands)

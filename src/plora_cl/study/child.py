@@ -13,8 +13,9 @@ from typing import Self
 from plora_cl.checkpoint.store.output_files import recording, write_output
 from plora_cl.config.precedence import dump
 from plora_cl.errors import OutputError, PloraError, StudyError
+from plora_cl.folders.found import FAILURE
 from plora_cl.study.plan import PlannedRun
-from plora_cl.study.run_folder import CONFIG, FAILURE, LOG, last_line
+from plora_cl.study.run_folder import CONFIG, LOG, last_line
 
 _MODULE = "plora_cl.cli.train.supervised"
 

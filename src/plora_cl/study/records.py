@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from plora_cl.config.errors import shown
 from plora_cl.config.schema import EXAMPLE_SETTINGS, holds_out
 from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import StudyError
+from plora_cl.folders.published import ExampleDigests, Published
 from plora_cl.study.plan import PlannedRun
 
 METRICS = (
@@ -31,62 +32,6 @@ METRICS = (
 
 _TOLERANCE = 1e-9
 _FILE = "final_results.json"
-
-_Share = Annotated[float, Field(ge=0, le=1)]
-_Difference = Annotated[float, Field(ge=-1, le=1)]
-_Seconds = Annotated[float, Field(ge=0, le=1e12)]  # tens of thousands of years
-
-
-class _Plain(BaseModel):
-    """A part of a result file, which may have been edited. Other keys are ignored."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-class ExampleDigests(_Plain):
-    """Digests of the examples of a task."""
-
-    name: str
-    train: str
-    test: str
-    source: str | None = None  # earlier versions did not record it
-
-
-class _Identity(_Plain):
-    data: Annotated[list[ExampleDigests], Field(min_length=1)]
-
-
-class _Scores(_Plain):
-    average_accuracy: _Difference | None = None
-
-
-class _ValidationScores(_Plain):
-    average_accuracy: _Share | None = None
-
-
-class _Task(_Plain):
-    name: str
-    validation: Annotated[int, Field(ge=0, le=2**53)] = 0
-
-
-class _Results(_Plain):
-    """The parts of ``final_results.json`` that comparisons use."""
-
-    average_accuracy: _Share
-    backward_transfer: _Difference | None = None
-    forgetting: _Difference | None = None
-    forward_transfer: _Difference | None = None
-    learning_accuracy: _Difference | None = None
-    average_anytime_accuracy: _Difference | None = None
-    wall_clock_seconds: _Seconds | None = None
-    f1: _Scores
-    routed: _Scores
-    gap: _Scores
-    validation: _ValidationScores | None = None
-    accuracy_matrix: Annotated[list[list[_Share | None]], Field(min_length=1)]
-    tasks: Annotated[list[_Task], Field(min_length=1)]
-    zero_by_construction: dict[str, str]
-    identity: _Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +107,9 @@ def validation(run: PlannedRun, results: Mapping[str, Any]) -> Validation:
     return Validation(run, accuracy, sum(texts), found.identity.data)
 
 
-def _checked(run: PlannedRun, results: Mapping[str, Any]) -> _Results:
+def _checked(run: PlannedRun, results: Mapping[str, Any]) -> Published:
     try:
-        found = _Results.model_validate(results)
+        found = Published.model_validate(results)
     except ValidationError as error:
         first = error.errors()[0]
         keys = map(str, first["loc"])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
-from pydantic import BaseModel, ValidationError
-
-from plora_cl.bounded_reading import open_regular, parse_json, read_small
 from plora_cl.checkpoint.disk.lock import holder_of
 from plora_cl.checkpoint.format.trajectory import Trajectory
 from plora_cl.checkpoint.store.branches import line_of
-from plora_cl.checkpoint.store.run_log import RUN_LOG
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.config.errors import shown
 from plora_cl.config.fields import impacts
@@ -22,11 +17,13 @@ from plora_cl.config.locations import RECORD, anchored_values
 from plora_cl.config.schema import EXAMPLE_SETTINGS, compared_form, completed
 from plora_cl.config.yaml_file import read_mapping
 from plora_cl.errors import CorruptCheckpointError, PloraError, SettingsError, StudyError
+from plora_cl.folders.found import FAILURE
+from plora_cl.folders.published import RESULTS, json_object
+from plora_cl.folders.steps import last_step, tail
 from plora_cl.impact import Impact
 from plora_cl.study.plan import PlannedRun
 
-LOG, CONFIG, FAILURE = "log.txt", "run.yaml", "failure.json"
-_RESULTS = Path("results") / "final_results.json"
+LOG, CONFIG = "log.txt", "run.yaml"
 _PLACES = ("model_name", "tasks", "device")
 _KEYS = frozenset(
     {"accuracy_matrix", "average_accuracy", "f1", "gap", "identity", "routed", "tasks"}
@@ -35,18 +32,6 @@ _KEYS = frozenset(
 """Keys that a comparison needs."""
 
 _COMPARED_OF_FLOOR = (*EXAMPLE_SETTINGS, "seed", "model_name", "max_length")
-_TAIL_BYTES = 65_536
-_MOST_RESULTS, _MOST_RESULTS_MEMORY = 256 << 20, 1 << 30  # matrices: a thousand tasks take a tenth
-
-
-class _Step(BaseModel):
-    """The parts of a step event of the run log that are shown."""
-
-    event: Literal["step"]
-    step: int
-    task: int
-    epoch: int
-    loss: float
 
 
 class State(StrEnum):
@@ -94,7 +79,7 @@ def results_of(run: PlannedRun) -> dict[str, Any] | None:
 
 def last_line(folder: Path) -> str:
     """Return the last line of the log that is not blank."""
-    lines = [line for line in _tail(folder / LOG) if line.strip()]
+    lines = [line for line in tail(folder / LOG) if line.strip()]
     return lines[-1].strip() if lines else "nothing was logged"
 
 
@@ -123,8 +108,8 @@ def _status(run: PlannedRun) -> Status:
         how = "not started" if code is None else f"exit code {code}"
         return Status(State.FAILED, f"{how}: {line}")
     damaged = ""
-    if (run.folder / _RESULTS).is_file() and not _are_whole(_json_at(run.folder / _RESULTS)):
-        damaged = f"{_RESULTS} is damaged; the run writes it again"
+    if (run.folder / RESULTS).is_file() and not _are_whole(_json_at(run.folder / RESULTS)):
+        damaged = f"{RESULTS} is damaged; the run writes it again"
     if CheckpointStore(run.folder / "checkpoints").entries():
         return Status(State.STOPPED, damaged or _progress(run))
     return Status(State.WAITING, damaged)
@@ -132,7 +117,7 @@ def _status(run: PlannedRun) -> Status:
 
 def _results(run: PlannedRun) -> dict[str, Any] | None:
     """Return the results in the folder if they were made with the settings of ``run``."""
-    results = _json_at(run.folder / _RESULTS)
+    results = _json_at(run.folder / RESULTS)
     if not _are_whole(results) or not (run.folder / RECORD).is_file():
         return None
     planned = anchored_values(compared_form(run.settings))
@@ -183,12 +168,12 @@ def _mixed(run: PlannedRun) -> str:
     """
     head = line_of(CheckpointStore(run.folder / "checkpoints")).head
     if head is None:
-        results = _json_at(run.folder / _RESULTS)
+        results = _json_at(run.folder / RESULTS)
         plain = results.get("trajectory") if results is not None else None
         try:
             head = Trajectory.from_plain(plain)
         except CorruptCheckpointError as error:
-            return f"{_RESULTS}: {error}"
+            return f"{RESULTS}: {error}"
     return ", ".join(
         f"{change['key']} {change['before']} -> {change['now']} after step {departure.step}"
         for departure in head.history
@@ -199,25 +184,13 @@ def _mixed(run: PlannedRun) -> str:
 
 def _progress(run: PlannedRun) -> str:
     """Return the last step in the run log as text; empty if it has none."""
-    for line in reversed(_tail(run.folder / RUN_LOG)):
-        with suppress(ValidationError):  # of another event, or torn
-            step = _Step.model_validate_json(line)
-            task = f"task {step.task + 1} of {len(run.settings.tasks)}"
-            epoch = f"epoch {step.epoch + 1}/{run.settings.epochs}"
-            name = "all tasks" if run.settings.joint else task
-            return f"{name}: {epoch}, step {step.step}, loss {step.loss:.4g}"
-    return ""
-
-
-def _tail(path: Path) -> list[str]:
-    """Return the last lines of a file, the first of them perhaps torn."""
-    try:
-        with open_regular(path) as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []  # shown only: no state depends on it
+    step = last_step(run.folder)
+    if step is None:
+        return ""
+    task = f"task {step.task + 1} of {len(run.settings.tasks)}"
+    epoch = f"epoch {step.epoch + 1}/{run.settings.epochs}"
+    name = "all tasks" if run.settings.joint else task
+    return f"{name}: {epoch}, step {step.step}, loss {step.loss:.4g}"
 
 
 def _one_line(error: Exception) -> str:
@@ -226,11 +199,6 @@ def _one_line(error: Exception) -> str:
 
 def _json_at(path: Path) -> dict[str, Any] | None:
     try:
-        found = parse_json(read_small(path, _MOST_RESULTS), _MOST_RESULTS_MEMORY)
-    except FileNotFoundError:
-        return None
+        return json_object(path)
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError:
-        return None  # torn by a power cut: the run writes it again
-    return found if isinstance(found, dict) else None

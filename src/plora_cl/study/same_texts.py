@@ -9,8 +9,9 @@ from typing import NamedTuple
 from plora_cl.data.sources.classes import digest_of_part
 from plora_cl.data.sources.declaration import spelled_out
 from plora_cl.errors import StudyError
+from plora_cl.folders.published import ExampleDigests
 from plora_cl.study.plan import PlannedRun
-from plora_cl.study.records import ExampleDigests, Record, Validation
+from plora_cl.study.records import Record, Validation
 
 
 class _Read(NamedTuple):

@@ -20,7 +20,8 @@ from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools import fork as forking
 from plora_cl.checkpoint.tools.bundle import export_bundle, import_bundle
 from plora_cl.checkpoint.tools.fork import accepted_by_fork, settings_by_fork
-from plora_cl.cli.checkpoints.command import Answer, argument, command, locate
+from plora_cl.cli.checkpoints.command import command, locate
+from plora_cl.cli.command import Answer, argument
 from plora_cl.cli.train.resume_path import resume_hint
 from plora_cl.config.assignment import assigned, split_assignment
 from plora_cl.config.precedence import dump, validate
@@ -58,9 +59,7 @@ _FORKED_AFRESH = "a fork resumes what was learned; start a new run to change the
         default=[],
         help="change a setting; the value is YAML (repeatable)",
     ),
-    examples=[
-        "experiments/a@checkpoint_task0_epoch1_batch74.pt experiments/b --set lambda_ewc=1000"
-    ],
+    examples=["experiments/a experiments/b --set lambda_ewc=1000"],
 )
 def fork(arguments: Namespace) -> Answer:
     """Fork a checkpoint."""

@@ -13,7 +13,8 @@ from plora_cl.checkpoint.store.retention import (
     garbage,
 )
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.cli.checkpoints.command import Answer, argument, command, locate, target
+from plora_cl.cli.checkpoints.command import command, locate, target
+from plora_cl.cli.command import Answer, argument
 from plora_cl.wording import counted, shown_bytes
 
 

@@ -1,107 +1,22 @@
-"""What all commands for checkpoints share: their declaration, targets, output and exit codes."""
+"""What the commands for checkpoints share: how targets are named and found."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from plora_cl.checkpoint.format.naming import is_checkpoint
 from plora_cl.checkpoint.reading import store_in
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
-from plora_cl.cli.exit import OK, error_line, exit_code
-from plora_cl.cli.parser import Parser
-from plora_cl.cli.tables import Table, show
+from plora_cl.cli import command as cli_command
+from plora_cl.cli.command import Argument, Declare, argument
 from plora_cl.config.fields import SettingFields
-from plora_cl.errors import CheckpointNotFoundError, CorruptCheckpointError
+from plora_cl.errors import CheckpointNotFoundError
 from plora_cl.wording import nearest
 
-FOUND = 1
-"""Exit code where damage, or a difference, was found."""
-
 RESUMED_FROM = "; a folder stands for the checkpoint a run would resume from"
-
-Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
-"""Names and options of an argument, for `argparse.ArgumentParser.add_argument`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer of a command.
-
-    Attributes:
-        document: What ``--json`` prints.
-        shown: What is printed without it; evaluated only then.
-        code: Exit code.
-    """
-
-    document: Mapping[str, Any]
-    shown: Iterable[str | Table]
-    code: int = OK
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: its flags, its help and what it does.
-
-    Attributes:
-        name: What is typed after ``plora-cl checkpoints``.
-        purpose: The description in the help.
-        arguments: Its arguments; ``--json`` comes with every command.
-        examples: Arguments of the examples in the help.
-        ok: What exit code 0 means.
-        found: What exit code 1 means.
-        run: Does the work. Errors raised on purpose become one line on stderr.
-    """
-
-    name: str
-    purpose: str
-    arguments: Sequence[Argument]
-    examples: Sequence[str]
-    ok: str
-    found: str
-    run: Callable[[argparse.Namespace], Answer]
-
-    def main(self, argv: Sequence[str]) -> int:
-        """Run the command with the arguments ``argv``; return the exit code."""
-        arguments = self._parser().parse_args(argv)
-
-        def answered() -> int:
-            try:
-                answer = self.run(arguments)
-                if arguments.json:
-                    print(_json(answer.document))
-                else:
-                    show(answer.shown)
-            except CorruptCheckpointError as error:
-                print(error_line(error), file=sys.stderr)
-                return FOUND
-            return answer.code
-
-        return exit_code(answered)
-
-    def _parser(self) -> Parser:
-        prog = f"plora-cl checkpoints {self.name}"
-        parser = Parser(
-            prog=prog,
-            description=self.purpose,
-            epilog="\n".join(
-                [
-                    *("example:", *(f"  {prog} {example}" for example in self.examples), ""),
-                    *("exit codes:", f"  0  {self.ok}", f"  1  {self.found}"),
-                    "  2  the command was not understood or refused",
-                ]
-            ),
-        )
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        for names, options in self.arguments:
-            parser.add_argument(*names, **options)
-        return parser
 
 
 def command(
@@ -111,14 +26,11 @@ def command(
     examples: Sequence[str],
     ok: str = "done",
     found: str = "a checkpoint is damaged",
-) -> Callable[[Callable[[argparse.Namespace], Answer]], Command]:
-    """Return a decorator that makes a `Command` of the function that does the work."""
-    return lambda run: Command(name, purpose, arguments, examples, ok, found, run)
-
-
-def argument(*names: str, **options: Any) -> Argument:
-    """Return an argument, declared as for `argparse.ArgumentParser.add_argument`."""
-    return names, options
+) -> Declare:
+    """Return the decorator of `plora_cl.cli.command.command` for ``plora-cl checkpoints NAME``."""
+    return cli_command.command(
+        f"checkpoints {name}", purpose, *arguments, examples=examples, ok=ok, found=found
+    )
 
 
 def target(default: str = "", *, name: str = "target") -> Argument:
@@ -208,10 +120,3 @@ def _checkpoint(path: Path) -> Target:
         newest = f"; the newest checkpoint there is {there[-1].name}" if there else ""
         raise CheckpointNotFoundError(f"{path} does not exist, or is not a file{newest}")
     return Target(store, CheckpointEntry.at(path))
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(document, indent=2, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise CorruptCheckpointError(f"the answer is not JSON: {error}") from error

@@ -10,19 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from plora_cl.cli.checkpoints.command import (
-    FOUND,
-    RESUMED_FROM,
-    Answer,
-    argument,
-    command,
-    locate,
-    target,
-)
-from plora_cl.cli.checkpoints.contents import named, standing, task_names
+from plora_cl.cli.checkpoints.command import RESUMED_FROM, command, locate, target
+from plora_cl.cli.checkpoints.contents import named, standing
+from plora_cl.cli.command import FOUND, Answer, argument
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
 from plora_cl.errors import CorruptCheckpointError
+from plora_cl.folders.recorded import task_names
 
 if TYPE_CHECKING:
     from plora_cl.checkpoint.snapshot.snapshot import Snapshot

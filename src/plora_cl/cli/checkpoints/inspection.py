@@ -18,24 +18,14 @@ from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.checkpoint.tools.new_experiment import lineage_of
-from plora_cl.cli.checkpoints.command import (
-    RESUMED_FROM,
-    Answer,
-    argument,
-    command,
-    locate,
-    target,
-)
-from plora_cl.cli.checkpoints.contents import (
-    score_rows,
-    scores,
-    standing,
-    task_names,
-)
+from plora_cl.cli.checkpoints.command import RESUMED_FROM, command, locate, target
+from plora_cl.cli.checkpoints.contents import score_rows, standing
+from plora_cl.cli.command import Answer, argument
 from plora_cl.cli.tables import Table
 from plora_cl.config.consistency import effectless
 from plora_cl.config.precedence import validate
 from plora_cl.errors import SettingsError
+from plora_cl.folders.recorded import scores, task_names
 from plora_cl.wording import counted, shown_bytes
 
 
@@ -46,7 +36,7 @@ from plora_cl.wording import counted, shown_bytes
     "comes from. Every byte of the checkpoint file is verified.",
     target(RESUMED_FROM),
     argument("--tensors", action="store_true", help="list every tensor, too"),
-    examples=["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt --json"],
+    examples=["experiments/demo", "experiments/demo --json"],
     ok="it was shown",
     found="it, or the head of one of its objects, is damaged",
 )

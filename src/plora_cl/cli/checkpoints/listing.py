@@ -8,17 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plora_cl.checkpoint.tools.inventory import Summary, summaries
-from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
-from plora_cl.cli.checkpoints.contents import (
-    problems,
-    shown_age,
-    status,
-    steps_done,
-)
+from plora_cl.cli.checkpoints.command import Target, command, locate, target
+from plora_cl.cli.checkpoints.contents import problems, status, steps_done
+from plora_cl.cli.command import FOUND, Answer
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
 from plora_cl.training.reporting import STANDS
-from plora_cl.wording import counted, shown_bytes
+from plora_cl.wording import counted, shown_age, shown_bytes
 
 _NUMBERS = ("step", "loss", "age", "unique", "shared")
 _SPARE = ("shared", "stands at", "loss", "step", "age", "unique")

@@ -24,6 +24,7 @@ COMMANDS: Commands = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``plora-cl checkpoints`` with ``argv``; return the exit code."""
-    parser = commands_parser("plora-cl checkpoints", "Manage checkpoints.", COMMANDS)
+    example = "plora-cl checkpoints list experiments/demo"
+    parser = commands_parser("plora-cl checkpoints", "Manage checkpoints.", COMMANDS, example)
     with ending_without_output():
         return run_command(parser, parser.parse_args(argv), COMMANDS)

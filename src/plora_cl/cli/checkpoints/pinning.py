@@ -10,7 +10,8 @@ from plora_cl.checkpoint.store import pins
 from plora_cl.checkpoint.store.outgoing import has_list
 from plora_cl.checkpoint.store.replacement import recover
 from plora_cl.checkpoint.store.store import CheckpointStore
-from plora_cl.cli.checkpoints.command import RESUMED_FROM, Answer, command, locate, target
+from plora_cl.cli.checkpoints.command import RESUMED_FROM, command, locate, target
+from plora_cl.cli.command import Answer
 from plora_cl.errors import ExperimentLockedError
 
 

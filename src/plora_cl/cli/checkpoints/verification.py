@@ -6,8 +6,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from plora_cl.checkpoint.tools.verification import Verification, verify
-from plora_cl.cli.checkpoints.command import FOUND, Answer, Target, command, locate, target
+from plora_cl.cli.checkpoints.command import Target, command, locate, target
 from plora_cl.cli.checkpoints.contents import problems, status
+from plora_cl.cli.command import FOUND, Answer
 from plora_cl.cli.exit import OK
 from plora_cl.cli.tables import Table
 from plora_cl.wording import counted, shown_bytes
@@ -18,7 +19,7 @@ from plora_cl.wording import counted, shown_bytes
     "Read every byte of one or all checkpoints and of every object they need; report damage, and "
     "from which checkpoint a run would resume.",
     target("; a folder means all of its checkpoints"),
-    examples=["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch99.pt"],
+    examples=["experiments/demo", "experiments/demo@checkpoint_task0_epoch1_batch9.pt"],
     ok="everything is intact",
     found="something is damaged or unreadable",
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.experiment import named_experiment
 from plora_cl.cli.output import ending_without_output
-from plora_cl.cli.parser import Parser, one_of
+from plora_cl.cli.parser import OneOf, Parser
 
 _EXAMPLE = """\
 example:
@@ -35,7 +35,7 @@ def export_parser() -> Parser:
         "--format",
         metavar="F",
         required=True,
-        type=one_of("peft", "transformers", "onnx"),
+        type=OneOf("peft", "transformers", "onnx"),
         help="peft: adapter and head; transformers: merged model; onnx",
     )
     add("--out", metavar="DIR", required=True, help="a new folder")

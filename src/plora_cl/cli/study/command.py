@@ -35,12 +35,12 @@ INCOMPLETE = 1
 """Exit code if a run failed or was skipped."""
 
 _EXAMPLE = """\
+Started again, the same command resumes exactly. docs/study.md has an example.
+
 example:
   plora-cl study eight-runs.yaml --dry-run
-  plora-cl study eight-runs.yaml            # again after any interruption: resumes exactly
-  plora-cl study eight-runs.yaml --status   # from another terminal, at any time
-
-docs/study.md describes the file, with an example.
+  plora-cl study eight-runs.yaml
+  plora-cl study eight-runs.yaml --status   # from another terminal
 """
 
 

@@ -1,0 +1,1 @@
+"""What the folder of an experiment tells without its data, its model or torch."""
