@@ -14,12 +14,13 @@ from plora_cl.cli.parser import Commands, commands_parser, run_command
 COMMANDS: Commands = {
     "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or resume one"),
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
+    "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "predict": ("plora_cl.cli.predict.command", "predict texts or files with what a run learned"),
     "export": ("plora_cl.cli.export.command", "export a task for PEFT, transformers or ONNX"),
-    "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
-    "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "serve": ("plora_cl.cli.serve", "answer predictions over HTTP"),
+    "results": ("plora_cl.cli.results:show_results", "show the scores of experiments again"),
     "report": ("plora_cl.cli.report", "write a page, figures and LaTeX tables of runs"),
+    "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }
 
