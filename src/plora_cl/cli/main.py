@@ -20,6 +20,7 @@ COMMANDS: Commands = {
     "serve": ("plora_cl.cli.serve", "answer predictions over HTTP"),
     "results": ("plora_cl.cli.results:show_results", "show the scores of experiments again"),
     "report": ("plora_cl.cli.report", "write a page, figures and LaTeX tables of runs"),
+    "status": ("plora_cl.cli.status:show_status", "show where every run in a folder stands"),
     "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }

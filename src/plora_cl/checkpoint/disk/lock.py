@@ -167,6 +167,14 @@ def holder_of(folder: Path) -> Holder | None:
             os.close(descriptor)
 
 
+def recorded_holder(folder: Path) -> Holder | None:
+    """Return the process that the lock of ``folder`` names, which may be gone; None if none does.
+
+    A process that ends in any way but a SIGKILL or a power cut removes its name.
+    """
+    return _read(folder / LOCK_NAME)
+
+
 def require_free(folder: Path) -> None:
     """Refuse an experiment that a living process writes to.
 

@@ -13,10 +13,15 @@ from plora_cl.config.locations import RECORD
 from plora_cl.errors import CheckpointNotFoundError
 
 
-def resume_hint(folder: Path) -> str:
+def resume_command(folder: Path) -> str:
     """Return the command that resumes the experiment in ``folder``."""
-    record = shlex.quote(str(folder / RECORD))
-    return f"Resume with: plora-cl train --config {record} --resume auto"
+    record = str(folder / RECORD)
+    return shlex.join(["plora-cl", "train", "--config", record, "--resume", "auto"])
+
+
+def resume_hint(folder: Path) -> str:
+    """Return a line that says how to resume the experiment in ``folder``."""
+    return f"Resume with: {resume_command(folder)}"
 
 
 def checkpoint_path(text: str, experiment: Callable[[], Path]) -> str:
