@@ -13,6 +13,8 @@ from plora_cl.cli.parser import Commands, commands_parser, run_command
 
 COMMANDS: Commands = {
     "train": ("plora_cl.cli.train.command", "learn a stream of tasks, or resume one"),
+    "init": ("plora_cl.cli.settings:init", "write a file of settings to start from"),
+    "settings": ("plora_cl.cli.settings:show_settings", "show what can be set, or its schema"),
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
     "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "predict": ("plora_cl.cli.predict.command", "predict texts or files with what a run learned"),

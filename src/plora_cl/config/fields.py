@@ -59,7 +59,10 @@ class _TrainingSettings(SettingsGroup):
     """Pretrained encoder: hub id, local folder or packaged:minilm-l6."""
     tasks: Annotated[
         tuple[AnyEntry, ...],
-        BeforeValidator(lambda value: expanded(recognised(value))),
+        BeforeValidator(
+            lambda value: expanded(recognised(value)),
+            json_schema_input_type=tuple[AnyEntry, ...] | str,
+        ),
         AfterValidator(not_empty),
         _HARMLESS,
     ] = STREAMS["plora5"]
@@ -134,7 +137,8 @@ class _RunSettings(SettingsGroup):
     async_checkpoint: Annotated[Switch, _HARMLESS] = True
     """Write checkpoints in the background; off: each save returns when it is durable."""
     checkpoint_disk_budget: Annotated[
-        Annotated[_Bytes, BeforeValidator(as_bytes)] | None, _HARMLESS
+        Annotated[_Bytes, BeforeValidator(as_bytes, json_schema_input_type=_Bytes | str)] | None,
+        _HARMLESS,
     ] = None
     """Most that checkpoints may take, in bytes or like 500 MB; null for no bound."""
     cache_dir: Annotated[Place | None, Refers.PATH, _HARMLESS] = None
