@@ -74,7 +74,7 @@ def command(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_its_settings_are_in_the_help(tmp_path: Path) -> None:
-    shown = command(install(tmp_path, GOOD), "train", "--help").stdout
+    shown = command(install(tmp_path, GOOD), "train", "--help-all").stdout
     assert "--lambda-mine STRENGTH" in shown
     assert "Does what I want. (default: false)" in shown
     assert "--no-mine" in shown

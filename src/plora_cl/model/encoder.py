@@ -12,18 +12,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from plora_cl.errors import ModelError
 from plora_cl.model.locations import resolve_packaged
+from plora_cl.model.projections import ATTENTION_PROJECTIONS, ends_with
 from plora_cl.pretrained.loading import load_pretrained, longest_input, without_pooler
-
-ATTENTION_PROJECTIONS = re.compile(
-    r"(^|\.)attention\."
-    r"(self\.(query|key|value)(_proj)?"  # BERT, RoBERTa, ELECTRA, DeBERTa-v2
-    r"|output\.dense"
-    r"|[qkv]_lin|out_lin"  # DistilBERT
-    r"|attn\.[qkvo]"  # MPNet
-    r"|query|key|value|dense"  # ALBERT
-    r")$"
-)
-"""Names of the linear layers of self-attention; feed-forward layers never match."""
 
 _HUB_HELP = (
     "is it spelled right, and is the model hub reachable? Without a hub, give a local folder, or "
@@ -109,16 +99,12 @@ def adapter_targets(encoder: nn.Module, names: Sequence[str] | None = None) -> l
             )
         return found
     for ending in names:
-        if not any(_ends_with(name, ending) for name in linear):
+        if not any(ends_with(name, ending) for name in linear):
             raise ModelError(
                 f"lora_target_modules: {ending!r} matches no linear layer; there are, for "
                 f"instance, {linear[:6]}"
             )
-    return [name for name in linear if any(_ends_with(name, ending) for ending in names)]
-
-
-def _ends_with(name: str, ending: str) -> bool:
-    return name == ending or name.endswith(f".{ending}")
+    return [name for name in linear if any(ends_with(name, ending) for ending in names)]
 
 
 def shared_names(encoder: nn.Module, shared: str) -> list[str]:

@@ -12,7 +12,7 @@ from plora_cl.checkpoint.disk.lock import require_free
 from plora_cl.checkpoint.store.preconditions import require_startable
 from plora_cl.checkpoint.store.store import CheckpointStore
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.output import continuing_without_output
+from plora_cl.cli.output import continuing_without_output, ending_without_output
 from plora_cl.cli.progress import announce, reporter_for
 from plora_cl.cli.signals import stopping
 from plora_cl.cli.train.flags import resolved, train_parser
@@ -33,11 +33,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed = vars(parser.parse_args(argv))
     if "accept_changes" in typed and "resume" not in typed:
         parser.error("--accept-changes needs --resume")
+    if "json" in typed and "dry_run" not in typed:
+        parser.error("--json needs --dry-run")
+    if "dry_run" in typed:
+        with ending_without_output():
+            return exit_code(lambda: _preview(typed))
     with continuing_without_output():
         return exit_code(lambda: _train(typed))
 
 
 def _train(typed: dict[str, Any]) -> None:
+    settings, request = _accepted(typed)
+    quiet = "quiet" in typed
+    if "preset" in typed and not quiet:
+        print(f"Preset {typed['preset']}: {preset_title(typed['preset'])}")
+    stop = StopRequest()
+    with stopping(stop):
+        if "max_time" in typed:
+            stop.limit(typed["max_time"], "--max-time")
+        _learn(settings, experiment_folder(settings), request, stop, quiet=quiet)
+
+
+def _preview(typed: dict[str, Any]) -> None:
+    from plora_cl.cli.train.dry_run import preview
+
+    settings, request = _accepted(typed)
+    preview(settings, resume=bool(request["resume"]), as_json="json" in typed)
+
+
+def _accepted(typed: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Return settings and request of a run, once all is refused that takes no loading to refuse."""
     if isinstance(resume := typed.get("resume"), str) and resume != "auto":
         typed["resume"] = checkpoint_path(
             resume, lambda: experiment_folder(resolved({**typed, "resume": True}).settings)
@@ -52,15 +77,7 @@ def _train(typed: dict[str, Any]) -> None:
     require_startable(CheckpointStore(folder / "checkpoints"), **request)
     require_inputs([asked.settings])
     request["accept_changes"] = "accept_changes" in typed
-
-    quiet = "quiet" in typed
-    if "preset" in typed and not quiet:
-        print(f"Preset {typed['preset']}: {preset_title(typed['preset'])}")
-    stop = StopRequest()
-    with stopping(stop):
-        if "max_time" in typed:
-            stop.limit(typed["max_time"], "--max-time")
-        _learn(asked.settings, folder, request, stop, quiet=quiet)
+    return asked.settings, request
 
 
 def _learn(

@@ -97,8 +97,50 @@ _ASSIGNMENTS = "--set"  # no setting has this name
 
 _EXAMPLE = """\
 example:
-  plora-cl train --experiment-name demo --tasks data/news data/reviews --epochs 2
+  plora-cl train --experiment-name demo --tasks data/news data/reviews
   plora-cl train --experiment-name demo --resume
+"""
+
+_BRIEF = f"""\
+usage: plora-cl train [--config FILE | --preset NAME] [FLAG ...]
+
+Learn a stream of text-classification tasks; stop any time, resume exactly.
+
+  --config FILE, --preset NAME   settings from a YAML file; packaged ones
+  --set PATH=VALUE               any setting (plora-cl settings lists them)
+  --experiment-name NAME         the folder experiments/NAME
+  --model-name NAME-OR-FOLDER    pretrained encoder
+  --tasks NAME-OR-FOLDER ...     tasks in order
+  --epochs N, --batch-size N     passes over each task, examples per batch
+  --learning-rate RATE           peak rate of AdamW
+  --checkpoint-every STEPS       steps between checkpoints
+  --resume [auto|PATH]           from the newest checkpoint, or from PATH
+  --overwrite, --accept-changes  replace a run; resume a run that differs
+  --max-time TIME                stop after 90m or 1h30m, to be resumed
+  --dry-run [--json]             tell what it would take, and start nothing
+  --quiet, --help-all            hide progress; show every flag and setting
+
+{_EXAMPLE}"""
+
+_FLOOR_BRIEF = """\
+usage: plora-cl floor [--config FILE | --preset NAME] [FLAG ...]
+
+Learn each task alone with TF-IDF features and logistic regression: what a run
+has to be better than. The results stand in an experiment of their own,
+EXPERIMENT-NAME-floor unless --experiment-name says otherwise. The tokenizer is
+that of the run: give its --model-name.
+
+  --config FILE, --preset NAME   settings from a YAML file; packaged ones
+  --set PATH=VALUE               any setting (plora-cl settings lists them)
+  --experiment-name NAME         the folder experiments/NAME
+  --model-name NAME-OR-FOLDER    encoder whose tokenizer is used
+  --tasks NAME-OR-FOLDER ...     tasks
+  --max-train-examples N, --max-eval-examples N, --seed N
+                                 the sample of each task
+  --quiet, --help-all            hide progress; show every flag
+
+example:
+  plora-cl floor --config experiments/demo/config.yaml
 """
 
 
@@ -107,12 +149,19 @@ def train_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="plora-cl train",
         description="Learn a stream of text-classification tasks; stop any time, resume exactly.",
-        epilog=_EXAMPLE + _presets() + _other_settings(),
+        brief=_BRIEF,
+        epilog=f"{_presets()}\n{_other_settings()}\n\n{_EXAMPLE}",
         argument_default=argparse.SUPPRESS,
     )
     parser.settings = setting_names()
     general = parser.add_argument_group("settings")
     _add_sources(general)
+    general.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show tasks, steps, checkpoints and disk that the run would take, and start nothing",
+    )
+    general.add_argument("--json", action="store_true", help="with --dry-run: print JSON")
     general.add_argument(
         "--max-time",
         metavar="TIME",
@@ -144,6 +193,7 @@ def floor_parser() -> argparse.ArgumentParser:
         "run has to be better than. The results stand in an experiment of their own, "
         "EXPERIMENT-NAME-floor unless --experiment-name says otherwise. The floor tokenises as "
         "the run would, and needs the tokenizer of its encoder: give its --model-name.",
+        brief=_FLOOR_BRIEF,
         epilog="example:\n  plora-cl floor --config experiments/demo/config.yaml",
         argument_default=argparse.SUPPRESS,
     )
@@ -266,7 +316,7 @@ def _as_yaml(value: object) -> str:
 
 def _presets() -> str:
     lines = [f"  {name}: {preset_title(name)}" for name in preset_names()]
-    return "\npresets:\n" + "\n".join(lines) + "\n"
+    return "presets:\n" + "\n".join(lines) + "\n"
 
 
 def _other_settings() -> str:
@@ -276,4 +326,4 @@ def _other_settings() -> str:
         for name, field in setting_fields().model_fields.items()
         if name not in flagged
     ]
-    return "\nsettings without a flag, for YAML and --set:\n" + "\n".join(lines)
+    return "settings without a flag, for YAML and --set:\n" + "\n".join(lines)
