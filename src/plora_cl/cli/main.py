@@ -18,6 +18,7 @@ COMMANDS: Commands = {
     "floor": ("plora_cl.cli.train.floor", "learn the same tasks without an encoder, to compare"),
     "add-task": ("plora_cl.cli.add_task", "let a finished experiment learn one more task"),
     "predict": ("plora_cl.cli.predict.command", "predict texts or files with what a run learned"),
+    "evaluate": ("plora_cl.cli.evaluate:run_evaluate", "measure it on new labelled texts"),
     "export": ("plora_cl.cli.export.command", "export a task for PEFT, transformers or ONNX"),
     "serve": ("plora_cl.cli.serve", "answer predictions over HTTP"),
     "results": ("plora_cl.cli.results:show_results", "show the scores of experiments again"),
