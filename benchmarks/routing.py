@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
+from plora_cl.cache_folder import default_cache_dir
 from plora_cl.data.loading import load_tasks
-from plora_cl.data.tokens.cache import default_cache_dir
 from plora_cl.evaluation.routing.router import Router
 from plora_cl.evaluation.under_way import UnderWay
 from plora_cl.model.classifier import ContinualClassifier

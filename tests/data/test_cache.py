@@ -21,9 +21,10 @@ from tokenizers import Tokenizer, models
 from transformers import BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data.samples import Rows, WriteTask, numbered
+from plora_cl.cache_folder import default_cache_dir
 from plora_cl.data.sources.base import Row, TaskSource
 from plora_cl.data.sources.declaration import parse_task
-from plora_cl.data.tokens.cache import TokenisedTask, default_cache_dir, tokenised
+from plora_cl.data.tokens.cache import TokenisedTask, tokenised
 from plora_cl.errors import DataError
 from plora_cl.units import Unit
 
@@ -197,9 +198,13 @@ def test_an_interrupted_build_leaves_nothing_that_counts_as_an_entry(
     with pytest.raises(KeyboardInterrupt):
         tokenised(source, tokenizer, max_length=16, cache_dir=tmp_path, progress=interrupt)
     (folder,) = tmp_path.iterdir()
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "users"]
     open_entry(source, tokenizer, tmp_path)
-    assert sorted(path.suffix or path.name for path in folder.iterdir()) == [".arrow", "lock"]
+    assert sorted(path.suffix or path.name for path in folder.iterdir()) == [
+        ".arrow",
+        "lock",
+        "users",
+    ]
 
 
 def test_what_a_killed_build_left_behind_is_removed_a_day_later(
@@ -325,7 +330,7 @@ def test_a_full_disk_is_reported_and_nothing_half_written_stays(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (folder,) = tmp_path.iterdir()
-    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "users"]
     open_entry(source, tokenizer, tmp_path)
 
 

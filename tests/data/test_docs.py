@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from plora_cl.cache_folder import default_cache_dir
 from plora_cl.cli.train.flags import resolved, train_parser
 from plora_cl.config.inputs import require_inputs
 from plora_cl.config.precedence import resolve
 from plora_cl.data.sources.declaration import parse_tasks
-from plora_cl.data.tokens.cache import default_cache_dir
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

@@ -25,6 +25,7 @@ COMMANDS: Commands = {
     "report": ("plora_cl.cli.report", "write a page, figures and LaTeX tables of runs"),
     "status": ("plora_cl.cli.status:show_status", "show where every run in a folder stands"),
     "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
+    "cache": ("plora_cl.cli.cache:run_cache", "show or clear the caches of texts"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
 }
 

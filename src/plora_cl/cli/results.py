@@ -118,8 +118,8 @@ def _one(outcome: Outcome) -> Iterator[str | Table]:
         for label, scores in task.by_class.items()
     ]
     if classes:
-        numbers = ("precision", "recall", "F1", "texts")
-        yield Table("By class, at the end", ("task", "class", *numbers), classes, numbers)
+        measured = ("precision", "recall", "F1", "texts")
+        yield Table("By class, at the end", ("task", "class", *measured), classes, measured)
 
 
 def _several(names: Sequence[str], found: Sequence[Outcome]) -> Iterator[str | Table]:

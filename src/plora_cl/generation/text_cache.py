@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plora_cl.bounded_reading import parse_json, read_small
+from plora_cl.cache_folder import use
 from plora_cl.generation.generator import Generated, TextGenerator
 from plora_cl.generation.lora import Lora
 from plora_cl.generation.lora_tuning import Tuned, TuningExample, TuningPlan, TuningState
@@ -42,6 +43,7 @@ class CachedGenerator:
         self._generator, self._folder = generator, folder
         self._environment = dict(environment)
         self._can_write = True
+        self._use: object = None
 
     @property
     def name(self) -> str:
@@ -71,6 +73,7 @@ class CachedGenerator:
         if lora is not None:
             asked.append(lora.digest)
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        self._use = self._use or use(self._folder)
         path = self._folder / key[:2] / f"{key}.json"
         found = _read(path, key, count)
         if found is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from plora_cl.cache_folder import default_cache_dir
 from plora_cl.checkpoint.disk.filesystem import Filesystem
 from plora_cl.checkpoint.format.manifest import ObjectRef
 from plora_cl.checkpoint.snapshot.constants import begin_hashing
@@ -21,7 +22,6 @@ from plora_cl.config.schema import Settings, experiment_folder, holds_out, ident
 from plora_cl.data.loading import load_tasks
 from plora_cl.data.sources.declaration import parse_tasks
 from plora_cl.data.task import Task
-from plora_cl.data.tokens.cache import default_cache_dir
 from plora_cl.evaluation.costs import Costs
 from plora_cl.evaluation.matrix import ScoreMatrix
 from plora_cl.evaluation.measurement import Measurement

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
+from plora_cl.cache_folder import TEMPORARY, TOKENS, use
 from plora_cl.data.sources.base import SPLITS, TaskSource
 from plora_cl.data.tokens.scan import scan
 from plora_cl.data.tokens.token_file import TokenFile, TokenFileWriter
@@ -33,7 +33,6 @@ from plora_cl.units import Progress
 
 FORMAT_VERSION = 3
 
-_SUFFIX, _TEMPORARY = ".arrow", ".tmp"
 _ABANDONED_SECONDS = 86_400.0  # no build goes a day without writing to its file
 _logger = logging.getLogger(__name__)
 
@@ -55,14 +54,6 @@ class TokenisedTask:
     file: TokenFile
     digests: Mapping[str, str]
     duplicates: Mapping[str, int]
-
-
-def default_cache_dir(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return ``$PLORA_CL_CACHE``, else ``plora_cl`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if chosen := environment.get("PLORA_CL_CACHE"):
-        return Path(chosen)
-    base = environment.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "plora_cl"
 
 
 def tokenised(
@@ -105,17 +96,18 @@ def tokenised(
         ]
     )
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()
+    use_of_entry = use(folder)  # before it is opened: nobody removes it any more
     for path in _files(folder):
-        if (entry := _open(path, content)) is not None:
+        if (entry := _open(path, content, use_of_entry)) is not None:
             return entry
     try:
         with _locked(folder):
             for path in _files(folder):
-                if (entry := _open(path, content)) is not None:
+                if (entry := _open(path, content, use_of_entry)) is not None:
                     return entry
                 _logger.warning("%s is damaged; tokenising %s again", path, source.name)
             path = _build(folder, source, content, tokenizer, max_length, progress, hold_out)
-            entry = _open(path, content)
+            entry = _open(path, content, use_of_entry)
     except OSError as error:
         raise DataError(
             f"cannot write to the cache of tokenised texts: {error}; choose another folder with "
@@ -130,13 +122,14 @@ def tokenised(
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.is_file()]
+    return [path for path in sorted(folder.glob(f"*{TOKENS}")) if path.is_file()]
 
 
-def _open(path: Path, source: str) -> TokenisedTask | None:
+def _open(path: Path, source: str, use_of_entry: object) -> TokenisedTask | None:
     """Return the entry at ``path``, made from ``source``; None if it does not match its name."""
     try:
         file = TokenFile(path, sha256=path.stem)
+        file.keeps = use_of_entry
         return TokenisedTask(
             source=source,
             classes=tuple(file.facts["classes"]),
@@ -170,7 +163,7 @@ def _build(
     _remove_abandoned(folder)
     scanned = scan(source, hold_out=hold_out)
     facts = {"classes": scanned.classes, "duplicates": dict(scanned.duplicates)}
-    temporary = folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
+    temporary = folder / f"{uuid.uuid4().hex}{TEMPORARY}"
     try:
         with TokenFileWriter(temporary, **facts) as writer:
             write_tokens(
@@ -183,14 +176,14 @@ def _build(
             )
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return temporary.replace(folder / f"{digest}{_SUFFIX}")
+        return temporary.replace(folder / f"{digest}{TOKENS}")
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove what a killed build left behind."""
-    for path in folder.glob(f"*{_TEMPORARY}"):
+    for path in folder.glob(f"*{TEMPORARY}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()

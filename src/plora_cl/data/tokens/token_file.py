@@ -140,12 +140,15 @@ class TokenFile:
         facts: Values stored with the rows.
         labels: ``[rows]``, int64.
         lengths: Tokens per row, ``[rows]``, int32.
+        keeps: What has to live as long as the file is used, such as a lock.
 
     Raises:
         OSError: The file cannot be read.
         pyarrow.ArrowInvalid: The file is not a complete token file, or not the one expected.
         ValueError: The facts are damaged.
     """
+
+    keeps: object = None
 
     def __init__(self, path: Path, *, sha256: str | None = None) -> None:
         with pa.memory_map(str(path)) as mapped:

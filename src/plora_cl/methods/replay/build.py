@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from plora_cl.cache_folder import GENERATED
 from plora_cl.compute.environment import deciding
 from plora_cl.data.tokens.tokenisation import token_ids
 from plora_cl.generation.causal import CausalGenerator
@@ -52,4 +53,4 @@ def _generator(settings: ReplaySettings, setup: MethodSetup) -> TextGenerator:
         dtype=accelerator.dtype,
     )
     facts = deciding(accelerator.environment())
-    return CachedGenerator(generator, setup.cache_dir / "generated", facts)
+    return CachedGenerator(generator, setup.cache_dir / GENERATED, facts)
