@@ -22,7 +22,6 @@ from plora_cl.data.task import Task
 from plora_cl.folders.caches import cache_entries, clear
 from plora_cl.generation.text_cache import CachedGenerator
 from plora_cl.model.encoder import load_tokenizer
-from plora_cl.units import run_through
 
 USE = """
 import sys, time
@@ -45,7 +44,7 @@ def loaded(place: Path, names: list[str]) -> list[Task]:
         max_eval_examples=0,
         seed=1,
         cache_dir=place / "cache",
-        progress=run_through,
+        progress=lambda _: None,
     )
 
 

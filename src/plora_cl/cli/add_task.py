@@ -17,11 +17,11 @@ from plora_cl.errors import CheckpointNotFoundError, RunStoppedError
 from plora_cl.training.stopping import StopRequest
 
 _EXAMPLE = """\
+The task is learned in a copy of the experiment, which changes only once it is
+learned: a fall beyond the tolerance, or a kill, leaves it as it was.
+
 example:
   plora-cl add-task experiments/news --task data/recipes --tolerance 0.01
-
-The task is learned beside the experiment, which changes only when it is learned:
-a fall beyond the tolerance, or a kill, leaves it as it was.
 """
 
 

@@ -27,6 +27,7 @@ COMMANDS: Commands = {
     "study": ("plora_cl.cli.study.command", "run methods x orders x seeds, and compare them"),
     "cache": ("plora_cl.cli.cache:run_cache", "show or clear the caches of texts"),
     "checkpoints": ("plora_cl.cli.checkpoints.main", "manage checkpoints"),
+    "completion": ("plora_cl.cli.completion:run_completion", "complete commands in a shell"),
 }
 
 

@@ -19,8 +19,8 @@ Commands: TypeAlias = Mapping[str, tuple[str, str]]
 """By name: a module or ``module:object`` that has ``main(argv) -> int``, and a one-line purpose."""
 
 _WIDTH = 79
+_WIDEST_FLAG = 32  # of a flag and its value on the line of their help
 _UNKNOWN = "unrecognized arguments: "
-
 
 _wanted: ContextVar[bool] = ContextVar("_wanted", default=False)
 
@@ -47,6 +47,13 @@ class _Debug(argparse.Action):
         show_tracebacks()
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Gives long flags room, so that each takes one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=_WIDEST_FLAG)
+
+
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors look like all others.
 
@@ -64,10 +71,9 @@ class Parser(argparse.ArgumentParser):
     settings: Collection[str] = ()
 
     def __init__(self, *, brief: str | None = None, **options: Any) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(
             **{
-                "formatter_class": formatter,
+                "formatter_class": _Formatter,
                 "allow_abbrev": False,
                 "add_help": False,
                 "usage": argparse.SUPPRESS if brief else None,
@@ -99,9 +105,11 @@ class Parser(argparse.ArgumentParser):
         return self.format_help() if self._brief is None else self._brief
 
     def format_usage(self) -> str:
-        """Return the usage in one line: what is required, if there is no room for the rest."""
+        """Return the usage, as given or in one line: only what is required, if all has no room."""
         usage = super().format_usage()
-        return usage if usage.count("\n") <= 1 else f"usage: {self.prog} {self._required()}\n"
+        if self.usage is not None or usage.count("\n") <= 1:
+            return usage
+        return f"usage: {self.prog} {self._required()}\n"
 
     def _required(self) -> str:
         flags = [a for a in self._actions if a.option_strings and a.required]

@@ -12,20 +12,13 @@ from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import Parser
 
 _EXAMPLE = """\
+docs/report.md shows a page. Needs: pip install 'plora-cl[report]'
+
 example:
   plora-cl report experiments/demo
   plora-cl report experiments/a experiments/b --names plain EWC --out ab
   plora-cl report eight-runs.yaml           # a study, with its statistics
-
-docs/report.md shows a page. Needs: pip install 'plora-cl[report]'
 """
-
-
-class WideHelp(argparse.RawDescriptionHelpFormatter):
-    """Help with room for long flags, so that each takes one line."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
 
 
 def report_parser() -> argparse.ArgumentParser:
@@ -33,7 +26,6 @@ def report_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="plora-cl report",
         usage="plora-cl report RUN [RUN ...] [options]",
-        formatter_class=WideHelp,
         description="Write a page with all results of runs, finished or in progress: report.html "
         "(one file, no network), its figures as SVG and PNG, and LaTeX tables.",
         epilog=_EXAMPLE,

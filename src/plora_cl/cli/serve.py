@@ -13,12 +13,9 @@ from plora_cl.cli.parser import Parser
 from plora_cl.errors import PloraError
 
 _EXAMPLE = """\
+http://localhost:8000/docs describes the interface; docs/serving.md the rest.
 example:
   plora-cl serve experiments/news --port 8000
-  curl localhost:8000/predict -H 'content-type: application/json' \\
-    -d '{"texts": ["The team won the cup"]}'
-
-http://localhost:8000/docs describes the interface; docs/serving.md the rest.
 """
 
 
@@ -26,17 +23,24 @@ def serve_parser() -> argparse.ArgumentParser:
     """Return the parser of ``plora-cl serve``."""
     parser = Parser(
         prog="plora-cl serve",
+        usage="plora-cl serve EXPERIMENT [flags]",
         description="Serve predictions of an experiment over HTTP. A newer checkpoint is taken "
         "up without a restart. SIGTERM or Ctrl-C answers what waits, and ends.",
         epilog=_EXAMPLE,
     )
-    parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="its folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_at_least(0), default=8000, help="%(default)s; 0: any")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--checkpoint", help="serve this one, and follow no newer one")
-    poll = "seconds between looks for a newer checkpoint (%(default)s)"
-    parser.add_argument("--poll", type=_at_least(1), default=5, help=poll)
+    parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (%(default)s)"
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=_at_least(0), default=8000, help="%(default)s; 0: any"
+    )
+    parser.add_argument(
+        "--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:N or mps"
+    )
+    parser.add_argument("--checkpoint", metavar="C", help="serve this one, and follow no newer one")
+    poll = "between looks for a newer checkpoint (%(default)s)"
+    parser.add_argument("--poll", metavar="SECONDS", type=_at_least(1), default=5, help=poll)
     bounds = parser.add_argument_group("limits")
     for flag, default, what in (
         ("--batch-texts", 64, "texts predicted together"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from plora_cl.cli.exit import exit_code
 from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import Parser
-from plora_cl.cli.report import WideHelp, report
+from plora_cl.cli.report import report
 
 _EXAMPLE = """\
 example:
@@ -25,7 +25,6 @@ def visualize_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m plora_cl.cli.visualize",
         usage="python -m plora_cl.cli.visualize --experiment-name NAME [options]",
-        formatter_class=WideHelp,
         description="Write report.html, figures and LaTeX tables of one experiment, or of several "
         "side by side.",
         epilog=_EXAMPLE,

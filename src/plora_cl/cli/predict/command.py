@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from plora_cl.cli.exit import OK, exit_code
 from plora_cl.cli.experiment import Named, named_experiment
 from plora_cl.cli.output import ending_without_output
-from plora_cl.cli.parser import Parser
+from plora_cl.cli.parser import OneOf, Parser
 from plora_cl.cli.tables import Table, show
 from plora_cl.errors import DataError, ModelError, OutputError
 
@@ -30,17 +30,11 @@ _USAGE = """\
 plora-cl predict EXPERIMENT TEXT ... [flags]
        plora-cl predict EXPERIMENT --input FILE --output FILE [flags]"""
 _EXAMPLE = """\
-examples:
+exit codes: 0 done; 1 some rows have no text to predict; 2 refused
+example:
   plora-cl predict experiments/demo "the soup was hot" --task food
   plora-cl predict experiments/demo --input mails.csv --output labels.csv
-exit codes: 0 done, 1 some rows have no text to predict, 2 refused"""
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Gives flags the room that they need on one line."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=27)
+"""
 
 
 def predict_parser() -> Parser:
@@ -50,7 +44,6 @@ def predict_parser() -> Parser:
         usage=_USAGE,
         description="Predict texts, or a file of them, with what a run learned.",
         epilog=_EXAMPLE,
-        formatter_class=_Formatter,
     )
     add = parser.add_argument
     add("experiment", metavar="EXPERIMENT", help=argparse.SUPPRESS)
@@ -61,7 +54,8 @@ def predict_parser() -> Parser:
     add("--text-column", metavar="C", nargs="+", help="column(s) of the text; default: text")
     add("--output", metavar="FILE", help="same types; continued where it was interrupted")
     add("--overwrite", action="store_true", help="replace the output, or start it anew")
-    add("--format", choices=("jsonl", "csv"), help="type of a pipe (-); default: jsonl")
+    pipe = OneOf("jsonl", "csv")
+    add("--format", metavar="jsonl|csv", type=pipe, help="type of a pipe (-); default: jsonl")
     add("--batch-size", metavar="N", type=_positive, help="texts in a forward pass")
     add("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--json", action="store_true", help="print the predictions of TEXT as JSON")
