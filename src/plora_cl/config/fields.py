@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 from plora_cl.config.byte_size import as_bytes
 from plora_cl.config.streams import STREAMS, expanded, recognised
 from plora_cl.data.sources.entry import AnyEntry
+from plora_cl.data.sources.frames import remembered
 from plora_cl.errors import ExtensionError
 from plora_cl.extensions import told
 from plora_cl.impact import Impact
@@ -60,7 +61,7 @@ class _TrainingSettings(SettingsGroup):
     tasks: Annotated[
         tuple[AnyEntry, ...],
         BeforeValidator(
-            lambda value: expanded(recognised(value)),
+            lambda value: expanded(recognised(remembered(value))),
             json_schema_input_type=tuple[AnyEntry, ...] | str,
         ),
         AfterValidator(not_empty),

@@ -14,7 +14,7 @@ from plora_cl.checkpoint.store.replacement import complete, recover, set_aside
 from plora_cl.checkpoint.store.retention import collect_garbage
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.checkpoint.tools.verification import resume_point
-from plora_cl.config.loading import require_settings
+from plora_cl.config.loading import load_recorded_settings, require_settings
 from plora_cl.config.locations import anchored
 from plora_cl.config.precedence import validate
 from plora_cl.config.schema import Settings, experiment_folder
@@ -27,6 +27,7 @@ from plora_cl.state import Cursor, StateDict, Stateful
 from plora_cl.training.build import build_run
 from plora_cl.training.finishing import finish_run
 from plora_cl.training.own_methods import require_distinct_names
+from plora_cl.training.progress import shown
 from plora_cl.training.reporting import Reporter
 from plora_cl.training.resuming import StateHolder, restore_run, resume_run
 from plora_cl.training.run.own_folder import OwnFolder
@@ -51,7 +52,9 @@ class CLTrainer:
             learns with a copy of them; `ContinualMethod.hyperparameters` is part of its identity.
         reporter: Receives the progress.
         stop: Polled between units of work.
-        settings: As in the YAML file.
+        progress: Show the progress as ``plora-cl train`` does, where there is no ``reporter``.
+        settings: As in the YAML file. A task may also be ``{"name": ..., "train": ..., "test":
+            ...}`` with a pandas frame, a ``datasets.Dataset`` or a list of mappings for each split.
 
     Attributes:
         settings: Every resolved setting.
@@ -69,9 +72,10 @@ class CLTrainer:
         methods: Sequence[ContinualMethod] = (),
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
+        progress: bool = False,
         **settings: Any,
     ) -> None:
-        self._begin(validate(settings), reporter, stop, methods)
+        self._begin(validate(settings), reporter, stop, methods, progress=progress)
 
     @classmethod
     def from_settings(
@@ -81,11 +85,44 @@ class CLTrainer:
         methods: Sequence[ContinualMethod] = (),
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
+        progress: bool = False,
     ) -> Self:
         """Return a trainer for resolved settings; the other arguments are those of the class."""
         trainer = cls.__new__(cls)
-        trainer._begin(require_settings(settings), reporter, stop, methods)
+        checked = require_settings(settings)
+        trainer._begin(checked, reporter, stop, methods, progress=progress)
         return trainer
+
+    @classmethod
+    def from_experiment(
+        cls,
+        folder: str | Path,
+        *,
+        methods: Sequence[ContinualMethod] = (),
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+        progress: bool = False,
+        **changes: Any,
+    ) -> Self:
+        """Return a trainer for an experiment that ``train_sequence(resume=True)`` continues.
+
+        Args:
+            folder: Of the experiment, which may have been moved.
+            methods: Those that it was begun with; this and the next three are as for the class.
+            reporter: Receives the progress.
+            stop: Polled between units of work.
+            progress: Show the progress.
+            changes: Settings in place of recorded ones, such as ``tasks`` that were passed as data.
+
+        Raises:
+            CheckpointNotFoundError: There is no checkpoint in the folder.
+            CheckpointError: Its record is lost, and no checkpoint can be read.
+            SettingsError: The record, or a change, is unknown, ill-typed or contradictory.
+        """
+        settings = load_recorded_settings(folder, **changes)
+        return cls.from_settings(
+            settings, methods=methods, reporter=reporter, stop=stop, progress=progress
+        )
 
     def _begin(
         self,
@@ -93,12 +130,15 @@ class CLTrainer:
         reporter: Reporter | None,
         stop: StopRequest | None,
         methods: Sequence[ContinualMethod],
+        *,
+        progress: bool,
     ) -> None:
         # Absolute paths: the working directory may be another one when the run is resumed
         self.settings, self._reporter = anchored(settings), reporter or Reporter()
         self._stop = stop or StopRequest()
         built_in = {technique.name for technique in techniques()}
         self._methods = require_distinct_names(methods, built_in)
+        self._given, self._progress = reporter, progress
         self._run: Run | None = None
         self._own = OwnFolder(self.folder)
         self.undone = False
@@ -185,7 +225,8 @@ class CLTrainer:
             ExperimentMovedError: The folder was moved, removed or replaced meanwhile.
             OutputError: The disk refused a file other than a checkpoint.
         """
-        with self._own.locked():
+        own = shown(self._given, progress=self._progress)
+        with self._own.locked(), own as self._reporter:
             return self._train_locked(resume, overwrite, accept_changes)
 
     def _train_locked(self, resume: bool | str | Path, overwrite: bool, accept: bool) -> StateDict:

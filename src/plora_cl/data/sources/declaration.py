@@ -17,6 +17,7 @@ from plora_cl.data.sources.entry import (
     task_name,
 )
 from plora_cl.data.sources.folder import FolderSource
+from plora_cl.data.sources.frames import FRAMES, FrameSource, given_again
 from plora_cl.data.sources.hub import HubSource
 from plora_cl.data.sources.packaged import PACKAGED, PackagedSource
 from plora_cl.errors import DataError
@@ -153,7 +154,16 @@ def _packaged(declared: Declared) -> PackagedSource:
     return PackagedSource(declared.name, corpus)
 
 
-_OPENERS: Mapping[str, Opener] = {"path": _folder, "hub": _hub, "packaged": _packaged}
+def _frames(declared: Declared) -> FrameSource:
+    return given_again(declared.name, declared.where, declared.columns())
+
+
+_OPENERS: Mapping[str, Opener] = {
+    "path": _folder,
+    "hub": _hub,
+    "packaged": _packaged,
+    FRAMES: _frames,
+}
 
 
 def _is_folder(text: str) -> bool:

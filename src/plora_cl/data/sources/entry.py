@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from plora_cl.data.sources.added import AddedSource
 from plora_cl.data.sources.base import Columns, TaskSource
+from plora_cl.data.sources.frames import FRAMES
 from plora_cl.errors import ExtensionError
 from plora_cl.extensions import SOURCES, extensions
 from plora_cl.setting_types import LIST, MAPPING, TEXT, Text
@@ -69,7 +70,7 @@ def added_places() -> Mapping[str, Opener]:
     """
     found: dict[str, Opener] = {}
     for name, origin, value in extensions(SOURCES):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in (*_known_keys(), *found):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in (*_known_keys(), FRAMES, *found):
             raise ExtensionError(
                 f"{origin}: the name is taken, or is not made of lower-case letters, digits and _"
             )
@@ -96,7 +97,7 @@ def entry_keys() -> list[str]:
 
 def place_of(entry: Mapping[str, Any]) -> str:
     """Return the key that says where a valid entry's task is."""
-    return next(key for key in (*PLACES, *added_places()) if key in entry)
+    return next(key for key in (*PLACES, FRAMES, *added_places()) if key in entry)
 
 
 def task_name(entry: str | Mapping[str, Any]) -> str:
@@ -131,6 +132,7 @@ def _form(value: object) -> str:
 
 _Name: TypeAlias = Annotated[Text, AfterValidator(_not_blank)]
 _OneText = Annotated[_Name, Tag(TEXT)]
+_Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _TextColumn = Annotated[
     _OneText | Annotated[list[_Name], Field(min_length=1), Tag(LIST)], Discriminator(_form)
 ]
@@ -146,6 +148,7 @@ class TaskEntry(TypedDict, total=False):
         packaged: Name of a data set of the quickstart.
         text_column: Column of the text, or several to join.
         label_column: Column of the class.
+        frames: SHA-256 of data that a program passes as pandas frames, `datasets` or records.
         splits: What the place calls the train, validation and test splits.
         classes: The only classes to take; by default all.
     """
@@ -158,12 +161,13 @@ class TaskEntry(TypedDict, total=False):
     packaged: _Name
     text_column: _TextColumn
     label_column: _Name
+    frames: _Digest
     splits: dict[Literal["train", "validation", "test"], _Name]
     classes: Annotated[list[_Name], AfterValidator(_distinct)]
 
 
 def _known_keys() -> list[str]:
-    return list(TaskEntry.__annotations__)
+    return [key for key in TaskEntry.__annotations__ if key != FRAMES]  # no person writes it
 
 
 def _with_known_keys(value: Any, handler: Callable[[Any], TaskEntry]) -> TaskEntry:
@@ -179,11 +183,13 @@ def _with_known_keys(value: Any, handler: Callable[[Any], TaskEntry]) -> TaskEnt
         where = value[key]
         if not isinstance(where, str) or not where.strip():
             raise ValueError(f"{key} is {where!r}; expected text that is not blank")
-    places = [key for key in (*PLACES, *unknown) if key in entry]
+    places = [key for key in (*PLACES, FRAMES, *unknown) if key in entry]
     if len(places) != 1:
         expected = ", ".join((*PLACES, *added_places()))
         given = " and ".join(places) or "none"
         raise ValueError(f"needs exactly one of {expected}; given: {given}")
+    if FRAMES in entry and ("name" not in entry or "splits" in entry):
+        raise ValueError(f"{FRAMES} needs a name, and takes no splits")
     return entry
 
 
