@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import plora_cl.cli.train.command
-import plora_cl.training.trainer
+import plora_cl.training.own_loop
 from faults.histories import reading
 from plora_cl.checkpoint.snapshot.codec import decode
 from plora_cl.cli.main import main
@@ -155,7 +155,7 @@ def _follow(ending: Ending, root: Path, notes: int) -> None:
     train.StopRequest = CountedPolls
     train.reporter_for = lambda **_: contextlib.nullcontext(reporter)
     if ending.kind == "cursor":
-        trainer: Any = plora_cl.training.trainer
+        trainer: Any = plora_cl.training.own_loop
         build = trainer.build_run
 
         def build_and_remember(*arguments: Any, **options: Any) -> Any:
