@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plora_cl.cli.exit import exit_code
-from plora_cl.cli.experiment import named_experiment
+from plora_cl.cli.folders.experiment import named_experiment
 from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import OneOf, Parser
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plora_cl.cli.exit import OK, exit_code
-from plora_cl.cli.experiment import Named, named_experiment
+from plora_cl.cli.folders.experiment import Named, named_experiment
 from plora_cl.cli.output import ending_without_output
 from plora_cl.cli.parser import OneOf, Parser
 from plora_cl.cli.tables import Table, show

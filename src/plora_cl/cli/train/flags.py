@@ -13,6 +13,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from plora_cl.cli.parser import Parser
+from plora_cl.cli.train.briefs import EXAMPLE, FLOOR_BRIEF, TRAIN_BRIEF
 from plora_cl.config.errors import setting_names
 from plora_cl.config.fields import setting_fields
 from plora_cl.config.precedence import Resolved, resolve
@@ -95,62 +96,14 @@ _OF_THE_FLOOR = (
 
 _ASSIGNMENTS = "--set"  # no setting has this name
 
-_EXAMPLE = """\
-example:
-  plora-cl train --experiment-name demo --tasks data/news data/reviews
-  plora-cl train --experiment-name demo --resume
-"""
-
-_BRIEF = f"""\
-usage: plora-cl train [--config FILE | --preset NAME] [FLAG ...]
-
-Learn a stream of text-classification tasks; stop any time, resume exactly.
-
-  --config FILE, --preset NAME   settings from a YAML file; packaged ones
-  --set PATH=VALUE               any setting (plora-cl settings lists them)
-  --experiment-name NAME         the folder experiments/NAME
-  --model-name NAME-OR-FOLDER    pretrained encoder
-  --tasks NAME-OR-FOLDER ...     tasks in order
-  --epochs N, --batch-size N     passes over each task, examples per batch
-  --learning-rate RATE           peak rate of AdamW
-  --checkpoint-every STEPS       steps between checkpoints
-  --resume [auto|PATH]           from the newest checkpoint, or from PATH
-  --overwrite, --accept-changes  replace a run; resume a run that differs
-  --max-time TIME                stop after 90m or 1h30m, to be resumed
-  --dry-run [--json]             tell what it would take, and start nothing
-  --quiet, --help-all            hide progress; show every flag and setting
-
-{_EXAMPLE}"""
-
-_FLOOR_BRIEF = """\
-usage: plora-cl floor [--config FILE | --preset NAME] [FLAG ...]
-
-Learn each task alone with TF-IDF features and logistic regression: what a run
-has to be better than. The results stand in an experiment of their own,
-EXPERIMENT-NAME-floor unless --experiment-name says otherwise. The tokenizer is
-that of the run: give its --model-name.
-
-  --config FILE, --preset NAME   settings from a YAML file; packaged ones
-  --set PATH=VALUE               any setting (plora-cl settings lists them)
-  --experiment-name NAME         the folder experiments/NAME
-  --model-name NAME-OR-FOLDER    encoder whose tokenizer is used
-  --tasks NAME-OR-FOLDER ...     tasks
-  --max-train-examples N, --max-eval-examples N, --seed N
-                                 the sample of each task
-  --quiet, --help-all            hide progress; show every flag
-
-example:
-  plora-cl floor --config experiments/demo/config.yaml
-"""
-
 
 def train_parser() -> argparse.ArgumentParser:
     """Return the parser of ``plora-cl train``; what was not typed is not in its namespace."""
     parser = Parser(
         prog="plora-cl train",
         description="Learn a stream of text-classification tasks; stop any time, resume exactly.",
-        brief=_BRIEF,
-        epilog=f"{_presets()}\n{_other_settings()}\n\n{_EXAMPLE}",
+        brief=TRAIN_BRIEF,
+        epilog=f"{_presets()}\n{_other_settings()}\n\n{EXAMPLE}",
         argument_default=argparse.SUPPRESS,
     )
     parser.settings = setting_names()
@@ -193,7 +146,7 @@ def floor_parser() -> argparse.ArgumentParser:
         "run has to be better than. The results stand in an experiment of their own, "
         "EXPERIMENT-NAME-floor unless --experiment-name says otherwise. The floor tokenises as "
         "the run would, and needs the tokenizer of its encoder: give its --model-name.",
-        brief=_FLOOR_BRIEF,
+        brief=FLOOR_BRIEF,
         epilog="example:\n  plora-cl floor --config experiments/demo/config.yaml",
         argument_default=argparse.SUPPRESS,
     )

@@ -1,0 +1,1 @@
+"""Commands that look at folders: results, status, evaluate, cache."""
