@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from plora_cl.checkpoint.store.output_files import recording
 from plora_cl.cli.command import Answer, argument, command
-from plora_cl.config.errors import unknown
+from plora_cl.config.errors import unknown_setting
 from plora_cl.config.fields import impacts, setting_fields
 from plora_cl.config.json_schema import settings_schema
 from plora_cl.config.presets import preset_names, read_preset
@@ -69,7 +69,7 @@ def show_settings(arguments: Namespace) -> Answer:
     fields = setting_fields().model_fields
     strangers = [name for name in arguments.names if name not in fields]
     if strangers:
-        raise SettingsError([f"{name}: {unknown(name, fields)}" for name in strangers])
+        raise SettingsError([f"{name}: {unknown_setting(name)}" for name in strangers])
     schema = settings_schema()["properties"]
     names = arguments.names or list(fields)
     document = {name: {**schema[name], "resume": impacts()[name].name.lower()} for name in names}
