@@ -13,8 +13,8 @@ import yaml
 import plora_cl
 from plora_cl.cli.main import main
 from plora_cl.config.fields import setting_fields
-from plora_cl.config.json_schema import settings_schema
 from plora_cl.config.presets import preset_names
+from plora_cl.config.published.json_schema import settings_schema
 from plora_cl.errors import SettingsError
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "settings.schema.json"

@@ -17,7 +17,7 @@ from plora_cl.cli.main import main
 from plora_cl.cli.report import report_parser
 from plora_cl.cli.visualize import main as visualize
 from plora_cl.cli.visualize import visualize_parser
-from plora_cl.report.reading import read_run
+from plora_cl.report.recorded.reading import read_run
 from report.conftest import Page, Place, Report
 
 FIGURES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plora_cl.report.run_log import MOST_POINTS, Series, read_log
+from plora_cl.report.recorded.run_log import MOST_POINTS, Series, read_log
 from report.conftest import Page, Report
 
 

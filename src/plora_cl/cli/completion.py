@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from plora_cl.cli.command import Answer, argument, command
 from plora_cl.cli.parser import SUPPRESS, Commands, OneOf, parser_of
-from plora_cl.config.json_schema import settings_schema
 from plora_cl.config.presets import preset_names
+from plora_cl.config.published.json_schema import settings_schema
 
 _SHELLS = ("bash", "zsh", "fish")
 _EXAMPLES = (

@@ -86,7 +86,7 @@ def report(
     from plora_cl.config.errors import unknown  # imports pydantic: not needed for --help
     from plora_cl.errors import ReportError
     from plora_cl.report.output_folder import require_folder, require_libraries
-    from plora_cl.report.sources import find_sources
+    from plora_cl.report.recorded.sources import find_sources
 
     require_libraries()
     folder = out or (
@@ -98,7 +98,7 @@ def report(
         problem = unknown(baseline, sources.methods, kind="run")
         raise ReportError(f"--baseline: {baseline!r}: {problem}")
     from plora_cl.report.comparison import Member  # imports SciPy and scikit-learn
-    from plora_cl.report.reading import read_run, renaming
+    from plora_cl.report.recorded.reading import read_run, renaming
     from plora_cl.report.writing import write_report
 
     renamed = renaming(read_run(sources.runs[0].folder), task_names) if task_names else None

@@ -17,9 +17,9 @@ from plora_cl.checkpoint.store.output_files import recording
 from plora_cl.cli.command import Answer, argument, command
 from plora_cl.config.errors import unknown_setting
 from plora_cl.config.fields import impacts, setting_fields
-from plora_cl.config.json_schema import settings_schema
 from plora_cl.config.presets import preset_names, read_preset
-from plora_cl.config.template import template
+from plora_cl.config.published.json_schema import settings_schema
+from plora_cl.config.published.template import template
 from plora_cl.errors import OutputError, SettingsError
 
 _NEVER = "remove it, or name another file; plora-cl init never overwrites one"

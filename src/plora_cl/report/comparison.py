@@ -12,8 +12,8 @@ from plora_cl.config.precedence import validate
 from plora_cl.config.schema import as_recorded
 from plora_cl.errors import SettingsError, StudyError
 from plora_cl.report.figures.stream import seen_average
+from plora_cl.report.recorded.sources import Source
 from plora_cl.report.run import Run
-from plora_cl.report.sources import Source
 from plora_cl.study.plan import PlannedRun
 from plora_cl.study.records import Record, record
 from plora_cl.study.statistics import Estimate, estimate, independent

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plora_cl.report.run_log import LogSummary
-from plora_cl.report.storage import Storage
+from plora_cl.report.recorded.run_log import LogSummary
+from plora_cl.report.recorded.storage import Storage
 
 Matrix = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from plora_cl.report.colours import DASHES, LIGHT, SERIES
 from plora_cl.report.drawing import Chart
 from plora_cl.report.labels import clean, number, short_labels
+from plora_cl.report.recorded.run_log import LogSummary, Series
 from plora_cl.report.run import Run
-from plora_cl.report.run_log import LogSummary, Series
 from plora_cl.report.tables import Table, columns
 
 if TYPE_CHECKING:

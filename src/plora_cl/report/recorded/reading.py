@@ -18,18 +18,18 @@ from plora_cl.data.sources.entry import task_name
 from plora_cl.errors import CorruptCheckpointError, ReportError
 from plora_cl.evaluation import metrics
 from plora_cl.report.labels import clean
-from plora_cl.report.result_files import (
+from plora_cl.report.recorded.result_files import (
     ComputationalCosts,
     FinalResults,
     checked,
     read_json,
     require_square,
 )
+from plora_cl.report.recorded.run_log import LogSummary, read_log
+from plora_cl.report.recorded.sources import is_experiment
+from plora_cl.report.recorded.storage import Storage, read_storage
+from plora_cl.report.recorded.unfinished import costs_so_far, newest_state, scores_so_far
 from plora_cl.report.run import Costs, Matrix, Run, Scores, TaskFacts
-from plora_cl.report.run_log import LogSummary, read_log
-from plora_cl.report.sources import is_experiment
-from plora_cl.report.storage import Storage, read_storage
-from plora_cl.report.unfinished import costs_so_far, newest_state, scores_so_far
 
 FINAL = Path("results") / "final_results.json"
 COSTS = Path("results") / "computational_costs.json"

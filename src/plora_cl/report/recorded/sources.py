@@ -11,7 +11,7 @@ from typing import Any
 from plora_cl.config.fields import SettingFields
 from plora_cl.config.locations import RECORD
 from plora_cl.errors import ReportError
-from plora_cl.report.result_files import read_json
+from plora_cl.report.recorded.result_files import read_json
 from plora_cl.study.file import read_study
 from plora_cl.study.plan import planned_runs, run_name, study_folder
 from plora_cl.wording import nearest

@@ -15,9 +15,9 @@ from plora_cl.checkpoint.format.sealed_zip import verified_manifest_of
 from plora_cl.checkpoint.store.branches import newest_that
 from plora_cl.checkpoint.store.store import CheckpointEntry, CheckpointStore
 from plora_cl.errors import CheckpointError
-from plora_cl.report.result_files import ComputationalCosts
+from plora_cl.report.recorded.result_files import ComputationalCosts
+from plora_cl.report.recorded.run_log import LogSummary
 from plora_cl.report.run import Matrix, Scores
-from plora_cl.report.run_log import LogSummary
 
 
 def newest_state(folder: Path) -> Mapping[str, Any]:
