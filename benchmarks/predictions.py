@@ -1,6 +1,6 @@
 """Examples per second of single predictions, of one call, and of clients of a server, interleaved.
 
-Usage: python benchmarks/serving.py EXPERIMENT [--texts 512] [--clients 16] [--rounds 3]
+Usage: python benchmarks/predictions.py EXPERIMENT [--texts 512] [--clients 16] [--rounds 3]
 """
 
 from __future__ import annotations
