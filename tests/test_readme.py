@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from plora_cl.cli.main import main
 from plora_cl.cli.study.command import study_parser
 from plora_cl.cli.train.flags import floor_parser, train_parser
 from plora_cl.quickstart import how_to_install
@@ -37,6 +38,18 @@ def test_there_are_commands_to_run() -> None:
 @pytest.mark.parametrize("command", [c for c in TRAINING if "--help" not in c])
 def test_every_flag_of_a_training_command_is_known(command: str) -> None:
     assert vars(train_parser().parse_args(arguments(command)))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("plora-cl ")])
+def test_every_flag_of_a_command_is_in_its_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *given = shlex.split(command)[1:]
+    everything = "--help-all" if name in ("train", "floor") else "--help"
+    with pytest.raises(SystemExit, match="0"):
+        main([name, everything])
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in given if flag.startswith("--"))
 
 
 def test_the_command_that_compares_methods_is_known() -> None:
