@@ -177,4 +177,6 @@ def test_constants_that_cannot_be_stored_are_refused_by_name(tmp_path: Path) -> 
         ("weight\udc80", torch.ones(2), "half a character"),
     ]:
         with pytest.raises(TypeError, match=f"constants base/.*{what}"):
-            CheckpointManager(tmp_path, {}, constants={"base": {name: tensor}})
+            CheckpointManager(
+                tmp_path, {"part": nn.Linear(1, 1)}, constants={"base": {name: tensor}}
+            )

@@ -144,7 +144,7 @@ def test_what_is_not_there_is_an_error_that_names_it(experiment: Experiment) -> 
         experiment.predict(["a day", float("nan")], "food")  # type: ignore[list-item]
     with pytest.raises(CheckpointNotFoundError, match=r"no checkpoint 'x\.pt'; see: plora-cl"):
         experiment.at("x.pt")
-    with pytest.raises(CheckpointNotFoundError, match="no checkpoint in"):
+    with pytest.raises(CheckpointNotFoundError, match="does not exist; expected an experiment"):
         load_experiment(experiment.folder / "nowhere")
 
 

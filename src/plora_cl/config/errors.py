@@ -57,7 +57,10 @@ def unknown(name: str, valid: Iterable[str], *, kind: str) -> str:
     return f"unknown {kind}; {suggestion(name, valid)}"
 
 
-_FLAGS = ("accept_changes", "config", "max_time", "overwrite", "preset", "quiet", "resume", "set")
+_FLAGS = (
+    *("accept_changes", "config", "debug", "dry_run", "json", "max_time", "overwrite", "preset"),
+    *("quiet", "resume", "set"),
+)
 """Flags of ``plora-cl train`` that are not settings."""
 
 

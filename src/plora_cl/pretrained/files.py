@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from plora_cl.errors import IncompatibleCheckpointError
-from plora_cl.pretrained.loading import load_pretrained, refuse_kernels, without_pooler
+from plora_cl.errors import IncompatibleCheckpointError, OutputError, PloraError
+from plora_cl.pretrained.loading import first_line, load_pretrained, refuse_kernels, without_pooler
 from plora_cl.pretrained.quiet import quiet_loading
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\.(json|jinja|model|txt)")
@@ -36,7 +37,7 @@ def model_files(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         encoder: Encoder of transformers; its weights are not part of the result.
         tokenizer: Its tokenizer.
     """
-    with tempfile.TemporaryDirectory() as folder, quiet_loading():
+    with _temporary_folder() as folder, quiet_loading():
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         files = sorted(path for path in Path(folder).iterdir() if path.is_file())
@@ -55,7 +56,7 @@ def from_files(files: Mapping[str, Tensor]) -> tuple[PreTrainedModel, PreTrained
         IncompatibleCheckpointError: A name is not one of a configuration or tokenizer file.
         ModelError: This version of transformers cannot build a model from them.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _temporary_folder() as folder:
         for name, content in files.items():
             if not _NAME.fullmatch(name):
                 raise IncompatibleCheckpointError(
@@ -68,6 +69,25 @@ def from_files(files: Mapping[str, Tensor]) -> tuple[PreTrainedModel, PreTrained
     with torch.random.fork_rng(), quiet_loading():
         encoder: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
     return without_pooler(encoder), tokenizer
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Give a folder that is gone afterwards.
+
+    Raises:
+        OutputError: The disk refused.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    except (PloraError, MemoryError):
+        raise
+    except Exception as error:  # tokenizers raise no OSError of their own
+        raise OutputError(
+            f"cannot write the encoder's files in {tempfile.gettempdir()}: {first_line(error)}; "
+            "is there room? set TMPDIR to a folder that has some"
+        ) from error
 
 
 def _loaded(factory: Any, folder: str) -> Any:
